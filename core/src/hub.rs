@@ -1,0 +1,45 @@
+//! The live hub as ingest sees it.
+
+use std::sync::Arc;
+
+use crate::ids::{RunId, StreamId};
+use crate::sample::{Sample, Tag};
+use crate::sink::{Durable, OpenFragment};
+use crate::time::UnixMs;
+use crate::track::StreamConfig;
+
+/// What happens at the head of a stream, in order of arrival. Buffers are shared with the store, never copied.
+#[derive(Debug, Clone)]
+pub enum LiveEvent {
+    /// A fragment begins; its samples follow.
+    Opened {
+        /// Number and place.
+        fragment: OpenFragment,
+        /// Of which run.
+        run: RunId,
+        /// What decodes its samples.
+        config: Arc<StreamConfig>,
+        /// Of its first sample of the primary track, by the producer's clock.
+        producer_start: UnixMs,
+        /// Its first sample of the primary track is a sync sample.
+        starts_with_sync: bool,
+    },
+    /// A sample of the open fragment.
+    Sample(Sample),
+    /// Tags of the open fragment.
+    Tags(Arc<[Tag]>),
+    /// The open fragment is complete, not yet durable.
+    Closed(OpenFragment),
+    /// A fragment is durable and in the timeline.
+    Durable(Durable),
+    /// A fragment that was opened will never be durable.
+    Failed(OpenFragment),
+    /// The publisher went away.
+    Ended(RunId),
+}
+
+/// Takes what ingest publishes. Never waits: a slow viewer loses its place, not the publisher its time.
+pub trait LiveSink: Send + Sync + 'static {
+    /// Publishes.
+    fn publish(&self, stream: StreamId, event: LiveEvent);
+}

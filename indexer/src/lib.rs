@@ -1,0 +1,1 @@
+//! Timeline and search over fragments: derived state, rebuildable from the log.

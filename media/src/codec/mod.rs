@@ -1,0 +1,1 @@
+//! Codecs: parameter sets, what a track is and what a sample is. A file each.

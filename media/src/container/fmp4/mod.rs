@@ -1,0 +1,1 @@
+//! ISO base media files: fragmented MP4 and CMAF in and out, MP4 with its index first out.

@@ -1,0 +1,1 @@
+//! Cuts events into fragments at sync samples.

@@ -1,0 +1,1 @@
+//! Fuzz bodies, plain functions: the fuzzer's targets call them, and a test replays their corpora.

@@ -1,0 +1,1 @@
+//! HTTP out: clips, HLS, pictures, listings and search.

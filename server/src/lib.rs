@@ -1,0 +1,1 @@
+//! Configuration, wiring, signals, subcommands: the binary vidar.

@@ -1,0 +1,1 @@
+//! The encrypted, append-only, durable fragment store.
