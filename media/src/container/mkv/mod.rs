@@ -1,1 +1,18 @@
-//! Matroska and WebM.
+//! Matroska and WebM: [`demux`] and [`mux`].
+
+mod block;
+mod codec_id;
+pub mod demux;
+mod document;
+mod ebml;
+pub mod fixed;
+mod header;
+mod id;
+mod input;
+pub mod mux;
+mod original;
+mod tags;
+mod timing;
+mod track_entry;
+
+pub use demux::Demuxer;
