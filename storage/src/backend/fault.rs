@@ -1,0 +1,169 @@
+//! A data directory that fails when told to.
+
+use std::io;
+use std::sync::{Arc, Mutex};
+
+use super::{DirLock, DiskSpace, SegmentHandle, SegmentIo};
+
+/// What can fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Op {
+    /// Making a segment file.
+    Create,
+    /// Writing to one.
+    Write,
+    /// Syncing one.
+    Sync,
+    /// Reading from one.
+    Read,
+    /// Punching holes.
+    Punch,
+    /// Removing one.
+    Unlink,
+    /// Replacing a small file.
+    Replace,
+}
+
+/// One planned failure.
+#[derive(Debug, Clone, Copy)]
+pub struct Fault {
+    /// Of what.
+    pub op: Op,
+    /// So many calls go well first.
+    pub after: u32,
+    /// Then so many fail.
+    pub times: u32,
+    /// With this.
+    pub error: io::ErrorKind,
+    /// A failing write still writes so many bytes.
+    pub torn_bytes: usize,
+}
+
+/// Wraps another directory. Clones share the plan.
+#[derive(Clone)]
+pub struct FaultyIo {
+    inner: Arc<dyn SegmentIo>,
+    plan: Plan,
+}
+
+#[derive(Clone, Default)]
+struct Plan(Arc<Mutex<Vec<Fault>>>);
+
+impl Plan {
+    fn check(&self, op: Op) -> Result<(), Fault> {
+        let mut faults = self.0.lock().expect("no panic under this lock");
+        for fault in faults.iter_mut().filter(|fault| fault.op == op) {
+            if fault.after > 0 {
+                fault.after -= 1;
+            } else if fault.times > 0 {
+                fault.times -= 1;
+                return Err(*fault);
+            }
+        }
+        Ok(())
+    }
+
+    fn io(&self, op: Op) -> io::Result<()> {
+        self.check(op).map_err(|fault| fault.error.into())
+    }
+}
+
+impl FaultyIo {
+    /// Nothing fails yet.
+    #[must_use]
+    pub fn new(inner: Arc<dyn SegmentIo>) -> Self {
+        Self { inner, plan: Plan::default() }
+    }
+
+    /// Plans a failure.
+    pub fn fail(&self, fault: Fault) {
+        self.plan.0.lock().expect("no panic under this lock").push(fault);
+    }
+
+    fn wrap(&self, inner: Arc<dyn SegmentHandle>) -> Arc<dyn SegmentHandle> {
+        Arc::new(FaultyHandle { inner, plan: self.plan.clone() })
+    }
+}
+
+impl SegmentIo for FaultyIo {
+    fn lock(&self) -> io::Result<DirLock> {
+        self.inner.lock()
+    }
+
+    fn list(&self) -> io::Result<Vec<String>> {
+        self.inner.list()
+    }
+
+    fn create(&self, name: &str, len: u64) -> io::Result<Arc<dyn SegmentHandle>> {
+        self.plan.io(Op::Create)?;
+        self.inner.create(name, len).map(|handle| self.wrap(handle))
+    }
+
+    fn open(&self, name: &str) -> io::Result<Arc<dyn SegmentHandle>> {
+        self.inner.open(name).map(|handle| self.wrap(handle))
+    }
+
+    fn unlink(&self, name: &str) -> io::Result<()> {
+        self.plan.io(Op::Unlink)?;
+        self.inner.unlink(name)
+    }
+
+    fn sync_dir(&self) -> io::Result<()> {
+        self.inner.sync_dir()
+    }
+
+    fn read_small(&self, name: &str) -> io::Result<Option<Vec<u8>>> {
+        self.inner.read_small(name)
+    }
+
+    fn replace_small(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        self.plan.io(Op::Replace)?;
+        self.inner.replace_small(name, bytes)
+    }
+
+    fn space(&self) -> io::Result<DiskSpace> {
+        self.inner.space()
+    }
+
+    fn reserve(&self, len: u64) -> io::Result<()> {
+        self.inner.reserve(len)
+    }
+}
+
+struct FaultyHandle {
+    inner: Arc<dyn SegmentHandle>,
+    plan: Plan,
+}
+
+impl SegmentHandle for FaultyHandle {
+    fn len(&self) -> io::Result<u64> {
+        self.inner.len()
+    }
+
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        if let Err(fault) = self.plan.check(Op::Write) {
+            self.inner.write_at(offset, &bytes[..fault.torn_bytes.min(bytes.len())])?;
+            return Err(fault.error.into());
+        }
+        self.inner.write_at(offset, bytes)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.plan.io(Op::Sync)?;
+        self.inner.sync_data()
+    }
+
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        self.plan.io(Op::Read)?;
+        self.inner.read_at(offset, buffer)
+    }
+
+    fn punch(&self, offset: u64, len: u64) -> io::Result<()> {
+        self.plan.io(Op::Punch)?;
+        self.inner.punch(offset, len)
+    }
+
+    fn truncate(&self, len: u64) -> io::Result<()> {
+        self.inner.truncate(len)
+    }
+}

@@ -1,0 +1,302 @@
+//! A data directory in memory that can lose power.
+//!
+//! Each file has its contents as written and as synced. At a power cut every sector (512 bytes) that differs keeps one or
+//! the other, as does every name in the directory that was not synced.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use super::{DirLock, DiskSpace, SegmentHandle, SegmentIo};
+
+const SECTOR_LEN: usize = 512;
+
+/// A data directory in memory. Clones share it.
+#[derive(Clone, Default)]
+pub struct MemoryIo {
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Default)]
+struct State {
+    files: BTreeMap<String, Arc<Mutex<Contents>>>,
+    synced_names: BTreeMap<String, Arc<Mutex<Contents>>>,
+    small: BTreeMap<String, Vec<u8>>,
+    /// Raised by each power cut: older handles and locks are void.
+    boot: u64,
+    locked: bool,
+    /// None: unlimited.
+    capacity_bytes: Option<u64>,
+    reserved_bytes: u64,
+}
+
+#[derive(Default)]
+struct Contents {
+    written: Vec<u8>,
+    synced: Vec<u8>,
+}
+
+impl State {
+    fn used_bytes(&self) -> u64 {
+        let segments: usize = self.files.values().map(|file| lock(file).written.len()).sum();
+        let small: usize = self.small.values().map(Vec::len).sum();
+        (segments + small) as u64 + self.reserved_bytes
+    }
+
+    fn make_room(&self, len: u64) -> io::Result<()> {
+        match self.capacity_bytes {
+            Some(capacity) if self.used_bytes().saturating_add(len) > capacity => {
+                Err(io::ErrorKind::StorageFull.into())
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().expect("no panic under this lock")
+}
+
+impl MemoryIo {
+    /// An empty directory.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Only so many bytes fit from now on.
+    pub fn set_capacity(&self, bytes: Option<u64>) {
+        lock(&self.state).capacity_bytes = bytes;
+    }
+
+    /// The power fails and comes back. `coin` decides, for each thing that was not synced, whether it is there.
+    pub fn power_cut(&self, mut coin: impl FnMut() -> bool) {
+        let mut state = lock(&self.state);
+        state.boot += 1;
+        state.locked = false;
+        let mut names = state.synced_names.clone();
+        for (name, file) in &state.files {
+            if !names.contains_key(name) && coin() {
+                names.insert(name.clone(), Arc::clone(file));
+            }
+        }
+        names.retain(|name, _| state.files.contains_key(name) || coin());
+        for file in names.values() {
+            let mut contents = lock(file);
+            let survived = survive(&contents, &mut coin);
+            contents.synced.clone_from(&survived);
+            contents.written = survived;
+        }
+        state.files.clone_from(&names);
+        state.synced_names = names;
+    }
+
+    /// A copy of everything, as a disk image taken of a running machine.
+    #[must_use]
+    pub fn image(&self) -> Self {
+        let state = lock(&self.state);
+        let files: BTreeMap<_, _> = state
+            .files
+            .iter()
+            .map(|(name, file)| {
+                let written = lock(file).written.clone();
+                (name.clone(), Arc::new(Mutex::new(Contents { synced: written.clone(), written })))
+            })
+            .collect();
+        let (synced_names, small) = (files.clone(), state.small.clone());
+        Self { state: Arc::new(Mutex::new(State { files, synced_names, small, ..State::default() })) }
+    }
+
+    /// Changes bytes of a segment file or a small file behind the store's back.
+    ///
+    /// # Panics
+    /// If there is no such file.
+    pub fn tamper(&self, name: &str, change: impl FnOnce(&mut Vec<u8>)) {
+        let mut state = lock(&self.state);
+        if let Some(file) = state.files.get(name) {
+            let mut contents = lock(file);
+            change(&mut contents.written);
+            contents.synced = contents.written.clone();
+        } else {
+            change(state.small.get_mut(name).expect("a file of that name"));
+        }
+    }
+
+    /// Removes a small file behind the store's back.
+    pub fn remove_small(&self, name: &str) {
+        lock(&self.state).small.remove(name);
+    }
+}
+
+/// What is found after a power cut.
+fn survive(contents: &Contents, coin: &mut impl FnMut() -> bool) -> Vec<u8> {
+    let (written, synced) = (&contents.written, &contents.synced);
+    let len = if written.len() == synced.len() || coin() { written.len() } else { synced.len() };
+    let mut survived = vec![0; len];
+    for (index, sector) in survived.chunks_mut(SECTOR_LEN).enumerate() {
+        let at = |bytes: &[u8]| {
+            let start = (index * SECTOR_LEN).min(bytes.len());
+            bytes[start..(start + sector.len()).min(bytes.len())].to_vec()
+        };
+        let (new, old) = (at(written), at(synced));
+        let kept = if new == old || coin() { new } else { old };
+        sector[..kept.len()].copy_from_slice(&kept);
+    }
+    survived
+}
+
+struct Lock {
+    state: Arc<Mutex<State>>,
+    boot: u64,
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        let mut state = lock(&self.state);
+        if state.boot == self.boot {
+            state.locked = false;
+        }
+    }
+}
+
+impl SegmentIo for MemoryIo {
+    fn lock(&self) -> io::Result<DirLock> {
+        let mut state = lock(&self.state);
+        if std::mem::replace(&mut state.locked, true) {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        let boot = state.boot;
+        drop(state);
+        Ok(Box::new(Lock { state: Arc::clone(&self.state), boot }))
+    }
+
+    fn list(&self) -> io::Result<Vec<String>> {
+        Ok(lock(&self.state).files.keys().cloned().collect())
+    }
+
+    fn create(&self, name: &str, len: u64) -> io::Result<Arc<dyn SegmentHandle>> {
+        let mut state = lock(&self.state);
+        if state.files.contains_key(name) {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        state.make_room(len)?;
+        let zeros = vec![0; usize::try_from(len).map_err(|_| io::ErrorKind::InvalidInput)?];
+        let file = Arc::new(Mutex::new(Contents { written: zeros, synced: Vec::new() }));
+        state.files.insert(name.to_owned(), Arc::clone(&file));
+        Ok(Arc::new(MemoryHandle { boot: state.boot, io: self.clone(), file }))
+    }
+
+    fn open(&self, name: &str) -> io::Result<Arc<dyn SegmentHandle>> {
+        let state = lock(&self.state);
+        let file = state.files.get(name).ok_or(io::ErrorKind::NotFound)?;
+        Ok(Arc::new(MemoryHandle { boot: state.boot, io: self.clone(), file: Arc::clone(file) }))
+    }
+
+    fn unlink(&self, name: &str) -> io::Result<()> {
+        lock(&self.state).files.remove(name).map(|_| ()).ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    fn sync_dir(&self) -> io::Result<()> {
+        let mut state = lock(&self.state);
+        state.synced_names = state.files.clone();
+        Ok(())
+    }
+
+    fn read_small(&self, name: &str) -> io::Result<Option<Vec<u8>>> {
+        Ok(lock(&self.state).small.get(name).cloned())
+    }
+
+    fn replace_small(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        let mut state = lock(&self.state);
+        state.make_room(bytes.len() as u64)?;
+        state.small.insert(name.to_owned(), bytes.to_vec());
+        Ok(())
+    }
+
+    fn space(&self) -> io::Result<DiskSpace> {
+        let state = lock(&self.state);
+        let total_bytes = state.capacity_bytes.unwrap_or(u64::MAX);
+        Ok(DiskSpace { total_bytes, free_bytes: total_bytes.saturating_sub(state.used_bytes()) })
+    }
+
+    fn reserve(&self, len: u64) -> io::Result<()> {
+        let mut state = lock(&self.state);
+        state.make_room(len.saturating_sub(state.reserved_bytes))?;
+        state.reserved_bytes = len;
+        Ok(())
+    }
+}
+
+struct MemoryHandle {
+    io: MemoryIo,
+    boot: u64,
+    file: Arc<Mutex<Contents>>,
+}
+
+impl MemoryHandle {
+    /// The power has not failed since this was opened.
+    fn alive(&self) -> io::Result<MutexGuard<'_, State>> {
+        let state = lock(&self.io.state);
+        if state.boot == self.boot { Ok(state) } else { Err(io::Error::other("the power failed")) }
+    }
+}
+
+impl SegmentHandle for MemoryHandle {
+    fn len(&self) -> io::Result<u64> {
+        let _state = self.alive()?;
+        Ok(lock(&self.file).written.len() as u64)
+    }
+
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        let state = self.alive()?;
+        let start = usize::try_from(offset).map_err(|_| io::ErrorKind::InvalidInput)?;
+        let end = start.checked_add(bytes.len()).ok_or(io::ErrorKind::InvalidInput)?;
+        let grown = end.saturating_sub(lock(&self.file).written.len());
+        if grown > 0 {
+            state.make_room(grown as u64)?;
+        }
+        let mut contents = lock(&self.file);
+        if end > contents.written.len() {
+            contents.written.resize(end, 0);
+        }
+        contents.written[start..end].copy_from_slice(bytes);
+        Ok(())
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        let _state = self.alive()?;
+        let mut contents = lock(&self.file);
+        contents.synced = contents.written.clone();
+        Ok(())
+    }
+
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        let _state = self.alive()?;
+        let contents = lock(&self.file);
+        let start = usize::try_from(offset).map_err(|_| io::ErrorKind::UnexpectedEof)?;
+        let end = start.checked_add(buffer.len()).ok_or(io::ErrorKind::UnexpectedEof)?;
+        buffer.copy_from_slice(contents.written.get(start..end).ok_or(io::ErrorKind::UnexpectedEof)?);
+        Ok(())
+    }
+
+    fn punch(&self, offset: u64, len: u64) -> io::Result<()> {
+        let _state = self.alive()?;
+        let mut contents = lock(&self.file);
+        // A punched block never comes back: it is given away at once, whatever the power does.
+        let range = offset as usize..offset.saturating_add(len) as usize;
+        let Contents { written, synced } = &mut *contents;
+        for bytes in [written, synced] {
+            let end = range.end.min(bytes.len());
+            if let Some(hole) = bytes.get_mut(range.start..end) {
+                hole.fill(0);
+            }
+        }
+        Ok(())
+    }
+
+    fn truncate(&self, len: u64) -> io::Result<()> {
+        let _state = self.alive()?;
+        lock(&self.file).written.resize(usize::try_from(len).map_err(|_| io::ErrorKind::InvalidInput)?, 0);
+        Ok(())
+    }
+}

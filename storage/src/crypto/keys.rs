@@ -1,0 +1,168 @@
+//! Secrets and what is derived from them.
+
+use std::fmt;
+
+use ring::rand::{SecureRandom, SystemRandom};
+use ring::{hkdf, hmac};
+use uuid::Uuid;
+use vidar_core::ids::{ConfigId, FileId, StreamId};
+use zeroize::Zeroizing;
+
+use crate::crypto::aead::Nonce;
+use crate::segment_file::record::RecordHeader;
+
+/// 32 secret bytes: wiped when dropped, never shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(Zeroizing<[u8; 32]>);
+
+impl Secret {
+    /// Takes over bytes.
+    #[must_use]
+    pub fn new(bytes: [u8; 32]) -> Self {
+        Self(Zeroizing::new(bytes))
+    }
+
+    /// From the system's generator.
+    #[must_use]
+    pub fn random() -> Self {
+        Self(Zeroizing::new(random()))
+    }
+
+    /// The bytes: for a cipher, never for a log.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    /// HKDF-SHA256 (RFC 5869) with the empty salt; `info` is the concatenation of `parts`.
+    pub(crate) fn derive(&self, parts: &[&[u8]]) -> Self {
+        let prk = hkdf::Salt::new(hkdf::HKDF_SHA256, &[]).extract(self.bytes());
+        let mut key = Zeroizing::new([0; 32]);
+        let okm = prk.expand(parts, hkdf::HKDF_SHA256).expect("32 bytes are within bounds");
+        okm.fill(&mut *key).expect("a buffer of 32 bytes");
+        Self(key)
+    }
+
+    /// HMAC-SHA256 (RFC 2104).
+    pub(crate) fn mac(&self, data: &[u8]) -> [u8; 32] {
+        let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, self.bytes()), data);
+        tag.as_ref().try_into().expect("32 bytes")
+    }
+
+    /// Constant-time comparison with what `mac` gives.
+    pub(crate) fn mac_matches(&self, data: &[u8], tag: &[u8]) -> bool {
+        hmac::verify(&hmac::Key::new(hmac::HMAC_SHA256, self.bytes()), data, tag).is_ok()
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(..)")
+    }
+}
+
+/// Bytes of the system's generator.
+pub(crate) fn random<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    // Without randomness nothing can be sealed safely; the system call fails on no supported system.
+    SystemRandom::new().fill(&mut bytes).expect("the system's random number generator");
+    bytes
+}
+
+/// The key of one record.
+pub(crate) fn record_key(outer: &Secret, header: &RecordHeader) -> Secret {
+    let meta = &header.shape.meta;
+    let (stream, number) = (meta.stream.as_bytes(), meta.number.as_bytes());
+    outer.derive(&[b"vidar record 1", &header.salt, stream, number])
+}
+
+/// The key of a footer.
+pub(crate) fn footer_key(log_key: &Secret, salt: &[u8; 32], file: FileId) -> Secret {
+    log_key.derive(&[b"vidar footer 1", salt, file.as_bytes()])
+}
+
+/// The id of a config.
+pub(crate) fn config_id(stream_key: &Secret, stream: StreamId, plain: &[u8]) -> ConfigId {
+    let key = stream_key.derive(&[b"vidar config id 1", stream.as_bytes()]);
+    ConfigId(key.mac(plain)[..16].try_into().expect("16 of 32 bytes"))
+}
+
+/// The key that authenticates a keyring.
+pub(crate) fn keyring_mac_key(secret: &Secret) -> Secret {
+    secret.derive(&[b"vidar keyring mac 1"])
+}
+
+/// The key of one wrap.
+pub(crate) fn wrap_key(outer: &Secret, salt: &[u8; 32], context: &[u8]) -> Secret {
+    outer.derive(&[b"vidar wrap 1", salt, context])
+}
+
+/// What is sealed under a record key or a footer key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Section {
+    /// Facts of a record.
+    Facts,
+    /// Table of a record.
+    Table,
+    /// A chunk of a record's media.
+    Chunk {
+        /// From 0.
+        index: u32,
+        /// No chunk follows.
+        last: bool,
+    },
+}
+
+impl Section {
+    /// Fixed by what it is, so that no section can stand in for another.
+    pub(crate) fn nonce(self) -> Nonce {
+        let (label, index, last) = match self {
+            Self::Facts => (1, 0, true),
+            Self::Table => (2, 0, true),
+            Self::Chunk { index, last } => (3, index, last),
+        };
+        let mut nonce = [0; 12];
+        nonce[0] = label;
+        nonce[7..11].copy_from_slice(&index.to_be_bytes());
+        nonce[11] = u8::from(last);
+        nonce
+    }
+}
+
+/// A new UUID for things that are not time-ordered.
+pub(crate) fn random_uuid() -> Uuid {
+    Uuid::new_v4()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_are_not_shown() {
+        assert_eq!(format!("{:?}", Secret::new([0x41; 32])), "Secret(..)");
+    }
+
+    #[test]
+    fn derivation_is_that_of_rfc_5869() {
+        // Expected value: Python's hmac and hashlib.
+        let expected = "178a8d7bd961437dbdaaf1bf5b9b6b55a69011e51f3bc6907d37d55adeff43bc";
+        let derived = Secret::new([0x0b; 32]).derive(&[b"a", b"b"]);
+        let hex: String = derived.bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(hex, expected);
+    }
+
+    #[test]
+    fn nonces_of_sections_differ() {
+        let all = [
+            Section::Facts,
+            Section::Table,
+            Section::Chunk { index: 0, last: false },
+            Section::Chunk { index: 0, last: true },
+            Section::Chunk { index: 1, last: true },
+        ];
+        for (i, a) in all.iter().enumerate() {
+            assert!(all[i + 1..].iter().all(|b| b.nonce() != a.nonce()));
+        }
+    }
+}

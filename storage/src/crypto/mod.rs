@@ -1,0 +1,9 @@
+//! Keys and sealing. Layouts: `docs/formats/keyring.md` and `docs/formats/record.md`.
+//!
+//! KEK ([`kek`]) → keyring secret → stream keys ([`keyring`]) → a key for each record ([`keys`]) → [`aead`].
+
+pub(crate) mod aead;
+pub mod kek;
+pub(crate) mod keychain;
+pub(crate) mod keyring;
+pub(crate) mod keys;

@@ -1,0 +1,203 @@
+//! The segment files that exist, and what each holds as far as deletion needs it.
+
+use std::collections::{HashMap, HashSet};
+use std::io;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use vidar_core::control::Control;
+use vidar_core::entry::Locator;
+use vidar_core::ids::{FileId, FragmentNumber, StreamId};
+use vidar_core::source::ConfigKey;
+
+use crate::backend::{SegmentHandle, SegmentIo};
+use crate::cache::Cache;
+use crate::controls::Controls;
+use crate::crypto::keyring::Keyring;
+use crate::segment_file::footer::RecordEntry;
+use crate::segment_file::header::{FileHeader, file_name};
+use crate::segment_file::reader::{self, FooterError};
+use crate::segment_file::record::RecordKind;
+
+/// Files that are kept open for reading.
+const HANDLE_COUNT_MAX: usize = 512;
+/// Closed files whose configs are known.
+const CONFIG_MAP_COUNT_MAX: usize = 256;
+
+/// Where the configs of a file stand.
+pub(crate) type ConfigMap = HashMap<ConfigKey, Locator>;
+
+/// What is known of a file.
+#[derive(Debug, Clone)]
+pub(crate) struct FileInfo {
+    pub(crate) header: FileHeader,
+    /// It has its footer.
+    pub(crate) closed: bool,
+    /// The greatest number of a fragment or part, by stream.
+    pub(crate) last: HashMap<StreamId, FragmentNumber>,
+    /// Streams that anything but a deletion is about.
+    pub(crate) mentioned: HashSet<StreamId>,
+    /// Of a file without footer.
+    configs: ConfigMap,
+}
+
+impl FileInfo {
+    pub(crate) fn new(header: FileHeader, closed: bool) -> Self {
+        Self { header, closed, last: HashMap::new(), mentioned: HashSet::new(), configs: HashMap::new() }
+    }
+
+    pub(crate) fn name(&self) -> String {
+        file_name(self.header.epoch, self.header.file)
+    }
+
+    /// Takes note of a record other than a control record.
+    pub(crate) fn note(&mut self, entry: &RecordEntry) {
+        let meta = &entry.shape.meta;
+        match entry.shape.kind {
+            RecordKind::Fragment | RecordKind::Part => {
+                let last = self.last.entry(meta.stream).or_insert(meta.number);
+                *last = (*last).max(meta.number);
+            }
+            RecordKind::Config if !self.closed => {
+                let locator = entry.shape.locator(self.header.file, self.header.volume, entry.offset);
+                self.configs.insert((meta.stream, meta.config), locator);
+            }
+            RecordKind::Config => {}
+            RecordKind::Control => return,
+        }
+        self.mentioned.insert(meta.stream);
+    }
+
+    /// Takes note of a control record.
+    pub(crate) fn note_control(&mut self, control: &Control) {
+        if !matches!(control, Control::StreamDeleted { .. }) {
+            self.mentioned.extend(control.stream());
+        }
+    }
+
+    /// Nothing in it may be read any more, control records aside.
+    fn is_dead(&self, controls: &Controls) -> bool {
+        self.closed && self.last.iter().all(|(stream, last)| controls.is_gone(*stream, *last))
+    }
+}
+
+/// All files.
+pub(crate) struct Files {
+    io: Arc<dyn SegmentIo>,
+    table: RwLock<HashMap<FileId, FileInfo>>,
+    handles: Cache<FileId, Arc<dyn SegmentHandle>>,
+    configs: Cache<FileId, Arc<ConfigMap>>,
+}
+
+impl Files {
+    pub(crate) fn new(io: Arc<dyn SegmentIo>) -> Self {
+        let (handles, configs) = (Cache::new(HANDLE_COUNT_MAX), Cache::new(CONFIG_MAP_COUNT_MAX));
+        Self { io, table: RwLock::default(), handles, configs }
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, HashMap<FileId, FileInfo>> {
+        self.table.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, HashMap<FileId, FileInfo>> {
+        self.table.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn insert(&self, info: FileInfo) {
+        self.write().insert(info.header.file, info);
+    }
+
+    /// Changes what is known of a file.
+    pub(crate) fn update(&self, file: FileId, change: impl FnOnce(&mut FileInfo)) {
+        if let Some(info) = self.write().get_mut(&file) {
+            change(info);
+        }
+    }
+
+    /// The file got its footer.
+    pub(crate) fn set_closed(&self, file: FileId) {
+        self.update(file, |info| {
+            info.closed = true;
+            info.configs = HashMap::new();
+        });
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.read().len()
+    }
+
+    /// The name of a file that exists.
+    pub(crate) fn name(&self, file: FileId) -> Option<String> {
+        self.read().get(&file).map(FileInfo::name)
+    }
+
+    /// May holes be punched into it?
+    pub(crate) fn is_punchable(&self, file: FileId) -> bool {
+        self.read().get(&file).is_some_and(|info| info.closed && !info.header.read_only)
+    }
+
+    /// A handle of a file; none if it is gone.
+    pub(crate) fn handle(&self, file: FileId) -> io::Result<Option<Arc<dyn SegmentHandle>>> {
+        if let Some(handle) = self.handles.get(&file) {
+            return Ok(Some(handle));
+        }
+        let Some(name) = self.name(file) else { return Ok(None) };
+        match self.io.open(&name) {
+            Ok(handle) => {
+                self.handles.insert(file, Arc::clone(&handle), 1);
+                Ok(Some(handle))
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Where a config stands in a file.
+    pub(crate) fn config(&self, file: FileId, key: ConfigKey, keys: &Keyring) -> Result<Option<Locator>, FooterError> {
+        let open = self.read().get(&file).filter(|info| !info.closed).map(|info| info.configs.get(&key).copied());
+        if let Some(found) = open {
+            return Ok(found);
+        }
+        if let Some(configs) = self.configs.get(&file) {
+            return Ok(configs.get(&key).copied());
+        }
+        let Some(handle) = self.handle(file)? else { return Ok(None) };
+        let Some(trailer) = reader::read_trailer(&*handle, file)? else { return Ok(None) };
+        let mut configs = ConfigMap::new();
+        for entry in reader::read_entries(&*handle, &trailer, keys.log_key())? {
+            if entry.shape.kind == RecordKind::Config {
+                let meta = &entry.shape.meta;
+                configs.insert((meta.stream, meta.config), entry.shape.locator(file, 0, entry.offset));
+            }
+        }
+        let configs = Arc::new(configs);
+        self.configs.insert(file, Arc::clone(&configs), 1);
+        Ok(configs.get(&key).copied())
+    }
+
+    /// Closed files, `among` those asked for, in which nothing but control records is left.
+    pub(crate) fn dead(&self, controls: &Controls, among: impl Fn(&FileInfo) -> bool) -> Vec<FileId> {
+        let table = self.read();
+        let dead = table.values().filter(|info| !info.header.read_only && among(info) && info.is_dead(controls));
+        let mut dead: Vec<_> = dead.map(|info| (info.header.epoch, info.header.sequence, info.header.file)).collect();
+        dead.sort_unstable();
+        dead.into_iter().map(|(_, _, file)| file).collect()
+    }
+
+    /// A file other than `except` holds something about the stream beside its deletion.
+    pub(crate) fn mentioned_elsewhere(&self, stream: StreamId, except: FileId) -> bool {
+        self.read().values().any(|info| info.header.file != except && info.mentioned.contains(&stream))
+    }
+
+    /// Removes a file.
+    pub(crate) fn remove(&self, file: FileId) -> io::Result<()> {
+        let Some(name) = self.name(file) else { return Ok(()) };
+        match self.io.unlink(&name) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        self.write().remove(&file);
+        self.handles.retain(|id| *id != file);
+        self.configs.retain(|id| *id != file);
+        self.io.sync_dir()
+    }
+}

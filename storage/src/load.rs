@@ -1,0 +1,402 @@
+//! Reading the whole log: at start, for a rebuild, for verification.
+//!
+//! Observers first hear of streams, deletions, floors, keys and runs, in the order of their numbers: what a fragment
+//! refers to is known before it. Then come fragments, ends of runs and gaps, in the order of the log. Copies of a control
+//! record are heard once; fragments that are deleted or below their floor, not at all.
+
+use std::collections::{HashMap, HashSet};
+use std::io;
+use std::sync::Arc;
+
+use uuid::Uuid;
+use vidar_core::control::{Control, ControlRecord};
+use vidar_core::entry::Locator;
+use vidar_core::ids::{FileId, FragmentNumber, StreamId};
+use vidar_core::log::{LogEvent, LogObserver};
+use vidar_core::record::FragmentMeta;
+use vidar_core::time::UnixMs;
+
+use crate::backend::{SegmentHandle, SegmentIo};
+use crate::controls::Controls;
+use crate::crypto::keyring::Keyring;
+use crate::files::{FileInfo, Files};
+use crate::options::{Damage, OpenError, OpenReport};
+use crate::punch;
+use crate::segment_file::footer::{self, RecordEntry};
+use crate::segment_file::header::{FileHeader, HEADER_LEN, parse_file_name};
+use crate::segment_file::reader::{self, Footer};
+use crate::segment_file::record::{RECORD_HEADER_LEN, RecordHeader, RecordKind, RecordOpener};
+use crate::segment_file::recover::{self, Scan};
+use crate::segment_file::writer;
+
+/// Whether the directory may be changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// Nothing is written.
+    ReadOnly,
+    /// Files without footer are closed; what a crash left undone is done.
+    Recover,
+}
+
+/// A segment file that was found.
+pub(crate) struct LogFile {
+    pub(crate) header: FileHeader,
+    pub(crate) name: String,
+    pub(crate) handle: Arc<dyn SegmentHandle>,
+    /// From here on it was written again elsewhere.
+    void_from: Option<u64>,
+}
+
+/// The records of a file, from its footer or from a scan.
+pub(crate) enum Records {
+    Closed(Footer),
+    Scanned(Scan),
+}
+
+impl Records {
+    pub(crate) fn iter(&self) -> Box<dyn Iterator<Item = (&RecordEntry, Option<&[u8]>)> + '_> {
+        match self {
+            Self::Closed(footer) => Box::new(footer.records()),
+            Self::Scanned(scan) => Box::new(scan.records.iter().map(|(entry, head)| (entry, Some(&head[..])))),
+        }
+    }
+}
+
+/// A part whose fragment is not closed.
+#[derive(Debug, Clone)]
+pub(crate) struct OpenPart {
+    pub(crate) index: u16,
+    pub(crate) locator: Locator,
+}
+
+/// A fragment of which there are parts, but no closing record.
+#[derive(Debug, Clone)]
+pub(crate) struct OpenParts {
+    /// Of the newest part.
+    pub(crate) meta: FragmentMeta,
+    pub(crate) parts: Vec<OpenPart>,
+}
+
+/// Open fragments by name.
+pub(crate) type OpenFragments = HashMap<(StreamId, FragmentNumber), OpenParts>;
+
+/// Takes note of a part.
+pub(crate) fn note_part(open: &mut OpenFragments, entry: &RecordEntry, locator: Locator) {
+    let meta = entry.shape.meta;
+    let fragment = open.entry((meta.stream, meta.number)).or_insert_with(|| OpenParts { meta, parts: Vec::new() });
+    fragment.meta = meta;
+    fragment.parts.push(OpenPart { index: entry.shape.part, locator });
+}
+
+/// Where the `count` parts of a closed fragment are. What is missing has a locator of length 0.
+pub(crate) fn part_locators(parts: Option<OpenParts>, count: u16, record: &Locator) -> Vec<Locator> {
+    let missing = Locator { offset: 0, head_len: 0, media_len: 0, record_len: 0, ..*record };
+    let mut locators = vec![missing; count.into()];
+    for part in parts.into_iter().flat_map(|parts| parts.parts) {
+        if let Some(locator) = locators.get_mut(usize::from(part.index)) {
+            *locator = part.locator;
+        }
+    }
+    locators
+}
+
+/// What the log adds up to.
+pub(crate) struct Log {
+    pub(crate) files: Vec<LogFile>,
+    pub(crate) controls: Controls,
+    /// Greatest archive time.
+    pub(crate) archive: Option<UnixMs>,
+    pub(crate) open: OpenFragments,
+    pub(crate) report: OpenReport,
+    /// Each once, in the order of numbers.
+    records: Vec<Arc<ControlRecord>>,
+    mode: Mode,
+}
+
+/// The greatest epoch in the names of the segment files.
+pub(crate) fn greatest_epoch(io: &dyn SegmentIo) -> io::Result<u32> {
+    Ok(io.list()?.iter().filter_map(|name| parse_file_name(name)).map(|(epoch, _)| epoch).max().unwrap_or(0))
+}
+
+impl Log {
+    /// Finds all files, closes those that were not (`Recover`), and reads all control records.
+    pub(crate) fn read(io: &dyn SegmentIo, keys: &Keyring, mode: Mode, table: &Files) -> Result<Self, OpenError> {
+        let (controls, open, report) = (Controls::default(), HashMap::new(), OpenReport::default());
+        let mut log = Self { files: Vec::new(), controls, archive: None, open, report, records: Vec::new(), mode };
+        log.find_files(io).map_err(OpenError::io("list segment files"))?;
+        let mut seen = HashSet::new();
+        let files = std::mem::take(&mut log.files);
+        for file in &files {
+            log.first_pass(file, keys, table, &mut seen);
+        }
+        log.files = files;
+        log.records.sort_by_key(|record| record.number);
+        log.report.files = log.files.len() as u64;
+        log.report.controls = log.records.len() as u64;
+        Ok(log)
+    }
+
+    fn find_files(&mut self, io: &dyn SegmentIo) -> io::Result<()> {
+        for name in io.list()? {
+            let Some((epoch, file)) = parse_file_name(&name) else { continue };
+            let handle = io.open(&name)?;
+            let header = match reader::read(&*handle, 0, HEADER_LEN) {
+                Ok(bytes) => FileHeader::decode(&bytes).map_err(|error| error.to_string()),
+                Err(error) => Err(error.to_string()),
+            };
+            let header = match header {
+                Ok(header) if (header.epoch, header.file) == (epoch, file) => header,
+                Ok(_) => {
+                    self.damage(&name, 0, HEADER_LEN as u64, "the header is that of another file".into());
+                    continue;
+                }
+                Err(detail) => match self.without_header(io, &name, &*handle, (epoch, file), detail)? {
+                    Some(header) => header,
+                    None => continue,
+                },
+            };
+            self.files.push(LogFile { header, name, handle, void_from: None });
+        }
+        self.files.sort_by_key(|file| (file.header.epoch, file.header.sequence, file.header.file));
+        let void: HashMap<FileId, u64> = self.files.iter().filter_map(|file| file.header.replaces).collect();
+        for file in &mut self.files {
+            file.void_from = void.get(&file.header.file).copied();
+        }
+        Ok(())
+    }
+
+    /// A file whose header does not read: one that was being made (nothing is in it), or a damaged one.
+    fn without_header(
+        &mut self,
+        io: &dyn SegmentIo,
+        name: &str,
+        handle: &dyn SegmentHandle,
+        (epoch, file): (u32, FileId),
+        detail: String,
+    ) -> io::Result<Option<FileHeader>> {
+        if !recover::has_batches(handle, file)? {
+            if self.mode == Mode::Recover {
+                tracing::info!(file = name, "removing a segment file that was never begun");
+                io.unlink(name)?;
+                io.sync_dir()?;
+            }
+            return Ok(None);
+        }
+        self.damage(name, 0, HEADER_LEN as u64, detail);
+        // Its place among the files of its epoch is lost: it comes first. It is read, and never changed.
+        let (store, zero) = (Uuid::nil(), UnixMs(0));
+        Ok(Some(FileHeader {
+            read_only: true,
+            file,
+            store,
+            epoch,
+            sequence: 0,
+            volume: 0,
+            created: zero,
+            archive: zero,
+            replaces: None,
+        }))
+    }
+
+    fn damage(&mut self, file: &str, offset: u64, len: u64, detail: String) {
+        let damage = Damage { file: file.to_owned(), offset, len, record: None, detail };
+        tracing::error!(%damage, "stored bytes are damaged");
+        self.report.damage.push(damage);
+    }
+
+    /// Closes the file if need be; learns what is in it and its control records.
+    fn first_pass(&mut self, file: &LogFile, keys: &Keyring, table: &Files, seen: &mut HashSet<FragmentNumber>) {
+        let records = match self.records_of(file, keys) {
+            Ok(records) => records,
+            Err(error) => {
+                self.damage(&file.name, 0, 0, format!("cannot be read: {error}"));
+                table.insert(FileInfo::new(file.header, false));
+                return;
+            }
+        };
+        let closed = match &records {
+            Records::Closed(footer) => {
+                self.archive = self.archive.max(Some(footer.trailer.archive));
+                true
+            }
+            Records::Scanned(scan) => self.close_scanned(file, scan, keys),
+        };
+        let mut info = FileInfo::new(file.header, closed);
+        for (entry, head) in records.iter() {
+            info.note(entry);
+            if entry.shape.kind != RecordKind::Control {
+                continue;
+            }
+            match head.map(|head| open_control(keys, head)) {
+                Some(Ok(record)) => {
+                    info.note_control(&record.body);
+                    self.controls.note(&record);
+                    if seen.insert(record.number) {
+                        self.records.push(Arc::new(record));
+                    }
+                }
+                Some(Err(detail)) => self.damage(&file.name, entry.offset, entry.shape.record_len(), detail),
+                None => {}
+            }
+        }
+        table.insert(info);
+    }
+
+    /// From the footer; by a scan where there is none that reads.
+    pub(crate) fn records_of(&mut self, file: &LogFile, keys: &Keyring) -> io::Result<Records> {
+        if let Some(trailer) = reader::read_trailer(&*file.handle, file.header.file)? {
+            match reader::read_footer(&*file.handle, trailer, keys.log_key()) {
+                Ok(footer) => return Ok(Records::Closed(footer)),
+                Err(error) => self.damage(&file.name, trailer.copies_offset, trailer.copies_len, error.to_string()),
+            }
+        }
+        recover::scan(&*file.handle, file.header.file, file.void_from, keys).map(Records::Scanned)
+    }
+
+    /// Reports what a scan found, and closes the file. False if it stays as it is.
+    fn close_scanned(&mut self, file: &LogFile, scan: &Scan, keys: &Keyring) -> bool {
+        self.report.unclosed += 1;
+        self.report.dropped_bytes += scan.dropped_bytes;
+        self.archive = self.archive.max(scan.archive);
+        for bad in &scan.bad {
+            self.damage(&file.name, bad.offset, bad.len, bad.detail.clone());
+        }
+        if self.mode == Mode::ReadOnly || file.header.read_only {
+            return false;
+        }
+        let archive = scan.archive.unwrap_or(file.header.archive);
+        let entries: Vec<_> = scan.records.iter().map(|(entry, _)| entry.clone()).collect();
+        let copied = scan.records.iter().filter(|(entry, _)| entry.has_copy());
+        let copies: Vec<u8> = copied.flat_map(|(_, head)| head).copied().collect();
+        let footer = footer::encode(keys.log_key(), file.header.file, scan.data_end, archive, &entries, &copies);
+        // What was read may so far stand in the page cache only: it comes before the footer that promises it.
+        let closed = file.handle.sync_data().and_then(|()| writer::close(&*file.handle, scan.data_end, &footer));
+        match closed {
+            Ok(()) => tracing::info!(file = file.name, records = entries.len(), "closed a segment file after a crash"),
+            Err(ref error) => tracing::error!(file = file.name, %error, "cannot close a segment file"),
+        }
+        closed.is_ok()
+    }
+
+    /// Tells observers everything. Learns open fragments and runs on the way; in `Recover` after a crash, holes that were
+    /// not punched are.
+    pub(crate) fn replay(&mut self, keys: &Keyring, table: &Files, observers: &[Arc<dyn LogObserver>]) {
+        let tell = |event: &LogEvent| observers.iter().for_each(|observer| observer.observe(event));
+        let mut later: HashMap<FragmentNumber, Arc<ControlRecord>> = HashMap::new();
+        for record in std::mem::take(&mut self.records) {
+            if is_identity(&record.body) {
+                tell(&LogEvent::Control(record));
+            } else {
+                later.insert(record.number, record);
+            }
+        }
+        let redo = self.mode == Mode::Recover && self.report.unclosed > 0;
+        let files = std::mem::take(&mut self.files);
+        for file in &files {
+            // What could not be read was reported by the first pass.
+            let before = self.report.damage.len();
+            let records = self.records_of(file, keys);
+            self.report.damage.truncate(before);
+            let Ok(records) = records else { continue };
+            for (entry, head) in records.iter() {
+                match entry.shape.kind {
+                    RecordKind::Control => {
+                        if let Some(record) = later.remove(&entry.shape.meta.number) {
+                            tell(&LogEvent::Control(record));
+                        }
+                    }
+                    RecordKind::Fragment | RecordKind::Part => {
+                        let meta = &entry.shape.meta;
+                        if !self.controls.is_gone(meta.stream, meta.number) {
+                            self.fragment(file, entry, head, keys, &tell);
+                        } else if redo && table.is_punchable(file.header.file) {
+                            let locator = entry.shape.locator(file.header.file, file.header.volume, entry.offset);
+                            if let Err(error) = punch::punch(&*file.handle, &locator) {
+                                tracing::warn!(file = file.name, %error, "cannot free the blocks of expired media");
+                            }
+                        }
+                    }
+                    RecordKind::Config => {}
+                }
+            }
+        }
+        self.files = files;
+        self.open.retain(|(stream, number), _| !self.controls.is_gone(*stream, *number));
+    }
+
+    fn fragment(
+        &mut self,
+        file: &LogFile,
+        entry: &RecordEntry,
+        head: Option<&[u8]>,
+        keys: &Keyring,
+        tell: &impl Fn(&LogEvent),
+    ) {
+        let meta = &entry.shape.meta;
+        let locator = entry.shape.locator(file.header.file, file.header.volume, entry.offset);
+        if entry.shape.kind == RecordKind::Part {
+            note_part(&mut self.open, entry, locator);
+            return;
+        }
+        let parts = part_locators(self.open.remove(&(meta.stream, meta.number)), entry.shape.part, &locator);
+        let record = Some((meta.stream, meta.number));
+        let (name, offset, len) = (file.name.clone(), entry.offset, locator.record_len);
+        let mut damage = |detail: String| {
+            let damage = Damage { file: name.clone(), offset, len, record, detail };
+            tracing::error!(%damage, "stored bytes are damaged");
+            self.report.damage.push(damage);
+        };
+        if parts.iter().any(|part| part.record_len == 0) {
+            damage("a part of the fragment is missing".into());
+        }
+        match open_facts(keys, entry, head) {
+            Ok(facts) => {
+                self.controls.note_fragment(meta);
+                self.report.fragments += 1;
+                let entry = Arc::new(entry.timeline(file.header.file, file.header.volume, parts));
+                tell(&LogEvent::Fragment { entry, facts: Arc::new(facts) });
+            }
+            Err(detail) => damage(detail),
+        }
+    }
+}
+
+/// Others refer to what these name; their order is that of their numbers.
+fn is_identity(body: &Control) -> bool {
+    match body {
+        Control::Stream(_)
+        | Control::StreamDeleted { .. }
+        | Control::Floor { .. }
+        | Control::Key { .. }
+        | Control::Run(_) => true,
+        Control::RunEnded { .. } | Control::Gap(_) => false,
+    }
+}
+
+fn opener(keys: &Keyring, head: &[u8]) -> Result<RecordOpener, String> {
+    let header = head.get(..RECORD_HEADER_LEN).ok_or("its head is cut short")?;
+    let header = RecordHeader::decode(header).map_err(|error| error.to_string())?;
+    let outer = keys.outer(&header.shape).ok_or("its key is not in the keyring")?;
+    Ok(RecordOpener::new(&header, outer))
+}
+
+/// Opens the head of a control record.
+pub(crate) fn open_control(keys: &Keyring, head: &[u8]) -> Result<ControlRecord, String> {
+    let opener = opener(keys, head)?;
+    let (_, table) = opener.head(head.to_vec()).map_err(|error| error.to_string())?;
+    let record = ControlRecord::decode(&table).map_err(|error| error.to_string())?;
+    if record.number == opener.shape.meta.number { Ok(record) } else { Err("its number is not its own".into()) }
+}
+
+fn open_facts(
+    keys: &Keyring,
+    entry: &RecordEntry,
+    head: Option<&[u8]>,
+) -> Result<vidar_core::record::FragmentFacts, String> {
+    let head = head.ok_or("its head is missing")?;
+    let opener = opener(keys, head)?;
+    if opener.shape != entry.shape {
+        return Err("its head is that of another record".into());
+    }
+    Ok(opener.fragment_head(head.to_vec()).map_err(|error| error.to_string())?.facts)
+}

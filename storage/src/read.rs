@@ -1,0 +1,231 @@
+//! Reading records: only what is asked for, checked before anybody sees it.
+
+use std::io;
+use std::ops::Range;
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+use vidar_core::entry::{FragmentEntry, Locator};
+use vidar_core::ids::{ConfigId, FileId, FragmentNumber, StreamId};
+use vidar_core::source::{ConfigKey, FragmentHead, ReadError};
+use vidar_core::track::StreamConfig;
+
+use crate::cache::Cache;
+use crate::segment_file::reader;
+use crate::segment_file::record::{
+    FACTS_LEN_MAX, MEDIA_LEN_MAX, RECORD_HEADER_LEN, RecordHeader, RecordKind, RecordOpener, RecordShape, TABLE_LEN_MAX,
+};
+use crate::shared::{Shared, count};
+
+/// Opened configs that are kept, in bytes.
+const CONFIG_CACHE_BYTES: usize = 16 << 20;
+/// What an opened record weighs without its head.
+const OPENER_BYTES: usize = 1024;
+
+/// What readers keep.
+pub(crate) struct ReadCaches {
+    records: Cache<(StreamId, FileId, u64), Arc<OpenedRecord>>,
+    configs: Cache<ConfigKey, Arc<StreamConfig>>,
+}
+
+/// A record whose key was derived, and whose head may be open.
+pub(crate) struct OpenedRecord {
+    opener: RecordOpener,
+    head: OnceLock<Arc<FragmentHead>>,
+}
+
+impl ReadCaches {
+    pub(crate) fn new(head_bytes: usize) -> Self {
+        Self { records: Cache::new(head_bytes), configs: Cache::new(CONFIG_CACHE_BYTES) }
+    }
+
+    /// Forgets everything about a stream.
+    pub(crate) fn forget(&self, stream: StreamId) {
+        self.records.retain(|(of, _, _)| *of != stream);
+        self.configs.retain(|(of, _)| *of != stream);
+    }
+
+    /// The head of a fragment, if it is at hand.
+    pub(crate) fn head(&self, entry: &FragmentEntry) -> Option<Arc<FragmentHead>> {
+        let record = self.records.get(&(entry.meta.stream, entry.record.file, entry.record.offset))?;
+        record.head.get().cloned()
+    }
+
+    /// A config, if it is at hand.
+    pub(crate) fn config(&self, key: &ConfigKey) -> Option<Arc<StreamConfig>> {
+        self.configs.get(key)
+    }
+}
+
+/// One record that somebody wants to read.
+#[derive(Clone, Copy)]
+pub(crate) struct Wanted<'a> {
+    pub(crate) shared: &'a Shared,
+    pub(crate) stream: StreamId,
+    /// Of the fragment, for errors.
+    pub(crate) number: FragmentNumber,
+    pub(crate) locator: &'a Locator,
+}
+
+impl Wanted<'_> {
+    fn file_name(&self) -> String {
+        self.shared.files.name(self.locator.file).unwrap_or_else(|| self.locator.file.to_string())
+    }
+
+    /// A stretch of the record, from its start.
+    fn read(&self, from: u64, len: u64) -> Result<Vec<u8>, ReadError> {
+        let gone = || ReadError::NotFound { number: self.number };
+        let failed = |error: io::Error| {
+            let (file, offset_bytes) = (self.file_name(), self.locator.offset.saturating_add(from));
+            match error.kind() {
+                io::ErrorKind::UnexpectedEof => self.corrupt("the file ends before the record"),
+                _ => ReadError::Io { file, offset_bytes, detail: error.to_string() },
+            }
+        };
+        let handle = self.shared.files.handle(self.locator.file).map_err(failed)?.ok_or_else(gone)?;
+        let bounded = len <= u64::from(FACTS_LEN_MAX) + u64::from(TABLE_LEN_MAX) + 2 * MEDIA_LEN_MAX;
+        let offset = self.locator.offset.checked_add(from).filter(|_| bounded);
+        let offset = offset.ok_or_else(|| self.corrupt("its place is beyond every file"))?;
+        reader::read(&*handle, offset, len as usize).map_err(failed)
+    }
+
+    /// Bytes are not what was written; or they were given back meanwhile.
+    fn corrupt(&self, detail: impl ToString) -> ReadError {
+        if self.shared.controls().is_gone(self.stream, self.number) {
+            return ReadError::NotFound { number: self.number };
+        }
+        count(&self.shared.counters.damage, 1);
+        let (file, detail) = (self.file_name(), detail.to_string());
+        ReadError::Corrupt { number: self.number, file, offset_bytes: self.locator.offset, detail }
+    }
+
+    /// Derives the record's key; `expect` says whether it is the right record.
+    fn opener(&self, head: &[u8], expect: impl Fn(&RecordShape) -> bool) -> Result<RecordOpener, ReadError> {
+        let header = head.get(..RECORD_HEADER_LEN).ok_or_else(|| self.corrupt("its head is cut short"))?;
+        let header = RecordHeader::decode(header).map_err(|error| self.corrupt(error))?;
+        let Locator { volume, file, offset, .. } = *self.locator;
+        if header.shape.locator(file, volume, offset) != *self.locator || !expect(&header.shape) {
+            return Err(self.corrupt("another record stands there"));
+        }
+        let keys = self.shared.keys.ring();
+        let outer = keys.outer(&header.shape).ok_or(ReadError::KeyUnavailable { number: self.number })?;
+        Ok(RecordOpener::new(&header, outer))
+    }
+
+    /// The plain table of a record of another kind than fragment.
+    fn table(&self, expect: impl Fn(&RecordShape) -> bool) -> Result<Bytes, ReadError> {
+        let head = self.read(0, self.locator.head_len.into())?;
+        let opener = self.opener(&head, expect)?;
+        opener.head(head).map(|(_, table)| table).map_err(|error| self.corrupt(error))
+    }
+
+    /// The head of a fragment or part, uncached.
+    pub(crate) fn fragment_head(&self, expect: impl Fn(&RecordShape) -> bool) -> Result<FragmentHead, ReadError> {
+        let head = self.read(0, self.locator.head_len.into())?;
+        let opener = self.opener(&head, expect)?;
+        opener.fragment_head(head).map_err(|error| self.corrupt(error))
+    }
+}
+
+/// The record of a fragment, or one of its parts.
+fn wanted<'a>(shared: &'a Shared, entry: &'a FragmentEntry, part: Option<u16>) -> Result<Wanted<'a>, ReadError> {
+    let (stream, number) = (entry.meta.stream, entry.meta.number);
+    let locator = match part {
+        None => Some(&entry.record),
+        Some(index) => entry.parts.get(usize::from(index)),
+    };
+    let wanted = Wanted { shared, stream, number, locator: locator.unwrap_or(&entry.record) };
+    if shared.controls().is_gone(stream, number) {
+        return Err(ReadError::NotFound { number });
+    }
+    match locator {
+        Some(locator) if locator.record_len > 0 => Ok(wanted),
+        _ => Err(wanted.corrupt("a part of the fragment is missing")),
+    }
+}
+
+fn is_it(shape: &RecordShape, entry: &FragmentEntry, part: Option<u16>) -> bool {
+    match part {
+        None => shape.kind == RecordKind::Fragment && shape.meta == entry.meta,
+        Some(index) => {
+            let same = (shape.meta.stream, shape.meta.number) == (entry.meta.stream, entry.meta.number);
+            shape.kind == RecordKind::Part && same && shape.part == index
+        }
+    }
+}
+
+/// Facts and table of a fragment. Blocks.
+pub(crate) fn head(
+    shared: &Shared,
+    caches: &ReadCaches,
+    entry: &FragmentEntry,
+) -> Result<Arc<FragmentHead>, ReadError> {
+    let wanted = wanted(shared, entry, None)?;
+    let head = wanted.read(0, wanted.locator.head_len.into())?;
+    let weight = OPENER_BYTES + 2 * head.len();
+    let opener = wanted.opener(&head, |shape| is_it(shape, entry, None))?;
+    let head = Arc::new(opener.fragment_head(head).map_err(|error| wanted.corrupt(error))?);
+    let record = Arc::new(OpenedRecord { opener, head: OnceLock::from(Arc::clone(&head)) });
+    caches.records.insert((wanted.stream, wanted.locator.file, wanted.locator.offset), record, weight);
+    Ok(head)
+}
+
+/// Plain bytes of a piece. Blocks.
+pub(crate) fn media(
+    shared: &Shared,
+    caches: &ReadCaches,
+    entry: &FragmentEntry,
+    part: Option<u16>,
+    range: Range<u64>,
+) -> Result<Bytes, ReadError> {
+    let wanted = wanted(shared, entry, part)?;
+    if range.start > range.end || range.end > wanted.locator.media_len {
+        return Err(wanted.corrupt("its table promises more media than it has"));
+    }
+    if range.is_empty() {
+        return Ok(Bytes::new());
+    }
+    let key = (wanted.stream, wanted.locator.file, wanted.locator.offset);
+    let record = match caches.records.get(&key) {
+        Some(record) => record,
+        None => {
+            let header = wanted.read(0, RECORD_HEADER_LEN as u64)?;
+            let opener = wanted.opener(&header, |shape| is_it(shape, entry, part))?;
+            let record = Arc::new(OpenedRecord { opener, head: OnceLock::new() });
+            caches.records.insert(key, Arc::clone(&record), OPENER_BYTES);
+            record
+        }
+    };
+    let span = record.opener.span(&range);
+    let sealed = wanted.read(u64::from(wanted.locator.head_len) + span.offset, span.sealed_len)?;
+    record.opener.media(&span, sealed, range.end - range.start).map_err(|error| wanted.corrupt(error))
+}
+
+/// The config of a fragment. Blocks.
+pub(crate) fn config(
+    shared: &Shared,
+    caches: &ReadCaches,
+    entry: &FragmentEntry,
+) -> Result<Arc<StreamConfig>, ReadError> {
+    let of_fragment = wanted(shared, entry, None)?;
+    let key = (entry.meta.stream, entry.meta.config);
+    let plain = find_config(of_fragment, entry.record.file, key)?;
+    let config = StreamConfig::decode(&plain).map_err(|error| of_fragment.corrupt(error))?;
+    let config = Arc::new(config);
+    caches.configs.insert(key, Arc::clone(&config), plain.len() + OPENER_BYTES);
+    Ok(config)
+}
+
+/// The plain bytes of a config that stands in `file`. Blocks.
+pub(crate) fn plain_config(shared: &Shared, file: FileId, key: ConfigKey) -> Result<Bytes, ReadError> {
+    let locator = Locator { volume: 0, file, offset: 0, head_len: 0, media_len: 0, record_len: 0 };
+    find_config(Wanted { shared, stream: key.0, number: FragmentNumber::MIN, locator: &locator }, file, key)
+}
+
+fn find_config(wanted: Wanted<'_>, file: FileId, key: (StreamId, ConfigId)) -> Result<Bytes, ReadError> {
+    let shared = wanted.shared;
+    let found = shared.files.config(file, key, &shared.keys.ring()).map_err(|error| wanted.corrupt(error))?;
+    let locator = found.ok_or_else(|| wanted.corrupt(format!("its config {} is not in its file", key.1)))?;
+    let is_it = |shape: &RecordShape| shape.kind == RecordKind::Config && (shape.meta.stream, shape.meta.config) == key;
+    Wanted { locator: &locator, ..wanted }.table(is_it)
+}

@@ -1,0 +1,117 @@
+//! The first block of a segment file, and its name.
+
+use uuid::Uuid;
+use vidar_core::ids::FileId;
+use vidar_core::time::UnixMs;
+use vidar_core::wire::{Reader, WireError, Writer};
+
+use super::BLOCK_LEN;
+
+const MAGIC: &[u8; 8] = b"VIDARSEG";
+const VERSION: u16 = 1;
+/// Bytes of the header: where the first batch starts.
+pub(crate) const HEADER_LEN: usize = BLOCK_LEN as usize;
+
+/// What a file says of itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct FileHeader {
+    /// A feature that this version does not know: readable, never to be changed.
+    pub(crate) read_only: bool,
+    pub(crate) file: FileId,
+    /// Of the keyring that wrote it.
+    pub(crate) store: Uuid,
+    pub(crate) epoch: u32,
+    /// Within the epoch.
+    pub(crate) sequence: u32,
+    pub(crate) volume: u16,
+    pub(crate) created: UnixMs,
+    pub(crate) archive: UnixMs,
+    /// A file that failed while it was written, and from where on it is void.
+    pub(crate) replaces: Option<(FileId, u64)>,
+}
+
+impl FileHeader {
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let (replaces, end) = self.replaces.unwrap_or((FileId::from_bytes([0; 16]), 0));
+        let mut w = Writer::new();
+        w.raw(MAGIC).u16(VERSION).u16(0).u32(0).u32(u32::from(self.read_only)).u32(0);
+        w.raw(self.file.as_bytes()).raw(self.store.as_bytes()).u32(self.epoch).u32(self.sequence);
+        w.u16(self.volume).raw(&[0; 6]).i64(self.created.0).i64(self.archive.0).raw(replaces.as_bytes()).u64(end);
+        let mut bytes = w.into_vec();
+        bytes.resize(HEADER_LEN - 4, 0);
+        let crc = crc32c::crc32c(&bytes);
+        bytes.extend(crc.to_be_bytes());
+        bytes
+    }
+
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, WireError> {
+        let mut r = Reader::new(bytes);
+        let (checked, crc) = (r.raw(HEADER_LEN - 4)?, r.u32()?);
+        let mut r = Reader::new(checked);
+        if r.array()? != *MAGIC {
+            return Err(WireError { expected: "the header of a segment file", offset: 0 });
+        }
+        if crc != crc32c::crc32c(checked) {
+            return Err(WireError { expected: "the checksum of the header", offset: HEADER_LEN - 4 });
+        }
+        if r.u16()? != VERSION {
+            return Err(WireError { expected: "segment file format version 1", offset: 8 });
+        }
+        let (_, _, read_only, refuse) = (r.u16()?, r.u32()?, r.u32()?, r.u32()?);
+        if refuse != 0 {
+            return Err(r.error("no feature that this version must refuse"));
+        }
+        let (file, store) = (FileId::from_bytes(r.array()?), Uuid::from_bytes(r.array()?));
+        let (epoch, sequence, volume) = (r.u32()?, r.u32()?, r.u16()?);
+        r.raw(6)?;
+        let (created, archive) = (UnixMs(r.i64()?), UnixMs(r.i64()?));
+        let (replaced, end) = (r.array()?, r.u64()?);
+        let replaces = (replaced != [0; 16]).then(|| (FileId::from_bytes(replaced), end));
+        let read_only = read_only != 0;
+        Ok(Self { read_only, file, store, epoch, sequence, volume, created, archive, replaces })
+    }
+}
+
+/// The name of a file.
+pub(crate) fn file_name(epoch: u32, file: FileId) -> String {
+    format!("{epoch:08x}-{file}.vseg")
+}
+
+/// Epoch and id in a name.
+pub(crate) fn parse_file_name(name: &str) -> Option<(u32, FileId)> {
+    let (epoch, file) = name.strip_suffix(".vseg")?.split_once('-')?;
+    let epoch = u32::from_str_radix(epoch, 16).ok().filter(|_| epoch.len() == 8)?;
+    Some((epoch, file.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_header_round_trips_and_every_flipped_byte_is_refused() {
+        let header = FileHeader {
+            read_only: false,
+            file: FileId::new(),
+            store: Uuid::new_v4(),
+            epoch: 7,
+            sequence: 3,
+            volume: 0,
+            created: UnixMs(-5),
+            archive: UnixMs(9),
+            replaces: Some((FileId::new(), 8192)),
+        };
+        let bytes = header.encode();
+        assert_eq!(bytes.len(), HEADER_LEN);
+        assert_eq!(FileHeader::decode(&bytes), Ok(header));
+        for at in 0..bytes.len() {
+            let mut bad = bytes.clone();
+            bad[at] ^= 1;
+            assert!(FileHeader::decode(&bad).is_err(), "{at}");
+            assert!(FileHeader::decode(&bytes[..at]).is_err(), "{at}");
+        }
+        let name = file_name(7, header.file);
+        assert_eq!(parse_file_name(&name), Some((7, header.file)));
+        assert_eq!(parse_file_name("7-x.vseg"), None);
+    }
+}

@@ -1,0 +1,150 @@
+//! Writing a segment file: batches, then the footer.
+
+use std::io;
+use std::sync::Arc;
+
+use vidar_core::time::UnixMs;
+
+use super::batch::{BATCH_HEADER_LEN, BatchHeader, payload_crc};
+use super::footer::{self, RecordEntry, Summary};
+use super::header::{FileHeader, HEADER_LEN, file_name};
+use super::record::{self, Content, RecordHeader, RecordShape};
+use super::{BLOCK_LEN, align_up};
+use crate::backend::{SegmentHandle, SegmentIo};
+use crate::crypto::keys::{Secret, random};
+
+/// The buffer of a batch is given back above this.
+const BUFFER_LEN_MAX: usize = 32 << 20;
+
+/// The one open file.
+pub(crate) struct Writer {
+    pub(crate) header: FileHeader,
+    pub(crate) handle: Arc<dyn SegmentHandle>,
+    /// Where the next batch goes; everything before it is synced.
+    offset: u64,
+    sequence: u64,
+    archive: UnixMs,
+    /// The batch that is being filled.
+    buffer: Vec<u8>,
+    pending: Vec<RecordEntry>,
+    pending_copies: Vec<u8>,
+    /// What the footer will say.
+    entries: Vec<RecordEntry>,
+    copies: Vec<u8>,
+}
+
+impl Writer {
+    /// A new file; it and its name are synced when this returns.
+    pub(crate) fn create(io: &dyn SegmentIo, header: FileHeader, len: u64) -> io::Result<Self> {
+        let name = file_name(header.epoch, header.file);
+        let handle = io.create(&name, len)?;
+        let prepare = || {
+            handle.write_at(0, &header.encode())?;
+            handle.sync_data()?;
+            io.sync_dir()
+        };
+        if let Err(error) = prepare() {
+            // Nothing is in it; what cannot be removed now is removed at the next start.
+            let _ = io.unlink(&name);
+            return Err(error);
+        }
+        Ok(Self {
+            handle,
+            offset: HEADER_LEN as u64,
+            sequence: 0,
+            archive: header.archive,
+            header,
+            buffer: Vec::new(),
+            pending: Vec::new(),
+            pending_copies: Vec::new(),
+            entries: Vec::new(),
+            copies: Vec::new(),
+        })
+    }
+
+    /// End of what is synced.
+    pub(crate) fn durable_through(&self) -> u64 {
+        self.offset
+    }
+
+    /// Bytes that the footer will repeat.
+    pub(crate) fn copies_len(&self) -> usize {
+        self.copies.len()
+    }
+
+    /// Everything that is synced.
+    pub(crate) fn entries(&self) -> &[RecordEntry] {
+        &self.entries
+    }
+
+    /// Begins a batch.
+    pub(crate) fn begin(&mut self) {
+        self.buffer.clear();
+        self.buffer.shrink_to(BUFFER_LEN_MAX);
+        self.buffer.resize(BATCH_HEADER_LEN, 0);
+        self.pending.clear();
+        self.pending_copies.clear();
+    }
+
+    /// Seals a record into the batch. The lengths in `shape` are set from `content`.
+    pub(crate) fn push(
+        &mut self,
+        mut shape: RecordShape,
+        outer: &Secret,
+        content: &Content<'_>,
+        summary: Option<Summary>,
+    ) -> RecordEntry {
+        shape.facts_len = u32::try_from(content.facts.len()).expect("checked against the bound");
+        shape.table_len = u32::try_from(content.table.len()).expect("checked against the bound");
+        shape.media_len = content.media.iter().map(|bytes| bytes.len() as u64).sum();
+        let offset = shape.place(self.offset + self.buffer.len() as u64);
+        let start = (offset - self.offset) as usize;
+        self.buffer.resize(start, 0);
+        record::seal(&mut self.buffer, &RecordHeader { shape, salt: random() }, outer, content);
+        let entry = RecordEntry { shape, offset, summary };
+        if entry.has_copy() {
+            self.pending_copies.extend_from_slice(&self.buffer[start..start + shape.head_len() as usize]);
+        }
+        self.pending.push(entry.clone());
+        entry
+    }
+
+    /// Writes and syncs the batch. After an error the file must not be used any more.
+    pub(crate) fn commit(&mut self, archive: UnixMs) -> io::Result<()> {
+        let file = self.header.file;
+        let payload_len = u32::try_from(self.buffer.len() - BATCH_HEADER_LEN).expect("bounded by the batch length");
+        let header = BatchHeader {
+            payload_crc: payload_crc(file, self.sequence, &self.buffer[BATCH_HEADER_LEN..]),
+            sequence: self.sequence,
+            payload_len,
+            record_count: self.pending.len() as u32,
+            durable_through: self.offset,
+            archive,
+        };
+        self.buffer[..BATCH_HEADER_LEN].copy_from_slice(&header.encode(file));
+        let padded = align_up(self.buffer.len() as u64, BLOCK_LEN) as usize;
+        self.buffer.resize(padded, 0);
+        self.handle.write_at(self.offset, &self.buffer)?;
+        self.handle.sync_data()?;
+        self.offset += padded as u64;
+        self.sequence += 1;
+        self.archive = self.archive.max(archive);
+        self.entries.append(&mut self.pending);
+        self.copies.append(&mut self.pending_copies);
+        Ok(())
+    }
+
+    /// Writes the footer.
+    pub(crate) fn close(&self, log_key: &Secret) -> io::Result<()> {
+        let (file, entries, copies) = (self.header.file, &self.entries, &self.copies);
+        let footer = footer::encode(log_key, file, self.offset, self.archive, entries, copies);
+        close(&*self.handle, self.offset, &footer)
+    }
+}
+
+/// Ends a file whose batches are synced with its footer.
+pub(crate) fn close(handle: &dyn SegmentHandle, data_end: u64, footer: &[u8]) -> io::Result<()> {
+    handle.write_at(data_end, footer)?;
+    handle.truncate(data_end + footer.len() as u64)?;
+    handle.sync_data()
+}

@@ -1,0 +1,554 @@
+//! The store: what the rest of the server sees.
+
+use std::collections::HashSet;
+use std::io;
+use std::ops::Range;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{self, Sender};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use tokio::sync::{Semaphore, oneshot};
+use vidar_core::clock::SharedClock;
+use vidar_core::control::{Control, ControlRecord};
+use vidar_core::entry::{FragmentEntry, SharedEntry};
+use vidar_core::ids::{ConfigId, FileId, FragmentNumber, StreamId};
+use vidar_core::log::LogObserver;
+use vidar_core::record::{FragmentFlags, NewFragment, Piece, TableEnvelope};
+use vidar_core::sink::{Durable, SinkError};
+use vidar_core::source::{FragmentHead, FragmentSource, ReadError};
+use vidar_core::time::UnixMs;
+use vidar_core::track::StreamConfig;
+
+use crate::backend::SegmentIo;
+use crate::commit::{Body, Committer, Fragment, Item, Message};
+use crate::crypto::keychain::{Keychain, sink_error};
+use crate::crypto::keys::{Secret, config_id};
+use crate::epoch;
+use crate::files::{FileInfo, Files};
+use crate::load::{Log, Mode, OpenParts, greatest_epoch, open_control};
+use crate::options::{Expired, OpenError, OpenReport, Space, StoreOptions, StoreStats};
+use crate::punch;
+use crate::read::{self, ReadCaches, Wanted};
+use crate::segment_file::reader;
+use crate::segment_file::record::{RecordKind, RecordShape};
+use crate::shared::Shared;
+
+/// Records that are opened at the same time: more wait.
+const READ_COUNT_MAX: usize = 32;
+/// The inbox is counted in units of this many bytes.
+const PERMIT_BYTES: usize = 1024;
+
+/// The encrypted, durable log of all streams. Clones are the same store.
+///
+/// All of its futures run inside a tokio runtime; what blocks does so on threads of its own.
+#[derive(Clone)]
+pub struct Store {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    shared: Arc<Shared>,
+    caches: ReadCaches,
+    /// None once closed.
+    inbox: Mutex<Option<Sender<Message>>>,
+    /// Room in the inbox.
+    room: Arc<Semaphore>,
+    room_max: u32,
+    reads: Semaphore,
+    /// One removal of files at a time.
+    removing: tokio::sync::Mutex<()>,
+}
+
+impl Store {
+    /// Opens a data directory: makes it where it is missing, recovers it where it was not closed, and tells the
+    /// observers all that is in it. Blocks.
+    ///
+    /// # Errors
+    /// If the directory is in use, its keys are not at hand, or the disk fails. Damage is no error: it is reported.
+    pub fn open(
+        options: StoreOptions,
+        io: Arc<dyn SegmentIo>,
+        clock: SharedClock,
+        observers: Vec<Arc<dyn LogObserver>>,
+    ) -> Result<(Self, OpenReport), OpenError> {
+        Self::open_with(options, io, clock, |_| Ok(observers))
+    }
+
+    /// As `open`, with observers that need the [index key](Self::index_key).
+    ///
+    /// # Errors
+    /// As `open`, and what `observers` answers.
+    pub fn open_with<E: From<OpenError>>(
+        options: StoreOptions,
+        io: Arc<dyn SegmentIo>,
+        clock: SharedClock,
+        observers: impl FnOnce(&Secret) -> Result<Vec<Arc<dyn LogObserver>>, E>,
+    ) -> Result<(Self, OpenReport), E> {
+        let lock = io.lock().map_err(|error| match error.kind() {
+            io::ErrorKind::WouldBlock => OpenError::Locked { data_dir: options.data_dir.clone() },
+            _ => OpenError::Io { what: format!("lock {}", options.data_dir.display()), source: error },
+        })?;
+        let (keys, keyring_repaired) = Keychain::open(Arc::clone(&io), &options)?;
+        let used = greatest_epoch(&*io).map_err(OpenError::io("list segment files"))?;
+        let epoch = epoch::take(&*io, used).map_err(OpenError::io("take an epoch"))?;
+        let files = Files::new(Arc::clone(&io));
+        let ring = keys.ring();
+        let observers = observers(ring.index_key())?;
+        let mut log = Log::read(&*io, &ring, Mode::Recover, &files)?;
+        log.replay(&ring, &files, &observers);
+        let Log { controls, archive, open, mut report, .. } = log;
+        report.epoch = epoch;
+        report.keyring_repaired = keyring_repaired;
+        report.incomplete = open.len() as u64;
+
+        let head_bytes = options.head_cache_bytes;
+        let room_max = u32::try_from(options.inbox_bytes.div_ceil(PERMIT_BYTES)).unwrap_or(u32::MAX).max(1);
+        let shared = Shared::new(options, io, clock, archive, keys, files, controls, observers, epoch);
+        let shared = Arc::new(shared);
+        let closing = closing_records(&shared, &open, &mut report);
+        let committer = Committer::new(Arc::clone(&shared), open, lock);
+        let (inbox, messages) = mpsc::channel();
+        std::thread::Builder::new()
+            .name("vidar-commit".into())
+            .spawn(move || committer.run(&messages))
+            .map_err(OpenError::io("start the commit thread"))?;
+        let store = Self {
+            inner: Arc::new(Inner {
+                shared,
+                caches: ReadCaches::new(head_bytes),
+                inbox: Mutex::new(Some(inbox)),
+                room: Arc::new(Semaphore::new(room_max as usize)),
+                room_max,
+                reads: Semaphore::new(READ_COUNT_MAX),
+                removing: tokio::sync::Mutex::new(()),
+            }),
+        };
+        store.finish_recovery(closing).map_err(OpenError::io("finish what a crash interrupted"))?;
+        Ok((store, report))
+    }
+
+    /// Closes what was open, destroys keys of deleted streams, removes files that nothing is left of.
+    fn finish_recovery(&self, closing: Vec<NewFragment>) -> io::Result<()> {
+        let shared = self.shared();
+        let failed = |error: SinkError| io::Error::other(error.to_string());
+        for fragment in closing {
+            let number = fragment.meta.number;
+            if let Err(error) = self.append_blocking(Body::Fragment(Box::new(Fragment::new(fragment)))) {
+                // A full disk must not keep the server from starting: the parts stay for the next start.
+                tracing::error!(%number, %error, "cannot close a fragment that a crash left open");
+            }
+        }
+        let (deleted, ring) = (shared.controls().deleted(), shared.keys.ring());
+        let with_keys: Vec<_> = ring.streams().filter(|stream| deleted.contains(stream)).collect();
+        if !with_keys.is_empty() {
+            shared.keys.destroy(&with_keys).map_err(failed)?;
+        }
+        let dead = shared.files.dead(&shared.controls(), |info| !info.last.is_empty());
+        for file in dead {
+            if let Err(error) = self.remove_blocking(file) {
+                tracing::warn!(%file, %error, "cannot remove a segment file that nothing is left of");
+            }
+        }
+        Ok(())
+    }
+
+    fn shared(&self) -> &Arc<Shared> {
+        &self.inner.shared
+    }
+
+    /// A number that was never given before and is greater than all before it. `server` is the server's time.
+    #[must_use]
+    pub fn next_number(&self, server: UnixMs) -> FragmentNumber {
+        self.shared().next_number(server)
+    }
+
+    /// Makes the key of a new stream. Resolves when the keyring is durable. A stream that has a key keeps it.
+    ///
+    /// # Errors
+    /// If the keyring cannot be written.
+    pub async fn create_stream_key(&self, stream: StreamId) -> Result<(), SinkError> {
+        if self.shared().controls().is_deleted(stream) {
+            return Err(SinkError::NoSuchStream { stream });
+        }
+        let shared = Arc::clone(self.shared());
+        blocking(move || shared.keys.create_stream(stream)).await?
+    }
+
+    /// Makes sure that a config can be referred to by records that are appended later.
+    ///
+    /// # Errors
+    /// If the stream has no key.
+    pub async fn put_config(&self, stream: StreamId, config: &StreamConfig) -> Result<ConfigId, SinkError> {
+        let plain = config.encode();
+        let shared = self.shared();
+        let ring = shared.keys.ring();
+        let (_, key) = ring.current(stream).ok_or(SinkError::NoSuchStream { stream })?;
+        let id = config_id(key, stream, &plain);
+        let weight = plain.len();
+        shared.configs.insert((stream, id), plain, weight);
+        Ok(id)
+    }
+
+    /// Appends a fragment, or a part of one. Resolves when it is synced, and a fragment is known to all observers.
+    ///
+    /// Waits while the inbox is full. Records whose futures are first polled in some order are written in that order.
+    ///
+    /// # Cancel safety
+    /// Dropping the future before it first waits for the disk appends nothing; later it does not take the record back.
+    ///
+    /// # Errors
+    /// If it is not durable, and will not become so.
+    pub async fn append(&self, fragment: NewFragment) -> Result<Durable, SinkError> {
+        if self.space() == Space::Refuse {
+            return Err(SinkError::Full);
+        }
+        let meta = fragment.meta;
+        let durable = Durable {
+            number: meta.number,
+            producer_start: meta.producer_start,
+            duration_ms: meta.duration_ms,
+            size_bytes: fragment.facts.size_bytes(),
+        };
+        let fragment = Fragment::new(fragment);
+        let units = u32::try_from(fragment.len().div_ceil(PERMIT_BYTES)).unwrap_or(u32::MAX);
+        let room = Arc::clone(&self.inner.room).acquire_many_owned(units.clamp(1, self.inner.room_max));
+        let permit = room.await.map_err(|_| SinkError::Closed)?;
+        let (reply, answer) = oneshot::channel();
+        self.send(Message::Append(Item { body: Body::Fragment(Box::new(fragment)), reply, permit: Some(permit) }))?;
+        answer.await.map_err(|_| SinkError::Closed)??;
+        Ok(durable)
+    }
+
+    /// Appends a control record. Resolves when it is synced and known to all observers. A deletion of a stream also
+    /// destroys its keys.
+    ///
+    /// # Errors
+    /// As `append`.
+    pub async fn control(&self, control: Control) -> Result<(), SinkError> {
+        if let Control::StreamDeleted { stream, at } = control {
+            return self.delete_stream(stream, at, Vec::new()).await;
+        }
+        self.append_control(Body::Control(control)).await
+    }
+
+    async fn append_control(&self, body: Body) -> Result<(), SinkError> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Message::Append(Item { body, reply, permit: None }))?;
+        answer.await.map_err(|_| SinkError::Closed)?
+    }
+
+    fn append_blocking(&self, body: Body) -> Result<(), SinkError> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Message::Append(Item { body, reply, permit: None }))?;
+        // On a thread of its own: `open` may be called inside a runtime, where waiting would panic.
+        let answer = std::thread::scope(|scope| scope.spawn(|| answer.blocking_recv()).join());
+        answer.ok().and_then(Result::ok).ok_or(SinkError::Closed)?
+    }
+
+    fn send(&self, message: Message) -> Result<(), SinkError> {
+        let inbox = self.inner.inbox.lock().unwrap_or_else(PoisonError::into_inner);
+        let inbox = inbox.as_ref().ok_or(SinkError::Closed)?;
+        inbox.send(message).map_err(|_| SinkError::Closed)
+    }
+
+    /// Lets all fragments of a stream below a number go: durably first, then their blocks and files. `entries` are
+    /// those fragments; `next_ordinal` and `discontinuity` are where the stream goes on.
+    ///
+    /// # Errors
+    /// If the floor is not durable. What cannot be freed is freed later, and logged.
+    pub async fn expire(
+        &self,
+        stream: StreamId,
+        below: FragmentNumber,
+        next_ordinal: u64,
+        discontinuity: u32,
+        entries: Vec<SharedEntry>,
+    ) -> Result<Expired, SinkError> {
+        self.append_control(Body::Control(Control::Floor { stream, below, next_ordinal, discontinuity })).await?;
+        Ok(self.free(entries).await)
+    }
+
+    /// Deletes a stream: durably, then its keys, then its blocks and files. `entries` are its fragments. When this
+    /// resolves nothing in the data directory opens its records.
+    ///
+    /// # Errors
+    /// If the deletion is not durable, or the keys could not be destroyed.
+    pub async fn delete_stream(
+        &self,
+        stream: StreamId,
+        at: UnixMs,
+        entries: Vec<SharedEntry>,
+    ) -> Result<(), SinkError> {
+        self.append_control(Body::Control(Control::StreamDeleted { stream, at })).await?;
+        let shared = Arc::clone(self.shared());
+        blocking(move || shared.keys.destroy(&[stream])).await??;
+        self.inner.caches.forget(stream);
+        self.shared().configs.retain(|(of, _)| *of != stream);
+        self.free(entries).await;
+        Ok(())
+    }
+
+    /// Frees blocks of records that are gone, and removes files that nothing is left of.
+    async fn free(&self, entries: Vec<SharedEntry>) -> Expired {
+        let mut expired = Expired::default();
+        let shared = Arc::clone(self.shared());
+        let closed: HashSet<FileId> = std::mem::take(&mut *shared.closed());
+        let work = move || {
+            let mut touched = closed;
+            let records = entries.iter().flat_map(|entry| entry.parts.iter().chain([&entry.record]));
+            touched.extend(records.map(|record| record.file));
+            let among = |info: &FileInfo| touched.contains(&info.header.file) || info.last.is_empty();
+            let dead = shared.files.dead(&shared.controls(), among);
+            (punch_all(&shared, &entries, &dead), dead)
+        };
+        let Ok((punched_bytes, dead)) = blocking(work).await else { return expired };
+        expired.punched_bytes = punched_bytes;
+        let _removing = self.inner.removing.lock().await;
+        for file in dead {
+            match self.remove(file).await {
+                Ok(()) => expired.files += 1,
+                Err(error) => {
+                    tracing::warn!(%file, %error, "cannot remove a segment file that nothing is left of");
+                    self.shared().closed().insert(file);
+                }
+            }
+        }
+        expired
+    }
+
+    /// Repeats the control records of a file that still matter, then removes it.
+    async fn remove(&self, file: FileId) -> Result<(), SinkError> {
+        let shared = Arc::clone(self.shared());
+        let copies = blocking(move || needed_controls(&shared, file)).await??;
+        for copy in copies {
+            self.append_control(Body::Copy(copy)).await?;
+        }
+        let shared = Arc::clone(self.shared());
+        blocking(move || remove_file(&shared, file)).await?
+    }
+
+    fn remove_blocking(&self, file: FileId) -> Result<(), SinkError> {
+        for copy in needed_controls(self.shared(), file)? {
+            self.append_blocking(Body::Copy(copy))?;
+        }
+        remove_file(self.shared(), file)
+    }
+
+    /// The clock that retention runs on: it never goes back, and stands still while the server does not run.
+    #[must_use]
+    pub fn archive_now(&self) -> UnixMs {
+        self.shared().archive.now()
+    }
+
+    /// A key for what the index keeps on disk. It stays the same for the life of the store.
+    #[must_use]
+    pub fn index_key(&self) -> Secret {
+        self.shared().keys.ring().index_key().clone()
+    }
+
+    /// Room on the disk, against the marks.
+    #[must_use]
+    pub fn space(&self) -> Space {
+        self.shared().space()
+    }
+
+    /// Counters.
+    #[must_use]
+    pub fn stats(&self) -> StoreStats {
+        let shared = self.shared();
+        let counters = &shared.counters;
+        StoreStats {
+            records: counters.records.load(Ordering::Relaxed),
+            bytes: counters.bytes.load(Ordering::Relaxed),
+            batches: counters.batches.load(Ordering::Relaxed),
+            syncs: counters.syncs.load(Ordering::Relaxed),
+            failures: counters.failures.load(Ordering::Relaxed),
+            damage: counters.damage.load(Ordering::Relaxed),
+            files: shared.files.count() as u64,
+            free_bytes: shared.io.space().map_or(0, |space| space.free_bytes),
+        }
+    }
+
+    /// Writes what waits, closes the open file and gives the data directory free. Reads go on; a second call does nothing.
+    ///
+    /// # Errors
+    /// If the file could not be closed; everything that was answered is durable all the same.
+    pub async fn close(&self) -> Result<(), SinkError> {
+        let inbox = self.inner.inbox.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(inbox) = inbox else { return Ok(()) };
+        self.inner.room.close();
+        let (reply, answer) = oneshot::channel();
+        inbox.send(Message::Close(reply)).map_err(|_| SinkError::Closed)?;
+        answer.await.map_err(|_| SinkError::Closed)?
+    }
+
+    /// Runs `work` off the runtime's threads, a bounded number at a time.
+    async fn reading<T: Send + 'static>(
+        &self,
+        number: FragmentNumber,
+        work: impl FnOnce(&Inner) -> Result<T, ReadError> + Send + 'static,
+    ) -> Result<T, ReadError> {
+        // Neither is ever closed.
+        let _permit = self.inner.reads.acquire().await.map_err(|_| ReadError::NotFound { number })?;
+        let inner = Arc::clone(&self.inner);
+        blocking(move || work(&inner)).await.map_err(|error| ReadError::Io {
+            file: String::new(),
+            offset_bytes: 0,
+            detail: error.to_string(),
+        })?
+    }
+}
+
+#[async_trait]
+impl FragmentSource for Store {
+    async fn head(&self, entry: &FragmentEntry) -> Result<Arc<FragmentHead>, ReadError> {
+        let (stream, number) = (entry.meta.stream, entry.meta.number);
+        if let Some(head) = self.inner.caches.head(entry)
+            && !self.shared().controls().is_gone(stream, number)
+        {
+            return Ok(head);
+        }
+        let entry = entry.clone();
+        self.reading(number, move |inner| read::head(&inner.shared, &inner.caches, &entry)).await
+    }
+
+    async fn media(&self, entry: &FragmentEntry, part: Option<u16>, range: Range<u64>) -> Result<Bytes, ReadError> {
+        let entry = entry.clone();
+        let number = entry.meta.number;
+        self.reading(number, move |inner| read::media(&inner.shared, &inner.caches, &entry, part, range)).await
+    }
+
+    async fn config(&self, entry: &FragmentEntry) -> Result<Arc<StreamConfig>, ReadError> {
+        let (stream, number) = (entry.meta.stream, entry.meta.number);
+        if let Some(config) = self.inner.caches.config(&(stream, entry.meta.config))
+            && !self.shared().controls().is_gone(stream, number)
+        {
+            return Ok(config);
+        }
+        let entry = entry.clone();
+        self.reading(number, move |inner| read::config(&inner.shared, &inner.caches, &entry)).await
+    }
+}
+
+/// Runs `work` where it may block.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, SinkError> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|error| SinkError::Failed { detail: format!("a task of the store failed: {error}") })
+}
+
+/// Punches records out of files that go on. Returns the bytes freed.
+fn punch_all(shared: &Shared, entries: &[SharedEntry], dead: &[FileId]) -> u64 {
+    let mut freed = 0;
+    for entry in entries {
+        // A caller's mistake must not destroy media.
+        if !shared.controls().is_gone(entry.meta.stream, entry.meta.number) {
+            continue;
+        }
+        for record in entry.parts.iter().chain([&entry.record]) {
+            // What stands in the open file is punched when it is closed.
+            if dead.contains(&record.file) || !shared.files.is_punchable(record.file) {
+                continue;
+            }
+            let handle = shared.files.handle(record.file);
+            match handle.and_then(|handle| handle.map_or(Ok(0), |handle| punch::punch(&*handle, record))) {
+                Ok(bytes) => freed += bytes,
+                Err(error) => tracing::warn!(file = %record.file, %error, "cannot free the blocks of expired media"),
+            }
+        }
+    }
+    freed
+}
+
+/// The control records of a closed file that must outlive it.
+fn needed_controls(shared: &Shared, file: FileId) -> Result<Vec<ControlRecord>, SinkError> {
+    let failed = |detail: String| SinkError::Failed { detail };
+    let handle = shared.files.handle(file).map_err(|error| sink_error("open a segment file", &error))?;
+    let Some(handle) = handle else { return Ok(Vec::new()) };
+    let ring = shared.keys.ring();
+    let trailer = reader::read_trailer(&*handle, file).map_err(|error| sink_error("read a trailer", &error))?;
+    let trailer = trailer.ok_or_else(|| failed("its footer is damaged".into()))?;
+    let footer = reader::read_footer(&*handle, trailer, ring.log_key()).map_err(|error| failed(error.to_string()))?;
+    let mut needed = Vec::new();
+    for (entry, head) in footer.records().filter(|(entry, _)| entry.shape.kind == RecordKind::Control) {
+        let head = head.ok_or_else(|| failed("its footer is damaged".into()))?;
+        let record = open_control(&ring, head)
+            .map_err(|detail| failed(format!("control record {}: {detail}", entry.shape.meta.number)))?;
+        let epoch = shared.epoch().0;
+        let mentioned = |stream| shared.files.mentioned_elsewhere(stream, file);
+        if shared.controls().is_needed(&record, epoch, mentioned) {
+            needed.push(record);
+        }
+    }
+    Ok(needed)
+}
+
+fn remove_file(shared: &Shared, file: FileId) -> Result<(), SinkError> {
+    shared.files.remove(file).map_err(|error| sink_error("remove a segment file", &error))?;
+    shared.controls().prune(shared.epoch().0);
+    Ok(())
+}
+
+/// For each fragment of which a crash left parts only, the record that closes it.
+fn closing_records(shared: &Shared, open: &crate::load::OpenFragments, report: &mut OpenReport) -> Vec<NewFragment> {
+    let mut closing = Vec::new();
+    for ((stream, number), parts) in open {
+        match closing_record(shared, *stream, *number, parts) {
+            Ok(record) => closing.push(record),
+            Err(error) => {
+                tracing::error!(%stream, %number, %error, "cannot close a fragment that a crash left open");
+                report.incomplete -= 1;
+            }
+        }
+    }
+    closing.sort_by_key(|fragment| fragment.meta.number);
+    closing
+}
+
+fn closing_record(
+    shared: &Shared,
+    stream: StreamId,
+    number: FragmentNumber,
+    open: &OpenParts,
+) -> Result<NewFragment, ReadError> {
+    let mut parts = open.parts.clone();
+    parts.sort_by_key(|part| part.index);
+    parts.dedup_by_key(|part| part.index);
+    let mut table = TableEnvelope::default();
+    let mut facts = None;
+    for part in &parts {
+        let wanted = Wanted { shared, stream, number, locator: &part.locator };
+        let is_it = |shape: &RecordShape| {
+            let same = (shape.meta.stream, shape.meta.number) == (stream, number);
+            shape.kind == RecordKind::Part && same && shape.part == part.index
+        };
+        let head = wanted.fragment_head(is_it)?;
+        let own = head.table.pieces.into_iter().map(|piece| Piece { part: Some(part.index), ..piece });
+        table.pieces.extend(own);
+        facts = Some(head.facts);
+        let key = (stream, open.meta.config);
+        if shared.configs.get(&key).is_none()
+            && let Ok(plain) = read::plain_config(shared, part.locator.file, key)
+        {
+            let weight = plain.len();
+            shared.configs.insert(key, plain, weight);
+        }
+    }
+    let is_gapless = parts.iter().enumerate().all(|(position, part)| position == usize::from(part.index));
+    let mut meta = open.meta;
+    meta.flags = meta.flags.with(FragmentFlags::INCOMPLETE, true).with(FragmentFlags::LOSSY, !is_gapless);
+    Ok(NewFragment { meta, part: None, facts: facts.unwrap_or_default(), table, media: Vec::new() })
+}
+
+#[cfg(test)]
+#[path = "store_tests.rs"]
+mod tests;
+
+#[cfg(test)]
+#[path = "crash_tests.rs"]
+mod crash_tests;
+
+#[cfg(test)]
+#[path = "model_tests.rs"]
+mod model_tests;
