@@ -1,0 +1,158 @@
+//! The three together, as an observer of the log.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use vidar_core::clock::SharedClock;
+use vidar_core::control::Control;
+use vidar_core::log::{LogEvent, LogObserver};
+
+use crate::catalog::Catalog;
+use crate::search::Search;
+use crate::timeline::Timeline;
+
+/// How to open an [`Index`].
+#[derive(Clone)]
+pub struct IndexOptions {
+    /// Where search keeps its files; none: in memory only.
+    pub dir: Option<PathBuf>,
+    /// Seals those files.
+    pub key: [u8; 32],
+    /// Says when to commit.
+    pub clock: SharedClock,
+    /// Search is committed to its files once the oldest document outside them is this old. Default 30 s.
+    pub commit_interval_ms: u64,
+    /// …or once this many documents are outside them. Default 50,000.
+    pub commit_documents: usize,
+    /// Server time that one part of the search files covers; it goes as a whole. Default 7 days.
+    pub partition_ms: i64,
+    /// Changes that wait for search at most, 48 bytes each; with more it looks at everything. Default 65,536.
+    pub queue_changes: usize,
+    /// Opened pieces of search files kept in memory, in bytes. Default 32 MiB.
+    pub cache_bytes: usize,
+}
+
+impl IndexOptions {
+    /// With files in `dir`, sealed under `key`.
+    #[must_use]
+    pub fn new(dir: PathBuf, key: [u8; 32], clock: SharedClock) -> Self {
+        Self { dir: Some(dir), key, ..Self::in_memory(clock) }
+    }
+
+    /// Without files.
+    #[must_use]
+    pub fn in_memory(clock: SharedClock) -> Self {
+        Self {
+            dir: None,
+            key: [0; 32],
+            clock,
+            commit_interval_ms: 30_000,
+            commit_documents: 50_000,
+            partition_ms: 7 * 86_400_000,
+            queue_changes: 1 << 16,
+            cache_bytes: 32 << 20,
+        }
+    }
+}
+
+impl std::fmt::Debug for IndexOptions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("IndexOptions").field("dir", &self.dir).finish_non_exhaustive()
+    }
+}
+
+/// Why an index could not be opened or removed. Damaged files are no reason: they are made again.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum IndexError {
+    /// The directory cannot be used.
+    #[error("index directory {dir}")]
+    Io {
+        /// Which.
+        dir: String,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// Catalog, timeline and search, made from the events of the log.
+pub struct Index {
+    catalog: Arc<Catalog>,
+    timeline: Arc<Timeline>,
+    search: Search,
+}
+
+impl Index {
+    /// Opens what search has on disk. Catalog and timeline are empty until the log is observed.
+    ///
+    /// # Errors
+    /// If the directory cannot be made or listed.
+    pub fn open(options: IndexOptions) -> Result<Arc<Self>, IndexError> {
+        let timeline = Arc::new(Timeline::default());
+        let catalog = Arc::new(Catalog::new(Arc::clone(&timeline)));
+        let search = Search::open(options, Arc::clone(&catalog), Arc::clone(&timeline))?;
+        Ok(Arc::new(Self { catalog, timeline, search }))
+    }
+
+    /// Streams, runs and gaps.
+    #[must_use]
+    pub fn catalog(&self) -> &Catalog {
+        &self.catalog
+    }
+
+    /// Fragments by number and time.
+    #[must_use]
+    pub fn timeline(&self) -> &Timeline {
+        &self.timeline
+    }
+
+    /// Fragments, runs and gaps by what they contain.
+    #[must_use]
+    pub fn search(&self) -> &Search {
+        &self.search
+    }
+
+    /// Commits search to its files and ends its thread. Later events still reach catalog and timeline.
+    pub fn close(&self) {
+        self.search.close();
+    }
+
+    /// Removes the files of search. The index must not be open. They are made again as the log is observed.
+    ///
+    /// # Errors
+    /// If something there cannot be removed. That there is nothing is no error.
+    pub fn wipe(dir: &Path) -> Result<(), IndexError> {
+        match std::fs::remove_dir_all(dir) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                Err(IndexError::Io { dir: dir.display().to_string(), source })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl LogObserver for Index {
+    fn observe(&self, event: &LogEvent) {
+        match event {
+            LogEvent::Fragment { entry, facts } => self.timeline.add(entry, facts),
+            LogEvent::Control(record) => {
+                self.catalog.apply(record);
+                match &record.body {
+                    Control::StreamDeleted { stream, .. } => self.timeline.delete(*stream),
+                    Control::Floor { stream, below, next_ordinal, discontinuity } => {
+                        self.timeline.raise_floor(*stream, *below, (*next_ordinal, *discontinuity));
+                    }
+                    Control::Gap(gap) => {
+                        if let Some(ordinal) = gap.ordinal {
+                            self.timeline.take_ordinal(gap.stream, ordinal);
+                        }
+                    }
+                    Control::Stream(_) | Control::Run(_) | Control::RunEnded { .. } | Control::Key { .. } => {}
+                }
+            }
+        }
+        self.search.observe(event);
+    }
+}

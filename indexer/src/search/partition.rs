@@ -1,0 +1,267 @@
+//! A stretch of server time: one tantivy index, dropped as a whole.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::{fs, io};
+
+use tantivy::collector::{Collector, SegmentCollector};
+use tantivy::columnar::Column;
+use tantivy::directory::RamDirectory;
+use tantivy::indexer::IndexWriterOptions;
+use tantivy::query::{AllQuery, TermQuery};
+use tantivy::schema::IndexRecordOption;
+use tantivy::store::Compressor;
+use tantivy::{
+    Directory, DocId, Index, IndexReader, IndexSettings, IndexWriter, ReloadPolicy, Score, Searcher, SegmentOrdinal,
+    SegmentReader, TantivyDocument, Term,
+};
+
+use super::directory::{ChunkCache, SealedDirectory};
+use super::schema::{Fields, Identity};
+use super::subject::stream_key;
+use vidar_core::ids::{FileId, StreamId};
+
+/// Raised with every change to what documents hold: older files are then made again.
+const DOCUMENT_VERSION: u32 = 1;
+/// Memory that a writer fills before it writes a segment.
+const WRITER_BYTES: usize = 32 << 20;
+
+/// Where partitions are.
+#[derive(Clone)]
+pub(super) enum Home {
+    Memory,
+    Disk { dir: PathBuf, key: [u8; 32], cache: Arc<ChunkCache> },
+}
+
+/// Number of a partition: server time divided by its length.
+pub(super) type PartitionId = i64;
+
+pub(super) struct Partition {
+    index: Index,
+    reader: IndexReader,
+    writer: Option<IndexWriter>,
+    fields: Arc<Fields>,
+    /// None: in memory.
+    pub(super) path: Option<PathBuf>,
+    /// What it holds: id to attributes.
+    pub(super) included: HashMap<u64, u64>,
+}
+
+impl Home {
+    /// Partitions that are on disk. What is no partition of this version is removed.
+    pub(super) fn list(&self) -> io::Result<BTreeMap<PartitionId, PathBuf>> {
+        let mut found = BTreeMap::new();
+        let Self::Disk { dir, .. } = self else { return Ok(found) };
+        fs::create_dir_all(dir)?;
+        for entry in fs::read_dir(dir)? {
+            let path = entry?.path();
+            match id_of(&path) {
+                Some(id) => {
+                    if let Some(other) = found.insert(id, path) {
+                        remove(&other);
+                    }
+                }
+                None => remove(&path),
+            }
+        }
+        Ok(found)
+    }
+
+    /// Makes a partition. Its directory is new: a thread that still writes to one that was removed does no harm.
+    pub(super) fn make(&self, id: PartitionId, fields: &Arc<Fields>) -> tantivy::Result<Partition> {
+        match self {
+            Self::Memory => Partition::open(Box::new(RamDirectory::create()), None, fields),
+            Self::Disk { dir, .. } => {
+                self.open(dir.join(format!("v{DOCUMENT_VERSION}-{id}-{}", FileId::new())), fields)
+            }
+        }
+    }
+
+    /// Opens a partition that was listed.
+    pub(super) fn open(&self, path: PathBuf, fields: &Arc<Fields>) -> tantivy::Result<Partition> {
+        let directory: Box<dyn Directory> = match self {
+            Self::Memory => Box::new(RamDirectory::create()),
+            Self::Disk { key, cache, .. } => Box::new(SealedDirectory::open(path.clone(), *key, Arc::clone(cache))?),
+        };
+        Partition::open(directory, Some(path), fields)
+    }
+}
+
+fn id_of(path: &Path) -> Option<PartitionId> {
+    let name = path.file_name()?.to_str()?;
+    let id = name.strip_prefix(&format!("v{DOCUMENT_VERSION}-"))?;
+    // Before a hyphen and a UUID.
+    id.get(..id.len().checked_sub(37)?)?.parse().ok()
+}
+
+/// Removes a partition's files. Searchers that still hold them may fail.
+pub(super) fn remove(path: &Path) {
+    let removed = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+    if let Err(error) = removed
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        tracing::warn!(path = %path.display(), %error, "index files could not be removed");
+    }
+}
+
+pub(super) fn settings() -> IndexSettings {
+    IndexSettings {
+        docstore_compression: Compressor::None,
+        docstore_compress_dedicated_thread: false,
+        ..IndexSettings::default()
+    }
+}
+
+impl Partition {
+    fn open(directory: Box<dyn Directory>, path: Option<PathBuf>, fields: &Arc<Fields>) -> tantivy::Result<Self> {
+        let index = if Index::exists(&*directory)? {
+            Index::open(directory)?
+        } else {
+            Index::builder().schema(fields.schema.clone()).settings(settings()).open_or_create(directory)?
+        };
+        if index.schema() != fields.schema {
+            return Err(tantivy::TantivyError::SchemaError("made by another version".to_owned()));
+        }
+        let reader: IndexReader = index.reader_builder().reload_policy(ReloadPolicy::Manual).try_into()?;
+        let included = reader.searcher().search(&AllQuery, &Included)?;
+        Ok(Self { index, reader, writer: None, fields: Arc::clone(fields), path, included })
+    }
+
+    pub(super) fn searcher(&self) -> Searcher {
+        self.reader.searcher()
+    }
+
+    /// `replaces`: it holds an older document of the same subject.
+    pub(super) fn add(&mut self, id: u64, replaces: bool, document: TantivyDocument) -> tantivy::Result<()> {
+        let term = Term::from_field_u64(self.fields.identity(Identity::Id), id);
+        let writer = self.writer()?;
+        if replaces {
+            writer.delete_term(term);
+        }
+        writer.add_document(document)?;
+        Ok(())
+    }
+
+    /// Whether it holds documents of a stream, dead ones included.
+    pub(super) fn has_stream(&self, stream: StreamId) -> tantivy::Result<bool> {
+        Ok(self.searcher().doc_freq(&self.stream_term(stream))? > 0)
+    }
+
+    pub(super) fn delete_stream(&mut self, stream: StreamId) -> tantivy::Result<()> {
+        let term = self.stream_term(stream);
+        self.writer()?.delete_term(term);
+        Ok(())
+    }
+
+    pub(super) fn delete(&mut self, id: u64) -> tantivy::Result<()> {
+        let term = Term::from_field_u64(self.fields.identity(Identity::Id), id);
+        self.writer()?.delete_term(term);
+        Ok(())
+    }
+
+    fn stream_term(&self, stream: StreamId) -> Term {
+        Term::from_field_u64(self.fields.identity(Identity::Stream), stream_key(stream))
+    }
+
+    pub(super) fn commit(&mut self) -> tantivy::Result<()> {
+        if let Some(writer) = &mut self.writer {
+            writer.commit()?;
+            self.reader.reload()?;
+        }
+        Ok(())
+    }
+
+    /// Writes the documents that are left into new files, so that no byte of deleted ones stays.
+    pub(super) fn expunge(&mut self) -> tantivy::Result<()> {
+        let segments: Vec<_> = self
+            .searcher()
+            .segment_readers()
+            .iter()
+            .filter(|reader| reader.has_deletes())
+            .map(SegmentReader::segment_id)
+            .collect();
+        if !segments.is_empty() {
+            let writer = self.writer()?;
+            writer.merge(&segments).wait()?;
+            writer.commit()?;
+            self.reader.reload()?;
+            self.writer()?.garbage_collect_files().wait()?;
+        }
+        Ok(())
+    }
+
+    /// Lets merges end and gives the writer's threads back.
+    pub(super) fn close_writer(&mut self) -> tantivy::Result<()> {
+        match self.writer.take() {
+            Some(writer) => writer.wait_merging_threads(),
+            None => Ok(()),
+        }
+    }
+
+    /// Ids of a stream's documents.
+    pub(super) fn ids_of(&self, stream: StreamId) -> tantivy::Result<HashMap<u64, u64>> {
+        self.searcher().search(&TermQuery::new(self.stream_term(stream), IndexRecordOption::Basic), &Included)
+    }
+
+    fn writer(&mut self) -> tantivy::Result<&mut IndexWriter> {
+        if self.writer.is_none() {
+            let options = IndexWriterOptions::builder()
+                .num_worker_threads(1)
+                .num_merge_threads(1)
+                .memory_budget_per_thread(WRITER_BYTES)
+                .build();
+            self.writer = Some(self.index.writer_with_options(options)?);
+        }
+        self.writer.as_mut().ok_or_else(|| tantivy::TantivyError::InternalError("no writer".to_owned()))
+    }
+}
+
+/// Collects id and attributes of all that is found.
+struct Included;
+
+struct IncludedSegment {
+    id: Column<u64>,
+    attributes: Column<u64>,
+    included: HashMap<u64, u64>,
+}
+
+impl Collector for Included {
+    type Fruit = HashMap<u64, u64>;
+    type Child = IncludedSegment;
+
+    fn for_segment(&self, _: SegmentOrdinal, reader: &SegmentReader) -> tantivy::Result<IncludedSegment> {
+        let columns = reader.fast_fields();
+        Ok(IncludedSegment {
+            id: columns.u64(Identity::Id.name())?,
+            attributes: columns.u64(Identity::Attributes.name())?,
+            included: HashMap::new(),
+        })
+    }
+
+    fn requires_scoring(&self) -> bool {
+        false
+    }
+
+    fn merge_fruits(&self, fruits: Vec<HashMap<u64, u64>>) -> tantivy::Result<HashMap<u64, u64>> {
+        Ok(fruits.into_iter().reduce(|mut all, part| {
+            all.extend(part);
+            all
+        }))
+        .map(Option::unwrap_or_default)
+    }
+}
+
+impl SegmentCollector for IncludedSegment {
+    type Fruit = HashMap<u64, u64>;
+
+    fn collect(&mut self, doc: DocId, _: Score) {
+        if let (Some(id), Some(attributes)) = (self.id.first(doc), self.attributes.first(doc)) {
+            self.included.insert(id, attributes);
+        }
+    }
+
+    fn harvest(self) -> Self::Fruit {
+        self.included
+    }
+}

@@ -1,0 +1,190 @@
+//! What the log said, on its way to the worker. Bounded: when it is full the worker looks at everything instead.
+
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use vidar_core::ids::{FragmentNumber, RunId, StreamId};
+
+use super::partition::PartitionId;
+use super::subject::Subject;
+use crate::lock::lock;
+
+/// Something that may need another document.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Change {
+    Subject(Subject),
+    /// A run and its fragments.
+    Run(StreamId, RunId),
+    /// A stream and all it holds.
+    Stream(StreamId),
+}
+
+/// What the worker takes at once.
+#[derive(Debug, Default)]
+pub(super) struct Batch {
+    pub(super) changes: Vec<Change>,
+    /// Changes were lost: look at everything.
+    pub(super) behind: bool,
+    /// Streams that were deleted.
+    pub(super) deleted: Vec<StreamId>,
+    /// Partitions that could not be read.
+    pub(super) damaged: Vec<PartitionId>,
+    /// Floors were raised.
+    pub(super) purge: bool,
+    /// Someone waits for files.
+    pub(super) commit: bool,
+    pub(super) stop: bool,
+    observed: u64,
+    greatest: Option<FragmentNumber>,
+}
+
+#[derive(Default)]
+struct State {
+    next: Batch,
+    /// Smallest numbers on their way: waiting, and with the worker.
+    waiting: Option<FragmentNumber>,
+    taken: Option<FragmentNumber>,
+    /// The worker looks at everything.
+    catching_up: bool,
+    /// Someone waits.
+    urged: bool,
+    /// Events that can be found.
+    searchable: u64,
+    /// All up to here can be found.
+    complete: Option<FragmentNumber>,
+    stopped: bool,
+}
+
+pub(super) struct Queue {
+    changes_max: usize,
+    state: Mutex<State>,
+    wake: Condvar,
+    done: Condvar,
+}
+
+impl Queue {
+    pub(super) fn new(changes_max: usize) -> Self {
+        Self { changes_max, state: Mutex::default(), wake: Condvar::new(), done: Condvar::new() }
+    }
+
+    /// `number`: of the record that the change comes from.
+    pub(super) fn push(&self, change: Change, number: FragmentNumber) {
+        let mut state = lock(&self.state);
+        state.next.observed += 1;
+        state.next.greatest = state.next.greatest.max(Some(number));
+        if state.next.behind {
+            return;
+        }
+        if state.next.changes.len() >= self.changes_max {
+            state.next.changes.clear();
+            state.next.behind = true;
+        } else {
+            state.next.changes.push(change);
+            state.waiting = Some(state.waiting.map_or(number, |least| least.min(number)));
+        }
+        self.wake.notify_one();
+    }
+
+    /// Changes something that is no change of documents.
+    pub(super) fn tell(&self, tell: impl FnOnce(&mut Batch)) {
+        tell(&mut lock(&self.state).next);
+        self.wake.notify_one();
+    }
+
+    pub(super) fn watermark(&self) -> Option<FragmentNumber> {
+        let state = lock(&self.state);
+        if state.catching_up || state.next.behind || state.stopped {
+            return None;
+        }
+        let on_their_way = state.waiting.into_iter().chain(state.taken).min();
+        match on_their_way {
+            Some(number) if state.complete.is_some_and(|complete| complete >= number) => Some(before(number)),
+            _ => state.complete,
+        }
+    }
+
+    pub(super) fn waiting_count(&self) -> usize {
+        lock(&self.state).next.changes.len()
+    }
+
+    /// Waits until all that was observed can be found (or, once stopped, will never be).
+    pub(super) fn settle(&self, commit: bool) {
+        let mut state = lock(&self.state);
+        let observed = state.next.observed;
+        state.next.commit |= commit;
+        loop {
+            let unsettled = state.searchable < observed || state.next.behind || state.catching_up;
+            if state.stopped || !(unsettled || state.next.commit || !state.next.is_quiet()) {
+                return;
+            }
+            state.urged = true;
+            self.wake.notify_one();
+            state = self.done.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// The worker's side. Takes what has gathered, after `pace` or at once if urged; at the latest after `idle`.
+    pub(super) fn take(&self, pace: Duration, idle: Option<Duration>) -> Batch {
+        let state = lock(&self.state);
+        let is_urgent = |state: &mut State| state.urged || state.next.is_urgent();
+        let (state, _) = self
+            .wake
+            .wait_timeout_while(state, pace, |state| !is_urgent(state))
+            .unwrap_or_else(PoisonError::into_inner);
+        let is_idle = |state: &mut State| !is_urgent(state) && state.next.is_quiet();
+        let mut state: MutexGuard<'_, State> = match idle {
+            Some(idle) => {
+                let waited = self.wake.wait_timeout_while(state, idle, is_idle);
+                waited.unwrap_or_else(PoisonError::into_inner).0
+            }
+            None => self.wake.wait_while(state, is_idle).unwrap_or_else(PoisonError::into_inner),
+        };
+        let (observed, greatest) = (state.next.observed, state.next.greatest);
+        state.taken = state.waiting.take();
+        state.urged = false;
+        state.catching_up |= state.next.behind;
+        std::mem::replace(&mut state.next, Batch { observed, greatest, ..Batch::default() })
+    }
+
+    /// What was taken can be found; `complete`: all of it.
+    pub(super) fn done(&self, batch: &Batch, complete: bool) {
+        let mut state = lock(&self.state);
+        state.taken = None;
+        if complete {
+            state.catching_up = false;
+            state.searchable = batch.observed;
+            state.complete = batch.greatest;
+        } else {
+            state.next.behind = true;
+        }
+        self.done.notify_all();
+    }
+
+    pub(super) fn stopped(&self) {
+        lock(&self.state).stopped = true;
+        self.done.notify_all();
+    }
+}
+
+impl Batch {
+    fn is_urgent(&self) -> bool {
+        self.stop || self.commit || !self.deleted.is_empty() || !self.damaged.is_empty()
+    }
+
+    fn is_quiet(&self) -> bool {
+        self.changes.is_empty() && !self.behind && !self.is_urgent()
+    }
+}
+
+/// The next smaller number.
+fn before(number: FragmentNumber) -> FragmentNumber {
+    let mut bytes = *number.as_bytes();
+    for byte in bytes.iter_mut().rev() {
+        let (difference, borrowed) = byte.overflowing_sub(1);
+        *byte = difference;
+        if !borrowed {
+            return FragmentNumber::from_bytes(bytes);
+        }
+    }
+    FragmentNumber::MIN
+}

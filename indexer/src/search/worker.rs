@@ -1,0 +1,447 @@
+//! Makes documents, on a thread of its own.
+//!
+//! New documents go into *chunks*, small indexes in memory, at once; every so often all of them go into their
+//! partitions and the chunks are dropped. What is in a partition is known by id and attributes, so that nothing is
+//! written twice, and what says something else by now is replaced.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, RwLock};
+use std::time::Duration;
+
+use tantivy::directory::RamDirectory;
+use tantivy::query::AllQuery;
+use tantivy::{Index, IndexReader, ReloadPolicy, Searcher, TantivyDocument};
+use vidar_core::clock::SharedClock;
+use vidar_core::ids::{FragmentNumber, RunId, StreamId};
+
+use super::dead::Dead;
+use super::document::document;
+use super::partition::{Home, Partition, PartitionId, remove, settings};
+use super::queue::{Batch, Change, Queue};
+use super::schema::Fields;
+use super::subject::{Standing, Subject};
+use super::view::{Known, Part, Source, View};
+use crate::catalog::Catalog;
+use crate::lock::write;
+use crate::timeline::Timeline;
+
+/// Between two chunks at least: with it every fragment is found within 2 s.
+const PACE: Duration = Duration::from_millis(500);
+/// How often the worker looks whether a commit is due.
+const IDLE: Duration = Duration::from_secs(1);
+/// After a failure to write.
+const RETRY: Duration = Duration::from_secs(5);
+/// More new documents than this go into partitions without a chunk before.
+const CHUNK_DOCUMENTS_MAX: usize = 10_000;
+/// Memory a chunk is made with, in bytes.
+const CHUNK_BYTES: usize = 15 << 20;
+/// Writers kept open, for the newest partitions.
+const WRITERS_MAX: usize = 2;
+
+/// What the worker shares with those who ask.
+pub(super) struct Shared {
+    pub(super) catalog: Arc<Catalog>,
+    pub(super) timeline: Arc<Timeline>,
+    pub(super) fields: Arc<Fields>,
+    pub(super) queue: Queue,
+    pub(super) known: Known,
+    pub(super) view: RwLock<Arc<View>>,
+}
+
+pub(super) struct Worker {
+    shared: Arc<Shared>,
+    home: Home,
+    clock: SharedClock,
+    commit_interval: Duration,
+    commit_documents: usize,
+    partition_ms: i64,
+    partitions: BTreeMap<PartitionId, Partition>,
+    chunks: Vec<(u32, Searcher)>,
+    next_chunk: u32,
+    tail: HashMap<u64, Tailed>,
+    fresh: HashMap<u64, (Subject, Standing)>,
+    /// Attributes that a stream's documents were last made with.
+    streams: HashMap<StreamId, u64>,
+    /// When the oldest change that is not in the files came.
+    uncommitted_since: Option<Duration>,
+    purge: bool,
+    /// A partition that failed since the last commit.
+    suspect: Option<PartitionId>,
+}
+
+/// A document in a chunk.
+struct Tailed {
+    chunk: u32,
+    attributes: u64,
+    subject: Subject,
+}
+
+/// How often and where.
+pub(super) struct Settings {
+    pub(super) home: Home,
+    pub(super) clock: SharedClock,
+    pub(super) commit_interval: Duration,
+    pub(super) commit_documents: usize,
+    pub(super) partition_ms: i64,
+}
+
+/// Tells those who wait, also if the worker panics.
+struct Stopped(Arc<Shared>);
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        self.0.queue.stopped();
+    }
+}
+
+impl Worker {
+    /// Opens what is there; what does not open is removed, and made again later.
+    pub(super) fn open(shared: Arc<Shared>, settings: Settings) -> std::io::Result<Self> {
+        let mut partitions = BTreeMap::new();
+        for (id, path) in settings.home.list()? {
+            match settings.home.open(path.clone(), &shared.fields) {
+                Ok(partition) => {
+                    partitions.insert(id, partition);
+                }
+                Err(error) => {
+                    tracing::warn!(partition = id, %error, "search index is damaged and made again");
+                    remove(&path);
+                }
+            }
+        }
+        let worker = Self {
+            shared,
+            home: settings.home,
+            clock: settings.clock,
+            commit_interval: settings.commit_interval,
+            commit_documents: settings.commit_documents.max(1),
+            partition_ms: settings.partition_ms.max(1),
+            partitions,
+            chunks: Vec::new(),
+            next_chunk: 0,
+            tail: HashMap::new(),
+            fresh: HashMap::new(),
+            streams: HashMap::new(),
+            uncommitted_since: None,
+            purge: false,
+            suspect: None,
+        };
+        worker.publish();
+        Ok(worker)
+    }
+
+    pub(super) fn run(mut self) {
+        let shared = Arc::clone(&self.shared);
+        let _stopped = Stopped(Arc::clone(&shared));
+        let mut pace = Duration::ZERO;
+        loop {
+            let idle = self.uncommitted_since.map(|_| IDLE);
+            let batch = shared.queue.take(pace, idle);
+            let outcome = self.work(&batch);
+            if let Err(Failed { partition, error }) = &outcome {
+                tracing::warn!(partition, %error, "search index cannot be written");
+                self.distrust(*partition);
+            }
+            self.publish();
+            shared.queue.done(&batch, outcome.is_ok());
+            if batch.stop {
+                break;
+            }
+            pace = if outcome.is_ok() { PACE } else { RETRY };
+        }
+        for (id, partition) in &mut self.partitions {
+            if let Err(error) = partition.close_writer() {
+                tracing::warn!(partition = id, %error, "search index was not closed in order");
+            }
+        }
+    }
+
+    fn work(&mut self, batch: &Batch) -> Result<(), Failed> {
+        let mut behind = batch.behind;
+        for id in &batch.damaged {
+            behind |= self.partitions.contains_key(id);
+        }
+        self.drop_partitions(&batch.damaged);
+        for stream in &batch.deleted {
+            self.delete_stream(*stream)?;
+        }
+        if behind {
+            self.consider_everything()?;
+        } else {
+            for change in &batch.changes {
+                self.consider_change(*change)?;
+            }
+        }
+        self.purge |= batch.purge;
+        if !self.fresh.is_empty() || self.purge {
+            self.uncommitted_since.get_or_insert(self.clock.monotonic());
+        }
+        if self.is_commit_due(batch) {
+            return self.commit();
+        }
+        self.make_chunk().map_err(|error| Failed { partition: PartitionId::MIN, error })
+    }
+
+    fn is_commit_due(&self, batch: &Batch) -> bool {
+        let Some(since) = self.uncommitted_since else { return false };
+        batch.commit
+            || batch.stop
+            || self.fresh.len() > CHUNK_DOCUMENTS_MAX
+            || self.fresh.len() + self.tail.len() >= self.commit_documents
+            || self.clock.monotonic().saturating_sub(since) >= self.commit_interval
+    }
+
+    fn consider_change(&mut self, change: Change) -> Result<(), Failed> {
+        match change {
+            Change::Subject(subject) => self.consider(subject),
+            Change::Run(stream, run) => self.consider_run(stream, run),
+            Change::Stream(stream) => {
+                // Of a stream only the attributes are in its documents.
+                let attributes = super::subject::stream_attributes(&self.shared.catalog, stream);
+                if attributes.is_some() && self.streams.get(&stream).copied() != attributes {
+                    self.consider_stream(stream)?;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn consider_everything(&mut self) -> Result<(), Failed> {
+        for stream in self.shared.catalog.known() {
+            self.consider_stream(stream)?;
+        }
+        Ok(())
+    }
+
+    fn consider_stream(&mut self, stream: StreamId) -> Result<(), Failed> {
+        let shared = Arc::clone(&self.shared);
+        if let Some(attributes) = super::subject::stream_attributes(&shared.catalog, stream) {
+            self.streams.insert(stream, attributes);
+        }
+        for run in shared.catalog.run_ids(stream) {
+            self.consider(Subject::Run(stream, run))?;
+        }
+        for number in shared.catalog.gap_numbers(stream) {
+            self.consider(Subject::Gap(stream, number))?;
+        }
+        let mut last = FragmentNumber::MIN;
+        loop {
+            let page = shared.timeline.after(stream, last, 1000);
+            let Some(entry) = page.last() else { return Ok(()) };
+            last = entry.meta.number;
+            for entry in &page {
+                self.consider(Subject::Fragment(stream, entry.meta.number))?;
+            }
+        }
+    }
+
+    fn consider_run(&mut self, stream: StreamId, run: RunId) -> Result<(), Failed> {
+        self.consider(Subject::Run(stream, run))?;
+        for number in self.shared.timeline.run_entries(stream, run) {
+            self.consider(Subject::Fragment(stream, number))?;
+        }
+        Ok(())
+    }
+
+    /// Takes it up if the index does not say the same of it.
+    fn consider(&mut self, subject: Subject) -> Result<(), Failed> {
+        let Some(standing) = subject.standing(&self.shared.catalog, &self.shared.timeline) else { return Ok(()) };
+        let held = match self.tail.get(&standing.id) {
+            Some(tailed) => Some(tailed.attributes),
+            None => self
+                .partitions
+                .get(&self.partition_of(&standing))
+                .and_then(|partition| partition.included.get(&standing.id).copied()),
+        };
+        if held == Some(standing.attributes) {
+            self.fresh.remove(&standing.id);
+            return Ok(());
+        }
+        self.fresh.insert(standing.id, (subject, standing));
+        if self.fresh.len() >= self.commit_documents.max(CHUNK_DOCUMENTS_MAX) {
+            self.commit()?;
+            self.publish();
+        }
+        Ok(())
+    }
+
+    fn partition_of(&self, standing: &Standing) -> PartitionId {
+        standing.server_time.0.div_euclid(self.partition_ms)
+    }
+
+    fn document(&self, subject: Subject) -> Option<(Standing, TantivyDocument)> {
+        let shared = &self.shared;
+        let standing = subject.standing(&shared.catalog, &shared.timeline)?;
+        let hit = subject.hit(&shared.catalog, &shared.timeline)?;
+        let document = document(&shared.fields, subject, &standing, &hit);
+        Some((standing, document))
+    }
+
+    /// Makes what is fresh searchable.
+    fn make_chunk(&mut self) -> tantivy::Result<()> {
+        if self.fresh.is_empty() {
+            return Ok(());
+        }
+        let builder = Index::builder().schema(self.shared.fields.schema.clone()).settings(settings());
+        let mut writer = builder.single_segment_index_writer(RamDirectory::create(), CHUNK_BYTES)?;
+        let chunk = self.next_chunk;
+        self.next_chunk = self.next_chunk.wrapping_add(1);
+        for (_, (subject, _)) in std::mem::take(&mut self.fresh) {
+            if let Some((standing, document)) = self.document(subject) {
+                writer.add_document(document)?;
+                self.tail.insert(standing.id, Tailed { chunk, attributes: standing.attributes, subject });
+            }
+        }
+        let reader: IndexReader = writer.finalize()?.reader_builder().reload_policy(ReloadPolicy::Manual).try_into()?;
+        self.chunks.push((chunk, reader.searcher()));
+        Ok(())
+    }
+
+    /// Moves the tail into partitions.
+    fn commit(&mut self) -> Result<(), Failed> {
+        let mut subjects: BTreeMap<PartitionId, Vec<(u64, u64, TantivyDocument)>> = BTreeMap::new();
+        let tailed = self.tail.iter().map(|(id, tailed)| (*id, tailed.subject));
+        let fresh = self.fresh.iter().map(|(id, (subject, _))| (*id, *subject));
+        let all: HashMap<u64, Subject> = tailed.chain(fresh).collect();
+        for (id, subject) in all {
+            let Some((standing, document)) = self.document(subject) else { continue };
+            let partition = self.partition_of(&standing);
+            subjects.entry(partition).or_default().push((id, standing.attributes, document));
+            if matches!(subject, Subject::Run(..)) {
+                self.delete_elsewhere(id, partition)?;
+            }
+        }
+        for (id, documents) in subjects {
+            self.fill(id, documents).map_err(|error| Failed { partition: id, error })?;
+        }
+        self.tail.clear();
+        self.fresh.clear();
+        self.chunks.clear();
+        self.uncommitted_since = None;
+        self.suspect = None;
+        self.close_old_writers()?;
+        if std::mem::take(&mut self.purge) {
+            self.drop_dead()?;
+        }
+        Ok(())
+    }
+
+    fn fill(&mut self, id: PartitionId, documents: Vec<(u64, u64, TantivyDocument)>) -> tantivy::Result<()> {
+        if !self.partitions.contains_key(&id) {
+            self.partitions.insert(id, self.home.make(id, &self.shared.fields)?);
+        }
+        let Some(partition) = self.partitions.get_mut(&id) else { return Ok(()) };
+        for (id, attributes, document) in documents {
+            let replaces = partition.included.insert(id, attributes).is_some();
+            partition.add(id, replaces, document)?;
+        }
+        partition.commit()
+    }
+
+    /// The beginning of a run was corrected: its document moves.
+    fn delete_elsewhere(&mut self, id: u64, home: PartitionId) -> Result<(), Failed> {
+        for (partition_id, partition) in &mut self.partitions {
+            if *partition_id != home && partition.included.remove(&id).is_some() {
+                let deleted = partition.delete(id).and_then(|()| partition.commit());
+                deleted.map_err(|error| Failed { partition: *partition_id, error })?;
+            }
+        }
+        Ok(())
+    }
+
+    fn close_old_writers(&mut self) -> Result<(), Failed> {
+        for (id, partition) in self.partitions.iter_mut().rev().skip(WRITERS_MAX) {
+            partition.close_writer().map_err(|error| Failed { partition: *id, error })?;
+        }
+        Ok(())
+    }
+
+    /// Drops partitions of which nothing is left, and thins those of which much is gone.
+    fn drop_dead(&mut self) -> Result<(), Failed> {
+        let streams = self.shared.known.streams();
+        let mut empty = Vec::new();
+        for (id, partition) in &mut self.partitions {
+            let failed = |error| Failed { partition: *id, error };
+            let dead = Dead { streams: Arc::clone(&streams) };
+            let dead = partition.searcher().search(&AllQuery, &dead).map_err(failed)?;
+            let all = partition.included.len();
+            if dead.len() >= all {
+                empty.push(*id);
+            } else if dead.len() * 10 >= all {
+                for document in &dead {
+                    partition.included.remove(document);
+                    partition.delete(*document).map_err(failed)?;
+                }
+                partition.commit().map_err(failed)?;
+            }
+        }
+        self.drop_partitions(&empty);
+        Ok(())
+    }
+
+    fn delete_stream(&mut self, stream: StreamId) -> Result<(), Failed> {
+        self.streams.remove(&stream);
+        self.tail.retain(|_, tailed| tailed.subject.stream() != stream);
+        let mut empty = Vec::new();
+        for (id, partition) in &mut self.partitions {
+            let failed = |error| Failed { partition: *id, error };
+            if !partition.has_stream(stream).map_err(failed)? {
+                continue;
+            }
+            for document in partition.ids_of(stream).map_err(failed)?.keys() {
+                partition.included.remove(document);
+            }
+            partition.delete_stream(stream).map_err(failed)?;
+            partition.commit().map_err(failed)?;
+            partition.expunge().map_err(failed)?;
+            if partition.included.is_empty() {
+                empty.push(*id);
+            }
+        }
+        self.drop_partitions(&empty);
+        Ok(())
+    }
+
+    fn drop_partitions(&mut self, ids: &[PartitionId]) {
+        let dropped: Vec<_> = ids.iter().filter_map(|id| self.partitions.remove(id)).collect();
+        // First nobody finds them, then their files go.
+        self.publish();
+        for path in dropped.iter().filter_map(|partition| partition.path.as_deref()) {
+            remove(path);
+        }
+    }
+
+    /// After a failure: what was committed before may still be good. Failing again it is removed, and made again.
+    fn distrust(&mut self, id: PartitionId) {
+        if self.suspect.replace(id) == Some(id) {
+            self.suspect = None;
+            self.drop_partitions(&[id]);
+            return;
+        }
+        let path = self.partitions.remove(&id).and_then(|partition| partition.path.clone());
+        if let Some(path) = path {
+            match self.home.open(path.clone(), &self.shared.fields) {
+                Ok(partition) => drop(self.partitions.insert(id, partition)),
+                Err(_) => remove(&path),
+            }
+        }
+    }
+
+    fn publish(&self) {
+        let partitions = self
+            .partitions
+            .iter()
+            .map(|(id, partition)| Source { searcher: partition.searcher(), of: Part::Partition(*id) });
+        let chunks =
+            self.chunks.iter().map(|(chunk, searcher)| Source { searcher: searcher.clone(), of: Part::Chunk(*chunk) });
+        let sources = partitions.chain(chunks).collect();
+        let tail = self.tail.iter().map(|(id, tailed)| (*id, tailed.chunk)).collect();
+        *write(&self.shared.view) = Arc::new(View { sources, tail: Arc::new(tail) });
+    }
+}
+
+/// A partition could not be read or written.
+struct Failed {
+    partition: PartitionId,
+    error: tantivy::TantivyError,
+}

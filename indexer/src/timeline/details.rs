@@ -1,0 +1,72 @@
+//! What is known of a fragment beyond its entry, kept small: tracks are shared among fragments that look alike.
+
+use std::sync::Arc;
+
+use vidar_core::record::FragmentFacts;
+use vidar_core::sample::Tag;
+use vidar_core::track::TrackKind;
+
+/// One track, as a listing or a search sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct TrackShape {
+    /// What it carries.
+    pub kind: TrackKind,
+    /// [`Codec::name`](vidar_core::track::Codec::name).
+    pub codec: String,
+    /// In pixels; 0 if it is no video or unknown.
+    pub width: u32,
+    /// In pixels; 0 if it is no video or unknown.
+    pub height: u32,
+}
+
+/// What is known of a fragment beyond its entry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Details {
+    /// In the order of the config's tracks.
+    pub tracks: Arc<[TrackShape]>,
+    more: Option<Arc<More>>,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct More {
+    tags: Vec<Tag>,
+    lost_count: u32,
+}
+
+impl Details {
+    /// `alike`: details of a fragment near by, whose tracks are shared if they are the same.
+    pub(crate) fn new(facts: &FragmentFacts, alike: Option<&Self>) -> Self {
+        let more = !facts.tags.is_empty() || facts.lost_count != 0;
+        Self {
+            tracks: match alike {
+                Some(alike) if same_tracks(&alike.tracks, facts) => Arc::clone(&alike.tracks),
+                _ => facts.tracks.iter().map(shape).collect(),
+            },
+            more: more.then(|| Arc::new(More { tags: facts.tags.clone(), lost_count: facts.lost_count })),
+        }
+    }
+
+    /// From the producer.
+    #[must_use]
+    pub fn tags(&self) -> &[Tag] {
+        self.more.as_ref().map_or(&[], |more| &more.tags)
+    }
+
+    /// Samples or packets known to be lost within it.
+    #[must_use]
+    pub fn lost_count(&self) -> u32 {
+        self.more.as_ref().map_or(0, |more| more.lost_count)
+    }
+}
+
+fn shape(track: &vidar_core::record::TrackFacts) -> TrackShape {
+    TrackShape { kind: track.kind, codec: track.codec.clone(), width: track.width, height: track.height }
+}
+
+fn same_tracks(shapes: &[TrackShape], facts: &FragmentFacts) -> bool {
+    shapes.len() == facts.tracks.len()
+        && shapes.iter().zip(&facts.tracks).all(|(shape, track)| {
+            (shape.kind, shape.width, shape.height) == (track.kind, track.width, track.height)
+                && shape.codec == track.codec
+        })
+}
