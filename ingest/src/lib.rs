@@ -1,1 +1,18 @@
 //! Protocols in, fragments out.
+//!
+//! A protocol is a folder that turns what a device sends into [`vidar_media::Event`]s and hands them to a [`Push`]. All
+//! that is common to protocols stands beside: admission, the memory budget, runs and their wall clock, the record of
+//! what became of each fragment.
+
+mod actor;
+pub mod admission;
+pub mod budget;
+mod committer;
+pub mod http_push;
+pub mod push;
+pub mod push_log;
+pub mod rtsp;
+mod rtsp_push;
+
+pub use rtsp_push::RtspPublishers;
+pub use push::{BeginError, Ingest, IngestOptions, Push, PushError, PushStart};

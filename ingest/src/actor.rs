@@ -1,0 +1,326 @@
+//! The owner of a push's state: what its events mean for runs, fragments and wall-clock time.
+
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tracing::Instrument;
+use vidar_core::admission::Permit;
+use vidar_core::control::{Control, RunRecord};
+use vidar_core::error::ErrorKind;
+use vidar_core::hub::LiveEvent;
+use vidar_core::ids::{ConfigId, RunId, StreamId};
+use vidar_core::limits::{CLOCK_STEP_MS, CONTINUES_MS};
+use vidar_core::record::{FragmentFlags, FragmentMeta, NewFragment, WallSource};
+use vidar_core::sink::OpenFragment;
+use vidar_core::time::{UnixMs, ticks_to_ms_nearest};
+use vidar_core::track::StreamConfig;
+use vidar_media::Event;
+use vidar_media::fragmenter::{Cut, Fragmenter, Output};
+
+use crate::budget::Reservation;
+use crate::committer::{Job, run_committer};
+use crate::push::{Ingest, LastRun, Message, PushError, PushStart};
+use crate::push_log::PushLog;
+
+/// Under pressure an open fragment goes out once it holds this much.
+const SPILL_BYTES_MIN: u64 = 64 << 10;
+/// Records of one push on their way to the disk.
+const JOB_COUNT: usize = 64;
+
+/// Media time and wall-clock time of one instant.
+#[derive(Debug, Clone, Copy)]
+struct Wall {
+    media_ms: i64,
+    at: UnixMs,
+    source: WallSource,
+}
+
+impl Wall {
+    fn at_media(&self, media_ms: i64) -> UnixMs {
+        self.at.plus_ms(media_ms.saturating_sub(self.media_ms))
+    }
+}
+
+/// The run that goes on.
+#[derive(Debug)]
+struct Run {
+    id: RunId,
+    started: UnixMs,
+    started_monotonic: Duration,
+    /// Arrival of its first sample.
+    arrival: Option<Wall>,
+    /// Newest report of the producer's clock.
+    report: Option<Wall>,
+    /// Fixed when its first fragment (or part) goes out.
+    anchor: Option<Wall>,
+    continues: Option<RunId>,
+    /// Fragments opened so far.
+    fragment_count: u64,
+}
+
+pub(crate) struct Actor {
+    ingest: Arc<Ingest>,
+    stream: StreamId,
+    start: PushStart,
+    log: Arc<PushLog>,
+    failure: Arc<OnceLock<PushError>>,
+    permit: Arc<dyn Permit>,
+    fragmenter: Fragmenter,
+    outputs: Vec<Output>,
+    /// Bytes of the samples that the fragmenter holds.
+    held: Reservation,
+    run: Run,
+    /// A given start time anchors the first run only.
+    given: Option<UnixMs>,
+    open: Option<OpenFragment>,
+    config: Arc<StreamConfig>,
+}
+
+impl Actor {
+    pub(crate) fn new(
+        ingest: Arc<Ingest>,
+        stream: StreamId,
+        start: PushStart,
+        log: Arc<PushLog>,
+        failure: Arc<OnceLock<PushError>>,
+        permit: Arc<dyn Permit>,
+    ) -> Self {
+        let fragmenter = Fragmenter::new(ingest.options.fragmenter);
+        let (held, run, given) = (Reservation::empty(&ingest.budget), new_run(&ingest), start.start);
+        let (outputs, open, config) = (Vec::new(), None, Arc::default());
+        Self { ingest, stream, start, log, failure, permit, fragmenter, outputs, held, run, given, open, config }
+    }
+
+    pub(crate) async fn run(mut self, mut inbox: mpsc::Receiver<Message>) {
+        let (jobs, receiver) = mpsc::channel(JOB_COUNT);
+        let committer = run_committer(
+            receiver,
+            Arc::clone(&self.ingest),
+            self.stream,
+            Arc::clone(&self.log),
+            Arc::clone(&self.failure),
+        );
+        let committer = tokio::spawn(committer.in_current_span());
+        let mut end = (false, "connection lost".to_owned());
+        let budget = Arc::clone(&self.ingest.budget);
+        loop {
+            let message = tokio::select! {
+                message = inbox.recv() => message, // recv is cancel-safe
+                () = budget.pressure() => {
+                    if self.fragmenter.held_bytes() >= SPILL_BYTES_MIN {
+                        self.fragmenter.spill(&mut self.outputs);
+                        if self.give_out(&jobs).await.is_err() { break }
+                    }
+                    continue;
+                }
+            };
+            match message {
+                Some(Message::Event { event, reservation, arrived }) => {
+                    self.held.merge(reservation);
+                    if self.event(event, arrived, &jobs).await.is_err() {
+                        break;
+                    }
+                }
+                Some(Message::Finish { complete, cause }) => {
+                    end = (complete, cause);
+                    break;
+                }
+                None => break,
+            }
+        }
+        inbox.close(); // whoever sends now sees "closed", not silence
+        let (complete, cause) = end;
+        if self.failure.get().is_none() {
+            self.fragmenter.finish(complete, &mut self.outputs);
+            // A failure is in `failure` and in the log.
+            let _ = self.give_out(&jobs).await;
+        }
+        self.end_run(&cause, &jobs).await;
+        drop(jobs);
+        if let Err(error) = committer.await {
+            tracing::error!(%error, "the committer failed");
+            self.fail(ErrorKind::Internal, "internal error".to_owned());
+        }
+        self.log.end();
+        let (fragments, _) = self.log.outcome();
+        tracing::info!(fragments, cause, "push ended");
+        drop(self.permit); // only now may the next publisher come
+    }
+
+    async fn event(&mut self, event: Event, arrived: Option<UnixMs>, jobs: &mpsc::Sender<Job>) -> Result<(), ()> {
+        let now = self.ingest.clock.now();
+        match &event {
+            Event::Wall { track, presentation_ticks, at } => self.report(*track, *presentation_ticks, *at),
+            Event::Sample(sample) => {
+                self.check_clock(now);
+                self.give_out(jobs).await?;
+                if self.run.arrival.is_none() {
+                    let media_ms = self.media_ms(sample.track, sample.presentation_ticks);
+                    let at = arrived.unwrap_or(now);
+                    self.run.arrival = Some(Wall { media_ms, at, source: WallSource::Arrival });
+                }
+            }
+            Event::Config(config) => self.config = Arc::new(config.clone()),
+            _ => {}
+        }
+        if let Err(error) = self.fragmenter.push(event, &mut self.outputs) {
+            self.fail(ErrorKind::Malformed, error.to_string());
+            return Err(());
+        }
+        self.give_out(jobs).await
+    }
+
+    /// A step of the server's clock begins a run.
+    fn check_clock(&mut self, now: UnixMs) {
+        let elapsed = self.ingest.clock.monotonic().saturating_sub(self.run.started_monotonic);
+        let expected = self.run.started.plus_ms(i64::try_from(elapsed.as_millis()).unwrap_or(i64::MAX));
+        let step_ms = now.since_ms(expected);
+        if step_ms.abs() > CLOCK_STEP_MS {
+            tracing::warn!(step_ms, "the server's clock stepped");
+            self.fragmenter.break_run(&mut self.outputs);
+        }
+    }
+
+    fn report(&mut self, track: u8, ticks: i64, at: UnixMs) {
+        let source = if self.start.protocol == "rtsp" { WallSource::SenderReport } else { WallSource::Container };
+        self.run.report = Some(Wall { media_ms: self.media_ms(track, ticks), at, source });
+    }
+
+    fn media_ms(&self, track: u8, ticks: i64) -> i64 {
+        let timescale_hz = self.config.tracks.get(usize::from(track)).map_or(1000, |track| track.timescale_hz);
+        ticks_to_ms_nearest(ticks, timescale_hz)
+    }
+
+    /// Hands on what the fragmenter gave out.
+    async fn give_out(&mut self, jobs: &mpsc::Sender<Job>) -> Result<(), ()> {
+        for output in std::mem::take(&mut self.outputs) {
+            match output {
+                Output::RunBreak => {
+                    self.end_run("times jumped", jobs).await;
+                    self.run = new_run(&self.ingest);
+                }
+                Output::Open { config, start_ms, starts_with_sync } => self.open(config, start_ms, starts_with_sync)?,
+                Output::Sample(sample) => self.ingest.hub.publish(self.stream, LiveEvent::Sample(sample)),
+                Output::Tags(tags) => self.ingest.hub.publish(self.stream, LiveEvent::Tags(tags)),
+                Output::Cut(cut) => self.cut(cut, jobs).await?,
+            }
+        }
+        Ok(())
+    }
+
+    /// The best knowledge of the wall clock: fixed with the first cut.
+    fn wall(&self) -> Wall {
+        let arrival = || Wall { media_ms: 0, at: self.run.started, source: WallSource::Arrival };
+        self.run.anchor.or(self.run.report).or(self.run.arrival).unwrap_or_else(arrival)
+    }
+
+    fn open(&mut self, config: Arc<StreamConfig>, start_ms: i64, starts_with_sync: bool) -> Result<(), ()> {
+        let producer_start = self.given.unwrap_or_else(|| self.wall().at_media(start_ms));
+        let run_start = self.run.fragment_count == 0;
+        if run_start && let Some(last) = self.ingest.last_run(self.stream) {
+            let distance_ms = producer_start.since_ms(last.end);
+            let continues = distance_ms.abs() <= CONTINUES_MS && same_tracks(&last.config, &config);
+            self.run.continues = continues.then_some(last.run);
+        }
+        let continues = self.run.continues.is_some();
+        let opened = self.ingest.sink.open_fragment(self.stream, self.run.id, run_start, continues);
+        let fragment = opened.map_err(|error| self.fail(error.kind(), error.to_string()))?;
+        self.run.fragment_count += 1;
+        self.open = Some(fragment);
+        let event = LiveEvent::Opened { fragment, run: self.run.id, config, producer_start, starts_with_sync };
+        self.ingest.hub.publish(self.stream, event);
+        Ok(())
+    }
+
+    async fn cut(&mut self, cut: Cut, jobs: &mpsc::Sender<Job>) -> Result<(), ()> {
+        let Some(open) = self.open else { return Ok(()) };
+        if self.run.anchor.is_none() {
+            self.fix_anchor(cut.start_ms, jobs).await?;
+        }
+        let anchor = self.wall();
+        let mut facts = cut.facts;
+        let newest = self.run.report.unwrap_or(anchor);
+        facts.wall_offset_ms = newest.at.since_ms(anchor.at_media(newest.media_ms));
+        facts.wall_source = newest.source;
+        let run_start = self.run.fragment_count == 1;
+        let meta = FragmentMeta {
+            stream: self.stream,
+            number: open.number,
+            run: self.run.id,
+            lease_epoch: 0,
+            ordinal: open.ordinal,
+            discontinuity: open.discontinuity,
+            producer_start: anchor.at_media(cut.start_ms),
+            duration_ms: cut.duration_ms,
+            config: ConfigId::NONE, // the committer fills it in
+            flags: cut.flags.with(FragmentFlags::RUN_START, run_start),
+        };
+        if cut.part.is_none() {
+            self.open = None;
+            self.ingest.hub.publish(self.stream, LiveEvent::Closed(open));
+            let last = LastRun { run: self.run.id, end: meta.producer_end(), config: Arc::clone(&cut.config) };
+            self.ingest.set_last_run(self.stream, last);
+        }
+        let fragment = NewFragment { meta, part: cut.part, facts, table: cut.table, media: cut.media };
+        let reservation = self.held.take();
+        self.send(jobs, Job::Append { fragment, open, config: cut.config, reservation }).await
+    }
+
+    async fn fix_anchor(&mut self, start_ms: i64, jobs: &mpsc::Sender<Job>) -> Result<(), ()> {
+        let given = self.given.take().map(|at| Wall { media_ms: start_ms, at, source: WallSource::Given });
+        let anchor = given.unwrap_or_else(|| self.wall());
+        self.run.anchor = Some(anchor);
+        let record = RunRecord {
+            stream: self.stream,
+            run: self.run.id,
+            started: self.run.started,
+            protocol: self.start.protocol.to_owned(),
+            source: self.start.source.clone(),
+            user_agent: self.start.user_agent.clone(),
+            anchor: anchor.at_media(start_ms),
+            anchor_source: anchor.source,
+            continues: self.run.continues,
+            push: Some(self.log.push),
+        };
+        self.send(jobs, Job::Control(Control::Run(record))).await
+    }
+
+    async fn end_run(&mut self, cause: &str, jobs: &mpsc::Sender<Job>) {
+        self.ingest.hub.publish(self.stream, LiveEvent::Ended(self.run.id));
+        if self.run.anchor.is_some() {
+            let at = self.ingest.clock.now();
+            let ended = Control::RunEnded { stream: self.stream, run: self.run.id, at, cause: cause.to_owned() };
+            // Without a committer there is nobody to tell.
+            let _ = self.send(jobs, Job::Control(ended)).await;
+        }
+    }
+
+    async fn send(&self, jobs: &mpsc::Sender<Job>, job: Job) -> Result<(), ()> {
+        jobs.send(job).await.map_err(|_| self.fail(ErrorKind::Internal, "internal error".to_owned()))
+    }
+
+    fn fail(&self, kind: ErrorKind, detail: String) {
+        if self.failure.set(PushError { kind, detail: detail.clone() }).is_ok() {
+            self.log.error(kind.http_status(), detail, None);
+        }
+    }
+}
+
+fn new_run(ingest: &Ingest) -> Run {
+    Run {
+        id: RunId::new(),
+        started: ingest.clock.now(),
+        started_monotonic: ingest.clock.monotonic(),
+        arrival: None,
+        report: None,
+        anchor: None,
+        continues: None,
+        fragment_count: 0,
+    }
+}
+
+/// Same tracks: the header bytes of a container may differ (dates, application names).
+fn same_tracks(a: &StreamConfig, b: &StreamConfig) -> bool {
+    a.tracks == b.tracks
+}

@@ -1,0 +1,352 @@
+//! A push: one connection's events become fragments, and fragments become durable.
+//!
+//! ```text
+//! protocol ──Event──► Push ──► actor: fragmenter, run and anchor ──Job──► committer: sink, log, hub
+//! ```
+//! The actor owns all state of the push. Its inbox and the committer's are bounded, and samples are charged to the
+//! [`Budget`] before they enter: a slow disk stops the reading of the socket.
+//!
+//! # Invariants
+//! 1. A line of the [`PushLog`](crate::push_log::PushLog) says durable only after the sink said so.
+//! 2. A push whose handle is dropped ends like a lost connection: what is open is stored as incomplete.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::Instrument;
+use vidar_core::admission::{Admission, Occupied, Permit};
+use vidar_core::clock::SharedClock;
+use vidar_core::error::ErrorKind;
+use vidar_core::hub::LiveSink;
+use vidar_core::ids::{PushId, RunId, StreamId, StreamName};
+use vidar_core::registry::{RegistryError, StreamRegistry};
+use vidar_core::sink::FragmentSink;
+use vidar_core::time::UnixMs;
+use vidar_core::track::StreamConfig;
+use vidar_media::{Event, fragmenter};
+
+use crate::actor::Actor;
+use crate::budget::{Budget, Reservation};
+use crate::push_log::{PushLog, PushStatus};
+
+/// Events that may wait for the actor. Their bytes are charged to the budget.
+const INBOX_EVENT_COUNT: usize = 32;
+/// Ended pushes whose logs are kept for `/v1/pushes/ID`.
+const ENDED_LOG_COUNT_MAX: usize = 256;
+
+/// Settings of ingest.
+#[derive(Debug, Clone, Copy)]
+pub struct IngestOptions {
+    /// When to cut.
+    pub fragmenter: fragmenter::Options,
+    /// A publisher that is silent for longer may be replaced.
+    pub publisher_silence: Duration,
+    /// A push whose body brings nothing for so long has ended.
+    pub idle_timeout: Duration,
+    /// For all that ingest holds.
+    pub budget_bytes: u64,
+}
+
+impl Default for IngestOptions {
+    fn default() -> Self {
+        Self {
+            fragmenter: fragmenter::Options::default(),
+            publisher_silence: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(30),
+            budget_bytes: 256 << 20,
+        }
+    }
+}
+
+/// What every protocol pushes into.
+pub struct Ingest {
+    pub(crate) sink: Arc<dyn FragmentSink>,
+    pub(crate) hub: Arc<dyn LiveSink>,
+    pub(crate) registry: Arc<dyn StreamRegistry>,
+    pub(crate) admission: Arc<dyn Admission>,
+    pub(crate) clock: SharedClock,
+    pub(crate) budget: Arc<Budget>,
+    pub(crate) options: IngestOptions,
+    pub(crate) tracker: TaskTracker,
+    /// Cancelled when the server goes down: pushes end where they are.
+    pub stop: CancellationToken,
+    /// Guards the logs of open and recent pushes; held for a look-up.
+    logs: Mutex<Logs>,
+    /// Guards where each stream's last run ended; held for a look-up.
+    last_runs: Mutex<HashMap<StreamId, LastRun>>,
+}
+
+#[derive(Default)]
+struct Logs {
+    by_id: HashMap<PushId, Arc<PushLog>>,
+    order: VecDeque<PushId>,
+}
+
+/// Where a run ended, for the run that may continue it.
+#[derive(Debug, Clone)]
+pub(crate) struct LastRun {
+    pub(crate) run: RunId,
+    pub(crate) end: UnixMs,
+    pub(crate) config: Arc<StreamConfig>,
+}
+
+/// Who pushes what.
+#[derive(Debug, Clone)]
+pub struct PushStart {
+    /// The stream's name.
+    pub name: StreamName,
+    /// `rtsp`, `http`, …
+    pub protocol: &'static str,
+    /// Address it comes from.
+    pub source: String,
+    /// Name the client gave itself.
+    pub user_agent: String,
+    /// Producer time of the first sync sample of the primary track, if it was given.
+    pub start: Option<UnixMs>,
+    /// The id the client chose, if it did.
+    pub push: Option<PushId>,
+}
+
+/// Why a push was refused.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum BeginError {
+    /// No such stream, and it may not be created; or it could not be.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+    /// Another publishes.
+    #[error(transparent)]
+    Occupied(#[from] Occupied),
+    /// The client chose an id that is in use.
+    #[error("push {push} exists")]
+    PushExists {
+        /// The id.
+        push: PushId,
+    },
+}
+
+impl BeginError {
+    /// What a caller can do.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Registry(error) => error.kind(),
+            Self::Occupied(_) | Self::PushExists { .. } => ErrorKind::Conflict,
+        }
+    }
+}
+
+/// Why a push cannot go on.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{detail}")]
+pub struct PushError {
+    /// What a caller can do.
+    pub kind: ErrorKind,
+    /// What happened.
+    pub detail: String,
+}
+
+impl Ingest {
+    /// Wires ingest.
+    #[must_use]
+    pub fn new(
+        sink: Arc<dyn FragmentSink>,
+        hub: Arc<dyn LiveSink>,
+        registry: Arc<dyn StreamRegistry>,
+        admission: Arc<dyn Admission>,
+        clock: SharedClock,
+        options: IngestOptions,
+    ) -> Arc<Self> {
+        let budget = Budget::new(options.budget_bytes);
+        let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
+        let (logs, last_runs) = (Mutex::default(), Mutex::default());
+        Arc::new(Self { sink, hub, registry, admission, clock, budget, options, tracker, stop, logs, last_runs })
+    }
+
+    /// Admits a publisher and begins a push.
+    ///
+    /// # Errors
+    /// If there is no such stream, or another publishes.
+    pub async fn begin(self: &Arc<Self>, start: PushStart) -> Result<Push, BeginError> {
+        let stream = self.registry.ensure(&start.name).await?;
+        let who = format!("{} {}", start.protocol, start.source);
+        let permit = self.admission.admit(stream.stream, &start.name, &who, self.options.publisher_silence)?;
+        let push = start.push.unwrap_or_else(PushId::new);
+        let log =
+            Arc::new(PushLog::new(push, start.name.clone(), start.protocol, start.source.clone(), self.clock.now()));
+        self.keep_log(&log)?;
+        let failure = Arc::new(OnceLock::new());
+        let (inbox, receiver) = mpsc::channel(INBOX_EVENT_COUNT);
+        let span = tracing::info_span!("push", stream = %start.name, protocol = start.protocol, source = %start.source);
+        tracing::info!(parent: &span, push = %push, user_agent = start.user_agent, "push begins");
+        let actor = Actor::new(
+            Arc::clone(self),
+            stream.stream,
+            start,
+            Arc::clone(&log),
+            Arc::clone(&failure),
+            Arc::clone(&permit),
+        );
+        let done = self.tracker.spawn(actor.run(receiver).instrument(span));
+        Ok(Push { inbox, budget: Arc::clone(&self.budget), permit, failure, log, done })
+    }
+
+    /// The log of a push that is open, or ended not long ago.
+    #[must_use]
+    pub fn log(&self, push: PushId) -> Option<Arc<PushLog>> {
+        self.logs.lock().expect("no panic under this lock").by_id.get(&push).cloned()
+    }
+
+    /// Pushes that are open, of one stream or of all, oldest first.
+    #[must_use]
+    pub fn open_pushes(&self, stream: Option<&StreamName>) -> Vec<PushStatus> {
+        let logs = self.logs.lock().expect("no panic under this lock");
+        let known = logs.order.iter().filter_map(|push| logs.by_id.get(push));
+        let statuses = known.filter(|log| stream.is_none_or(|name| log.stream == *name)).map(|log| log.status());
+        statuses.filter(|status| status.open).collect()
+    }
+
+    /// Resolves when every push has ended and everything of it is durable. No push begins any more.
+    pub async fn drained(&self) {
+        self.tracker.close();
+        self.tracker.wait().await;
+    }
+
+    /// The budget, for metrics.
+    #[must_use]
+    pub fn budget(&self) -> &Arc<Budget> {
+        &self.budget
+    }
+
+    fn keep_log(&self, log: &Arc<PushLog>) -> Result<(), BeginError> {
+        let mut logs = self.logs.lock().expect("no panic under this lock");
+        if logs.by_id.contains_key(&log.push) {
+            return Err(BeginError::PushExists { push: log.push });
+        }
+        logs.by_id.insert(log.push, Arc::clone(log));
+        logs.order.push_back(log.push);
+        // Only ended ones are forgotten; the open ones are bounded by the connections.
+        let mut ended = logs.by_id.values().filter(|log| !log.status().open).count();
+        let mut position = 0;
+        while ended > ENDED_LOG_COUNT_MAX && position < logs.order.len() {
+            let push = logs.order[position];
+            if logs.by_id.get(&push).is_none_or(|log| !log.status().open) {
+                logs.order.remove(position);
+                logs.by_id.remove(&push);
+                ended -= 1;
+            } else {
+                position += 1;
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn last_run(&self, stream: StreamId) -> Option<LastRun> {
+        self.last_runs.lock().expect("no panic under this lock").get(&stream).cloned()
+    }
+
+    pub(crate) fn set_last_run(&self, stream: StreamId, last: LastRun) {
+        self.last_runs.lock().expect("no panic under this lock").insert(stream, last);
+    }
+}
+
+pub(crate) enum Message {
+    Event { event: Event, reservation: Reservation, arrived: Option<UnixMs> },
+    Finish { complete: bool, cause: String },
+}
+
+/// A push that goes on. Dropping it ends it like a lost connection.
+pub struct Push {
+    inbox: mpsc::Sender<Message>,
+    budget: Arc<Budget>,
+    permit: Arc<dyn Permit>,
+    failure: Arc<OnceLock<PushError>>,
+    log: Arc<PushLog>,
+    done: tokio::task::JoinHandle<()>,
+}
+
+impl Push {
+    /// Takes an event, all of whose tracks count from one zero. Waits while the store is behind. `arrived`: when it
+    /// came, if that was not just now.
+    ///
+    /// # Errors
+    /// If the push cannot go on: the store refused, or another publisher has taken over.
+    ///
+    /// # Cancel safety
+    /// Not cancel-safe: the event may be lost.
+    pub async fn event(&self, event: Event, arrived: Option<UnixMs>) -> Result<(), PushError> {
+        self.check()?;
+        let reservation = match &event {
+            Event::Sample(sample) => self.budget.reserve(sample.data.len() as u64).await,
+            _ => Reservation::empty(&self.budget),
+        };
+        self.inbox.send(Message::Event { event, reservation, arrived }).await.map_err(|_| self.failed())
+    }
+
+    /// As `event`, for protocols that cannot wait.
+    ///
+    /// # Errors
+    /// As `event`; `Ok(false)` if there was no room: the event is gone.
+    pub fn try_event(&self, event: Event, arrived: Option<UnixMs>) -> Result<bool, PushError> {
+        self.check()?;
+        let bytes = if let Event::Sample(sample) = &event { sample.data.len() as u64 } else { 0 };
+        let Some(reservation) = self.budget.try_reserve(bytes) else { return Ok(false) };
+        match self.inbox.try_send(Message::Event { event, reservation, arrived }) {
+            Ok(()) => Ok(true),
+            Err(mpsc::error::TrySendError::Full(_)) => Ok(false),
+            Err(mpsc::error::TrySendError::Closed(_)) => Err(self.failed()),
+        }
+    }
+
+    /// The publisher is there, though it sends no media.
+    pub fn touch(&self) {
+        self.permit.touch();
+    }
+
+    /// Notes a fault of the input; everything complete before it is kept.
+    pub fn note_error(&self, status: u16, detail: String, offset: Option<u64>) {
+        self.log.error(status, detail, offset);
+    }
+
+    /// Ends the push and waits until all of it is durable or has failed. `complete`: it ended where it should.
+    pub async fn finish(self, complete: bool, cause: &str) -> Arc<PushLog> {
+        // A closed inbox: the actor has ended already.
+        let _ = self.inbox.send(Message::Finish { complete, cause: cause.to_owned() }).await;
+        if let Err(error) = self.done.await {
+            tracing::error!(%error, "the push task failed");
+            self.log.error(500, "internal error".to_owned(), None);
+        }
+        self.log.end();
+        self.log
+    }
+
+    /// Why it cannot go on, if it cannot.
+    #[must_use]
+    pub fn failure(&self) -> Option<PushError> {
+        self.failure.get().cloned()
+    }
+
+    /// What becomes of it.
+    #[must_use]
+    pub fn log(&self) -> &Arc<PushLog> {
+        &self.log
+    }
+
+    fn check(&self) -> Result<(), PushError> {
+        self.permit.touch();
+        if self.permit.revoked() {
+            let detail = "another publisher has taken the stream over".to_owned();
+            return Err(PushError { kind: ErrorKind::Conflict, detail });
+        }
+        self.failure.get().map_or(Ok(()), |failure| Err(failure.clone()))
+    }
+
+    fn failed(&self) -> PushError {
+        let unknown = || PushError { kind: ErrorKind::Internal, detail: "the push has ended".to_owned() };
+        self.failure.get().cloned().unwrap_or_else(unknown)
+    }
+}

@@ -1,0 +1,62 @@
+//! Runs of the RTSP server as pushes.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use vidar_core::ids::StreamName;
+use vidar_core::time::UnixMs;
+use vidar_media::Event;
+
+use crate::push::{Ingest, Push, PushError, PushStart};
+use crate::rtsp::{Publish, PublishError, Publishers, Refusal};
+
+/// Begins a push for each RTSP session.
+pub struct RtspPublishers(pub Arc<Ingest>);
+
+struct RtspPush {
+    push: Push,
+    arrived: Option<UnixMs>,
+}
+
+#[async_trait]
+impl Publishers for RtspPublishers {
+    async fn begin(&self, name: StreamName, source: SocketAddr, user_agent: &str) -> Result<Box<dyn Publish>, Refusal> {
+        let user_agent = user_agent.chars().take(256).collect();
+        let start =
+            PushStart { name, protocol: "rtsp", source: source.to_string(), user_agent, start: None, push: None };
+        match self.0.begin(start).await {
+            Ok(push) => Ok(Box::new(RtspPush { push, arrived: None })),
+            Err(error) => Err(Refusal { status: error.kind().http_status(), reason: error.to_string() }),
+        }
+    }
+}
+
+#[async_trait]
+impl Publish for RtspPush {
+    fn arrived(&mut self, at: UnixMs) {
+        self.arrived = Some(at);
+    }
+
+    async fn event(&mut self, event: Event) -> Result<(), PublishError> {
+        self.push.event(event, self.arrived).await.map_err(publish_error)
+    }
+
+    fn try_event(&mut self, event: Event) -> Result<bool, PublishError> {
+        self.push.try_event(event, self.arrived).map_err(publish_error)
+    }
+
+    fn touch(&mut self) {
+        self.push.touch();
+    }
+
+    async fn finish(self: Box<Self>, complete: bool, cause: &str) -> Result<(), PublishError> {
+        let failed = self.push.failure();
+        self.push.finish(complete, cause).await;
+        failed.map_or(Ok(()), |error| Err(publish_error(error)))
+    }
+}
+
+fn publish_error(error: PushError) -> PublishError {
+    PublishError { kind: error.kind, detail: error.detail }
+}

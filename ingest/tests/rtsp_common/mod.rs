@@ -1,0 +1,296 @@
+//! A server on loopback whose runs are collected, and clips as ffprobe reads them.
+#![allow(dead_code)] // each test binary uses a part
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::net::TcpListener;
+use tokio::process::Command;
+use tokio::sync::watch;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use vidar_core::auth::{Authenticator, Principal};
+use vidar_core::clock::SystemClock;
+use vidar_core::error::ErrorKind;
+use vidar_core::ids::StreamName;
+use vidar_core::time::UnixMs;
+use vidar_ingest::rtsp::{Publish, PublishError, Publishers, Refusal, RtspOptions, serve};
+use vidar_media::codec::nal::iter_length_prefixed;
+use vidar_media::{Codec, Event, RawSample, StreamConfig};
+
+pub const USER: &str = "AKEY";
+pub const SECRET: &str = "s3cretSECRET";
+
+/// One pair of credentials.
+struct OnePair;
+
+impl Authenticator for OnePair {
+    fn basic(&self, id: &str, secret: &str) -> Option<Principal> {
+        (id == USER && secret == SECRET).then(|| Principal { access_key_id: id.to_owned() })
+    }
+    fn bearer(&self, _: &str) -> Option<Principal> {
+        None
+    }
+    fn digest_secret(&self, id: &str) -> Option<String> {
+        (id == USER).then(|| SECRET.to_owned())
+    }
+    fn sign(&self, _: &str, _: UnixMs) -> String {
+        String::new()
+    }
+    fn signed(&self, _: &str, _: &str, _: UnixMs) -> Option<Principal> {
+        None
+    }
+}
+
+/// What came of one run.
+#[derive(Debug, Clone, Default)]
+pub struct Run {
+    pub stream: String,
+    pub user_agent: String,
+    pub events: Vec<Event>,
+    /// Complete, and how it ended.
+    pub finished: Option<(bool, String)>,
+}
+
+impl Run {
+    pub fn config(&self) -> StreamConfig {
+        let configs = self.events.iter().filter_map(|event| if let Event::Config(config) = event { Some(config) } else { None });
+        configs.last().expect("a config").clone()
+    }
+
+    pub fn samples(&self, track: usize) -> Vec<&RawSample> {
+        let samples = self.events.iter().filter_map(|event| if let Event::Sample(sample) = event { Some(sample) } else { None });
+        samples.filter(|sample| usize::from(sample.track) == track).collect()
+    }
+
+    pub fn lost(&self) -> u32 {
+        self.events.iter().map(|event| if let Event::Lost { count } = event { (*count).max(1) } else { 0 }).sum()
+    }
+
+    pub fn walls(&self) -> Vec<(u8, i64, UnixMs)> {
+        let walls = self.events.iter().filter_map(|event| match event {
+            Event::Wall { track, presentation_ticks, at } => Some((*track, *presentation_ticks, *at)),
+            _ => None,
+        });
+        walls.collect()
+    }
+}
+
+/// How the store behaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Store {
+    Takes,
+    /// Refuses to begin, with this status.
+    Refuses(u16),
+    /// Fails at the event of this index.
+    FailsAt(usize),
+}
+
+struct Collector {
+    store: Store,
+    runs: Arc<watch::Sender<Vec<Run>>>,
+}
+
+struct Collecting {
+    store: Store,
+    index: usize,
+    runs: Arc<watch::Sender<Vec<Run>>>,
+}
+
+impl Collecting {
+    fn take(&mut self, event: Event) -> Result<(), PublishError> {
+        let mut count = 0;
+        self.runs.send_modify(|runs| {
+            count = runs[self.index].events.len();
+            if Store::FailsAt(count) != self.store {
+                runs[self.index].events.push(event);
+            }
+        });
+        match self.store {
+            Store::FailsAt(at) if at == count => {
+                Err(PublishError { kind: ErrorKind::Full, detail: "the disk is full".to_owned() })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+#[async_trait]
+impl Publishers for Collector {
+    async fn begin(&self, stream: StreamName, _: SocketAddr, user_agent: &str) -> Result<Box<dyn Publish>, Refusal> {
+        if let Store::Refuses(status) = self.store {
+            return Err(Refusal { status, reason: "not\r\nnow".to_owned() });
+        }
+        let mut index = 0;
+        self.runs.send_modify(|runs| {
+            index = runs.len();
+            runs.push(Run { stream: stream.to_string(), user_agent: user_agent.to_owned(), ..Run::default() });
+        });
+        Ok(Box::new(Collecting { store: self.store, index, runs: Arc::clone(&self.runs) }))
+    }
+}
+
+#[async_trait]
+impl Publish for Collecting {
+    async fn event(&mut self, event: Event) -> Result<(), PublishError> {
+        self.take(event)
+    }
+
+    fn try_event(&mut self, event: Event) -> Result<bool, PublishError> {
+        self.take(event).map(|()| true)
+    }
+
+    async fn finish(self: Box<Self>, complete: bool, cause: &str) -> Result<(), PublishError> {
+        self.runs.send_modify(|runs| runs[self.index].finished = Some((complete, cause.to_owned())));
+        Ok(())
+    }
+}
+
+/// A server that ends with the test.
+pub struct Server {
+    pub address: SocketAddr,
+    runs: watch::Receiver<Vec<Run>>,
+    _stop: DropGuard,
+}
+
+impl Server {
+    pub async fn start() -> Self {
+        Self::with(Store::Takes, |_| {}).await
+    }
+
+    pub async fn with(store: Store, adjust: impl FnOnce(&mut RtspOptions)) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (sender, runs) = watch::channel(Vec::new());
+        let publishers = Arc::new(Collector { store, runs: Arc::new(sender) });
+        let mut options = RtspOptions::new(Arc::new(OnePair), publishers, SystemClock::shared());
+        adjust(&mut options);
+        let stop = CancellationToken::new();
+        tokio::spawn(serve(listener, options, stop.clone()));
+        Self { address, runs, _stop: stop.drop_guard() }
+    }
+
+    pub fn url(&self, stream: &str) -> String {
+        format!("rtsp://{USER}:{SECRET}@{}/{stream}", self.address)
+    }
+
+    /// Waits until the first run is as wanted.
+    pub async fn run_when(&self, wanted: impl Fn(&Run) -> bool) -> Run {
+        let mut runs = self.runs.clone();
+        let wait = runs.wait_for(|runs| runs.first().is_some_and(&wanted));
+        let runs = tokio::time::timeout(Duration::from_secs(30), wait).await.expect("in time").expect("a server");
+        runs[0].clone()
+    }
+
+    pub async fn finished(&self) -> Run {
+        self.run_when(|run| run.finished.is_some()).await
+    }
+
+    pub fn run_count(&self) -> usize {
+        self.runs.borrow().len()
+    }
+}
+
+/// Runs a program to its end. Its standard output if it succeeds, else its messages.
+pub async fn run(program: &str, arguments: &[&str]) -> Result<Vec<u8>, String> {
+    let command = Command::new(program).args(arguments).stdin(Stdio::null()).kill_on_drop(true).output();
+    let output = tokio::time::timeout(Duration::from_secs(40), command).await.map_err(|_| "timed out".to_owned())?;
+    let output = output.map_err(|error| format!("{program}: {error}"))?;
+    if output.status.success() { Ok(output.stdout) } else { Err(String::from_utf8_lossy(&output.stderr).into_owned()) }
+}
+
+/// A packet as ffprobe reads it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Probed {
+    pub stream: usize,
+    pub seconds: f64,
+    pub data: Vec<u8>,
+}
+
+/// All packets of a clip, in order of the file.
+pub async fn probe(clip: &Path) -> Vec<Probed> {
+    let clip = clip.to_str().unwrap();
+    let entries = "packet=stream_index,pts_time,data";
+    let arguments = ["-v", "error", "-show_packets", "-show_data", "-show_entries", entries, "-of", "json", clip];
+    let json: serde_json::Value = serde_json::from_slice(&run("ffprobe", &arguments).await.unwrap()).unwrap();
+    let packet = |packet: &serde_json::Value| Probed {
+        stream: packet["stream_index"].as_u64().unwrap() as usize,
+        seconds: packet["pts_time"].as_str().unwrap().parse().unwrap(),
+        data: from_hex_dump(packet["data"].as_str().unwrap()),
+    };
+    json["packets"].as_array().unwrap().iter().map(packet).collect()
+}
+
+/// `00000000: 0605 ffff …  text`.
+fn from_hex_dump(dump: &str) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for line in dump.lines().filter(|line| !line.is_empty()) {
+        let hex = line.split_once(": ").unwrap().1.split("  ").next().unwrap();
+        let digits: Vec<u32> = hex.chars().filter_map(|c| c.to_digit(16)).collect();
+        bytes.extend(digits.chunks_exact(2).map(|pair| (pair[0] << 4 | pair[1]) as u8));
+    }
+    bytes
+}
+
+/// The NAL units of a sample without parameter sets and delimiters.
+pub fn coded_nals(data: &[u8], h265: bool) -> Vec<Vec<u8>> {
+    let nals = iter_length_prefixed(data, 4).map(|nal| nal.expect("whole NAL units").1.to_vec());
+    let coded = |nal: &Vec<u8>| if h265 { !(32..=35).contains(&(nal[0] >> 1 & 0x3f)) } else { !(7..=9).contains(&(nal[0] & 0x1f)) };
+    nals.filter(coded).collect()
+}
+
+/// Holds what was collected against the clip: the same units in the same order, at the same times up to one constant
+/// for all tracks. `tracks`: the clip's stream for each track of the run, and whether it is video in NAL units (and
+/// of H.265).
+pub fn assert_same(run: &Run, clip: &[Probed], tracks: &[(usize, Option<bool>)], tolerance_ms: f64) {
+    let config = run.config();
+    assert_eq!(config.tracks.len(), tracks.len(), "{:?}", config.tracks);
+    let mut constant: Option<f64> = None;
+    for (index, (stream, nals)) in tracks.iter().enumerate() {
+        let expected: Vec<&Probed> = clip.iter().filter(|packet| packet.stream == *stream).collect();
+        let samples = run.samples(index);
+        // ffmpeg never sends the frames that it has gathered for its last packet.
+        let gathered = matches!(config.tracks[index].codec, Codec::Aac | Codec::Mp3);
+        let unsent = if gathered && run.user_agent.starts_with("Lavf") { 8 } else { 0 };
+        let counts = (samples.len(), expected.len());
+        assert!(counts.0 <= counts.1 && counts.0 + unsent >= counts.1, "samples of track {index}: {counts:?}");
+        for (at, (sample, packet)) in samples.iter().zip(&expected).enumerate() {
+            match nals {
+                Some(h265) => assert_eq!(coded_nals(&sample.data, *h265), coded_nals(&packet.data, *h265), "{index}/{at}"),
+                None => assert_eq!(sample.data, packet.data, "{index}/{at}"),
+            }
+            let ms = sample.presentation_ticks as f64 * 1000.0 / f64::from(config.tracks[index].timescale_hz);
+            let apart = ms - packet.seconds * 1000.0;
+            let constant = *constant.get_or_insert(apart);
+            assert!((apart - constant).abs() <= tolerance_ms, "{index}/{at}: {ms} ms, {apart} and {constant} apart");
+        }
+    }
+}
+
+/// A place for files of a test.
+pub struct Folder(tempfile::TempDir);
+
+impl Folder {
+    pub fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    /// The first `seconds` of fixtures, all of their tracks in one clip.
+    pub async fn cut(&self, fixtures: &[&str], seconds: &str) -> std::path::PathBuf {
+        let to = self.0.path().join("cut.mkv");
+        let mut arguments: Vec<String> = vec!["-v".into(), "error".into()];
+        for fixture in fixtures {
+            arguments.extend(["-i".into(), vidar_fixtures::path(fixture).to_str().unwrap().into()]);
+        }
+        for (at, _) in fixtures.iter().enumerate() {
+            arguments.extend(["-map".into(), at.to_string()]);
+        }
+        arguments.extend(["-t", seconds, "-c", "copy", to.to_str().unwrap()].map(str::to_owned));
+        run("ffmpeg", &arguments.iter().map(String::as_str).collect::<Vec<_>>()).await.unwrap();
+        to
+    }
+}
+
