@@ -1,1 +1,68 @@
 //! HTTP out: clips, HLS, pictures, listings and search.
+//!
+//! [`router`] has the routes below `/v1` (described in `docs/api`), behind [`require_auth`]. Nothing here knows how
+//! fragments are stored or indexed: media comes through [`FragmentSource`], times through the [index](vidar_indexer::Index).
+
+pub mod auth;
+mod cache;
+mod clip;
+mod cors;
+pub mod error;
+pub mod fragment;
+mod hls;
+mod image;
+pub mod params;
+mod routes;
+mod virtual_file;
+
+use std::sync::Arc;
+
+use axum::Router;
+use vidar_core::auth::Authenticator;
+use vidar_core::clock::SharedClock;
+use vidar_core::registry::StreamRegistry;
+use vidar_core::source::FragmentSource;
+
+pub use crate::auth::{Access, require_auth};
+pub use crate::error::{ApiError, ApiResult};
+
+/// Everything the routes work with.
+pub struct Api {
+    /// Streams, runs, fragments and gaps by time and by content.
+    pub index: Arc<vidar_indexer::Index>,
+    /// Tables and media of durable fragments.
+    pub source: Arc<dyn FragmentSource>,
+    /// Streams by name.
+    pub registry: Arc<dyn StreamRegistry>,
+    /// Who may come in.
+    pub auth: Arc<dyn Authenticator>,
+    /// The head of every stream.
+    pub hub: Arc<vidar_live::Hub>,
+    /// Expiry of signed URLs.
+    pub clock: SharedClock,
+    /// Settings.
+    pub options: ApiOptions,
+}
+
+/// Settings of the API.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ApiOptions {
+    /// Base of the URLs that answers hand out, without a slash at its end; none: the `Host` of the request.
+    pub public_url: Option<String>,
+    /// Pictures that are decoded at the same time.
+    pub image_workers: usize,
+    /// A picture that takes longer, in milliseconds, is given up.
+    pub image_timeout_ms: u64,
+}
+
+impl Default for ApiOptions {
+    fn default() -> Self {
+        Self { public_url: None, image_workers: 2, image_timeout_ms: 10_000 }
+    }
+}
+
+/// The routes below `/v1`, behind [`require_auth`]. Sets no fallback, so that it can be merged with other routers.
+pub fn router(api: Arc<Api>) -> Router {
+    let (auth, clock) = (api.auth.clone(), api.clock.clone());
+    cors::allow(require_auth(routes::routes(api), auth, clock))
+}

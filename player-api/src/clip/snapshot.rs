@@ -1,0 +1,179 @@
+//! The fragments a clip is made of: an immutable list, resolved once for each request.
+
+use std::collections::HashSet;
+
+use ring::digest::{Context, SHA256};
+use vidar_core::entry::SharedEntry;
+use vidar_core::ids::{ConfigId, FragmentNumber, StreamId};
+use vidar_core::limits::CONTINUES_MS;
+use vidar_core::time::UnixMs;
+use vidar_indexer::{Shown, Timeline};
+
+use super::span::{End, Start};
+
+/// What a client asked for, by producer time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ClipRange {
+    pub(crate) stream: StreamId,
+    /// None: from the oldest on.
+    pub(crate) start: Option<UnixMs>,
+    /// None: to the newest.
+    pub(crate) end: Option<UnixMs>,
+}
+
+/// What is found to be unreadable, and treated as missing.
+#[derive(Debug, Default)]
+pub(super) struct Damage {
+    pub(super) fragments: HashSet<FragmentNumber>,
+    pub(super) configs: HashSet<ConfigId>,
+}
+
+impl Damage {
+    fn has(&self, entry: &SharedEntry) -> bool {
+        self.fragments.contains(&entry.meta.number) || self.configs.contains(&entry.meta.config)
+    }
+}
+
+/// Consecutive fragments of one run.
+#[derive(Debug)]
+pub(super) struct SpanEntries {
+    /// Neighbours in the run, then what is shown, then a neighbour.
+    pub(super) entries: Vec<SharedEntry>,
+    /// How many of them are neighbours before, and after.
+    pub(super) before: usize,
+    pub(super) after: usize,
+    pub(super) start: Start,
+    pub(super) end: End,
+}
+
+/// What a clip is made of.
+#[derive(Debug)]
+pub(super) struct Snapshot {
+    /// In order of time.
+    pub(super) spans: Vec<SpanEntries>,
+    /// What of the range has no media, in order.
+    pub(super) gaps: Vec<(UnixMs, UnixMs)>,
+}
+
+impl Snapshot {
+    /// Looks the range up.
+    pub(super) fn resolve(timeline: &Timeline, range: &ClipRange, damage: &Damage) -> Self {
+        let (start, end) = (range.start.unwrap_or(UnixMs(i64::MIN)), range.end.unwrap_or(UnixMs(i64::MAX)));
+        let mut shown = timeline.shown(range.stream, start, end);
+        shown.retain(|shown| !damage.has(&shown.entry));
+        let gaps = gaps(timeline, range, &shown);
+
+        let mut spans: Vec<Vec<Shown>> = Vec::new();
+        for next in shown {
+            match spans.last_mut() {
+                Some(span) if span.last().is_some_and(|last| goes_on(last, &next)) => span.push(next),
+                _ => spans.push(vec![next]),
+            }
+        }
+        let last = spans.len().saturating_sub(1);
+        let spans = spans.into_iter().enumerate().map(|(index, shown)| {
+            let start = (index == 0).then_some(start);
+            let end = (index == last).then_some(end);
+            span_entries(timeline, shown, start, end, damage)
+        });
+        Self { spans: spans.collect(), gaps }
+    }
+
+    /// Names the bytes of the clip together with what else `seed` holds.
+    pub(super) fn etag(&self, seed: &str, range: &ClipRange) -> String {
+        let mut hash = Context::new(&SHA256);
+        hash.update(seed.as_bytes());
+        for bound in [range.start, range.end] {
+            hash.update(&bound.map_or([0; 9], |at| {
+                let mut bytes = [1; 9];
+                bytes[1..].copy_from_slice(&at.0.to_be_bytes());
+                bytes
+            }));
+        }
+        for span in &self.spans {
+            hash.update(&[span.before as u64, span.after as u64, span.entries.len() as u64].map(u64::to_be_bytes).concat());
+            for at in [span.start.instant(), span.end.instant()] {
+                hash.update(&at.map_or(i64::MIN, |at| at.0).to_be_bytes());
+            }
+            for entry in &span.entries {
+                hash.update(entry.meta.stream.as_bytes());
+                hash.update(entry.meta.number.as_bytes());
+            }
+        }
+        let digest = hash.finish();
+        let hex: String = digest.as_ref().iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+        format!("\"{hex}\"")
+    }
+}
+
+/// The next fragment of the run follows at once.
+fn goes_on(last: &Shown, next: &Shown) -> bool {
+    last.entry.meta.run == next.entry.meta.run
+        && last.entry.meta.number < next.entry.meta.number
+        && next.from == next.entry.meta.producer_start
+        && next.from.since_ms(last.to) <= CONTINUES_MS
+}
+
+fn adjoins(before: &SharedEntry, after: &SharedEntry) -> bool {
+    after.meta.producer_start.since_ms(before.meta.producer_end()) <= CONTINUES_MS
+}
+
+/// `start`, `end`: of the clip, for its first and last span.
+fn span_entries(
+    timeline: &Timeline,
+    shown: Vec<Shown>,
+    start: Option<UnixMs>,
+    end: Option<UnixMs>,
+    damage: &Damage,
+) -> SpanEntries {
+    let (first, last) = (&shown[0], &shown[shown.len() - 1]);
+    let start = match start {
+        Some(at) if at >= first.from => Start::At(at),
+        _ if first.from > first.entry.meta.producer_start => Start::At(first.from),
+        _ => Start::First,
+    };
+    let end = match end {
+        Some(at) if at < last.to => End::Before(at),
+        _ if last.to < last.entry.meta.producer_end() => End::Cut(last.to),
+        _ => End::Last,
+    };
+    let mut before = Vec::new();
+    if matches!(start, Start::At(_)) {
+        // The fragment before, whose samples may overlap, and those that its decoding starts with.
+        let mut wanted = 1;
+        let mut at = first.entry.clone();
+        while wanted > 0 {
+            let earlier = timeline.previous_in_run(&at).filter(|earlier| !damage.has(earlier) && adjoins(earlier, &at));
+            let Some(earlier) = earlier else { break };
+            wanted = if before.is_empty() { earlier.sync_back } else { wanted - 1 };
+            before.push(earlier.clone());
+            at = earlier;
+        }
+        before.reverse();
+    }
+    let after = match end {
+        End::Before(_) => timeline.next_in_run(&last.entry),
+        _ => None,
+    };
+    let after = after.filter(|after| !damage.has(after) && adjoins(&last.entry, after));
+    let (before_count, after_count) = (before.len(), usize::from(after.is_some()));
+    let entries = before.into_iter().chain(shown.into_iter().map(|shown| shown.entry)).chain(after).collect();
+    SpanEntries { entries, before: before_count, after: after_count, start, end }
+}
+
+/// Stretches of the range without media. A pause of [`CONTINUES_MS`] is none; nor is what has not come yet.
+fn gaps(timeline: &Timeline, range: &ClipRange, shown: &[Shown]) -> Vec<(UnixMs, UnixMs)> {
+    let mut gaps = Vec::new();
+    let mut covered = range.start;
+    let beyond = timeline.totals(range.stream).producer.map(|(_, end)| end);
+    let end = range.end.filter(|end| beyond.is_some_and(|beyond| beyond >= *end)).map(|end| (end, end));
+    for (from, to) in shown.iter().map(|shown| (shown.from, shown.to)).chain(end) {
+        if let Some(covered) = covered
+            && from.since_ms(covered) > CONTINUES_MS
+        {
+            gaps.push((covered, from));
+        }
+        covered = Some(covered.map_or(to, |covered| covered.max(to)));
+    }
+    gaps
+}

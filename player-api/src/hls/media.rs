@@ -1,0 +1,213 @@
+//! The media playlist: segments of one rendition (RFC 8216 section 4.3.3; `EXT-X-GAP`:
+//! draft-pantos-hls-rfc8216bis section 4.4.4.7).
+
+use std::fmt::Write as _;
+
+use vidar_core::time::UnixMs;
+
+/// One segment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Segment {
+    /// Discontinuities in the stream before it.
+    pub(crate) discontinuity: u32,
+    /// Producer time of its beginning.
+    pub(crate) start: UnixMs,
+    pub(crate) duration_ms: u32,
+    /// URI of its init segment; none: that of the segment before.
+    pub(crate) map: Option<String>,
+    pub(crate) uri: String,
+    /// There is no media for it.
+    pub(crate) gap: bool,
+}
+
+/// A media playlist.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct MediaPlaylist {
+    /// Media sequence number of the first segment.
+    pub(crate) sequence: u64,
+    /// No segment will be longer, in seconds; raised to what the segments need.
+    pub(crate) target_s: u32,
+    /// Every segment decodes alone.
+    pub(crate) independent: bool,
+    /// Nothing will be added (video on demand).
+    pub(crate) ended: bool,
+    /// Where playing should begin, from the start of the first segment.
+    pub(crate) start_offset_ms: Option<i64>,
+    pub(crate) segments: Vec<Segment>,
+}
+
+/// The target duration that these durations need: the longest, rounded to seconds (RFC 8216 section 4.3.3.1).
+pub(crate) fn target_s(durations_ms: impl IntoIterator<Item = u32>) -> u32 {
+    let longest = durations_ms.into_iter().max().unwrap_or(0);
+    (longest.saturating_add(500) / 1000).max(1)
+}
+
+/// Milliseconds as decimal seconds.
+pub(crate) fn seconds(ms: i64) -> String {
+    let (sign, ms) = (if ms < 0 { "-" } else { "" }, ms.unsigned_abs());
+    format!("{sign}{}.{:03}", ms / 1000, ms % 1000)
+}
+
+impl MediaPlaylist {
+    /// Its text.
+    pub(crate) fn render(&self) -> String {
+        let target_s = self.target_s.max(target_s(self.segments.iter().map(|segment| segment.duration_ms)));
+        let version = if self.segments.iter().any(|segment| segment.gap) { 8 } else { 6 };
+        let mut text = format!("#EXTM3U\n#EXT-X-VERSION:{version}\n#EXT-X-TARGETDURATION:{target_s}\n");
+        let _ = writeln!(text, "#EXT-X-MEDIA-SEQUENCE:{}", self.sequence);
+        let mut discontinuity = self.segments.first().map_or(0, |segment| segment.discontinuity);
+        if discontinuity > 0 && !self.ended {
+            let _ = writeln!(text, "#EXT-X-DISCONTINUITY-SEQUENCE:{discontinuity}");
+        }
+        if self.ended {
+            text.push_str("#EXT-X-PLAYLIST-TYPE:VOD\n");
+        }
+        if self.independent {
+            text.push_str("#EXT-X-INDEPENDENT-SEGMENTS\n");
+        }
+        if let Some(offset_ms) = self.start_offset_ms {
+            let _ = writeln!(text, "#EXT-X-START:TIME-OFFSET={},PRECISE=YES", seconds(offset_ms));
+        }
+        for segment in &self.segments {
+            // In a live playlist each tag stands for one discontinuity, so that the sequence adds up as segments leave.
+            let jumps = segment.discontinuity.abs_diff(discontinuity);
+            for _ in 0..(if self.ended { jumps.min(1) } else { jumps }) {
+                text.push_str("#EXT-X-DISCONTINUITY\n");
+            }
+            discontinuity = segment.discontinuity;
+            segment.render(&mut text);
+        }
+        if self.ended {
+            text.push_str("#EXT-X-ENDLIST\n");
+        }
+        text
+    }
+}
+
+impl Segment {
+    fn render(&self, text: &mut String) {
+        if let Some(map) = &self.map {
+            let _ = writeln!(text, "#EXT-X-MAP:URI=\"{map}\"");
+        }
+        let _ = writeln!(text, "#EXT-X-PROGRAM-DATE-TIME:{}", self.start);
+        if self.gap {
+            text.push_str("#EXT-X-GAP\n");
+        }
+        let _ = writeln!(text, "#EXTINF:{},\n{}", seconds(self.duration_ms.into()), self.uri);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use expect_test::{Expect, expect};
+
+    use super::*;
+
+    fn segment(discontinuity: u32, start_ms: i64, duration_ms: u32, uri: &str) -> Segment {
+        let (start, uri) = (UnixMs(start_ms), uri.to_owned());
+        Segment { discontinuity, start, duration_ms, map: None, uri, gap: false }
+    }
+
+    fn check(playlist: &MediaPlaylist, expected: Expect) {
+        let text = playlist.render();
+        expected.assert_eq(&text);
+        let parsed = m3u8_rs::parse_media_playlist_res(text.as_bytes()).expect("m3u8-rs reads it");
+        assert_eq!(parsed.segments.len(), playlist.segments.len());
+        assert_eq!(parsed.media_sequence, playlist.sequence);
+        assert_eq!(parsed.end_list, playlist.ended);
+        for (theirs, ours) in parsed.segments.iter().zip(&playlist.segments) {
+            assert_eq!(theirs.uri, ours.uri);
+            assert!((f64::from(theirs.duration) * 1000.0 - f64::from(ours.duration_ms)).abs() < 0.5);
+            assert!(theirs.duration.round() as u64 <= parsed.target_duration, "EXTINF over TARGETDURATION");
+        }
+    }
+
+    #[test]
+    fn a_range_with_a_new_run() {
+        let playlist = MediaPlaylist {
+            sequence: 0,
+            target_s: 0,
+            independent: true,
+            ended: true,
+            start_offset_ms: Some(1250),
+            segments: vec![
+                Segment { map: Some("init-1.mp4".into()), ..segment(4, 1_000, 2_000, "a.m4s") },
+                segment(4, 3_000, 1_500, "b.m4s"),
+                Segment { map: Some("init-2.mp4".into()), ..segment(6, 60_000, 2_501, "c.m4s") },
+            ],
+        };
+        check(
+            &playlist,
+            expect![[r#"
+                #EXTM3U
+                #EXT-X-VERSION:6
+                #EXT-X-TARGETDURATION:3
+                #EXT-X-MEDIA-SEQUENCE:0
+                #EXT-X-PLAYLIST-TYPE:VOD
+                #EXT-X-INDEPENDENT-SEGMENTS
+                #EXT-X-START:TIME-OFFSET=1.250,PRECISE=YES
+                #EXT-X-MAP:URI="init-1.mp4"
+                #EXT-X-PROGRAM-DATE-TIME:1970-01-01T00:00:01.000Z
+                #EXTINF:2.000,
+                a.m4s
+                #EXT-X-PROGRAM-DATE-TIME:1970-01-01T00:00:03.000Z
+                #EXTINF:1.500,
+                b.m4s
+                #EXT-X-DISCONTINUITY
+                #EXT-X-MAP:URI="init-2.mp4"
+                #EXT-X-PROGRAM-DATE-TIME:1970-01-01T00:01:00.000Z
+                #EXTINF:2.501,
+                c.m4s
+                #EXT-X-ENDLIST
+            "#]],
+        );
+    }
+
+    #[test]
+    fn a_live_window_with_a_gap() {
+        let playlist = MediaPlaylist {
+            sequence: 17,
+            target_s: 4,
+            independent: false,
+            ended: false,
+            start_offset_ms: None,
+            segments: vec![
+                Segment { map: Some("init-1.mp4".into()), ..segment(2, 1_000, 2_000, "a.m4s") },
+                Segment { gap: true, ..segment(2, 3_000, 2_000, "b.m4s") },
+                segment(4, 5_000, 2_000, "c.m4s"),
+            ],
+        };
+        check(
+            &playlist,
+            expect![[r#"
+                #EXTM3U
+                #EXT-X-VERSION:8
+                #EXT-X-TARGETDURATION:4
+                #EXT-X-MEDIA-SEQUENCE:17
+                #EXT-X-DISCONTINUITY-SEQUENCE:2
+                #EXT-X-MAP:URI="init-1.mp4"
+                #EXT-X-PROGRAM-DATE-TIME:1970-01-01T00:00:01.000Z
+                #EXTINF:2.000,
+                a.m4s
+                #EXT-X-PROGRAM-DATE-TIME:1970-01-01T00:00:03.000Z
+                #EXT-X-GAP
+                #EXTINF:2.000,
+                b.m4s
+                #EXT-X-DISCONTINUITY
+                #EXT-X-DISCONTINUITY
+                #EXT-X-PROGRAM-DATE-TIME:1970-01-01T00:00:05.000Z
+                #EXTINF:2.000,
+                c.m4s
+            "#]],
+        );
+    }
+
+    #[test]
+    fn the_target_is_the_longest_rounded() {
+        assert_eq!(target_s([]), 1);
+        assert_eq!(target_s([200]), 1);
+        assert_eq!(target_s([2_499, 1_000]), 2);
+        assert_eq!(target_s([2_500]), 3);
+        assert_eq!(seconds(-1_050), "-1.050");
+    }
+}

@@ -1,0 +1,181 @@
+//! From timeline entries to what the playlists say.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use vidar_core::entry::SharedEntry;
+use vidar_core::ids::ConfigId;
+use vidar_core::record::FragmentFlags;
+use vidar_core::time::UnixMs;
+use vidar_core::track::{StreamConfig, Track};
+use vidar_media::container::fmp4::sample_entry;
+
+use super::media::Segment;
+use super::multivariant::{Multivariant, Rendition};
+use super::rendition::{self, RenditionId};
+
+/// The fragments of a playlist, in its order, and their configs.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Plan {
+    /// Never empty.
+    pub(crate) entries: Vec<SharedEntry>,
+    pub(crate) configs: HashMap<ConfigId, Arc<StreamConfig>>,
+}
+
+/// How URIs are written.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Uris {
+    /// `token=…`, percent-encoded, if the request had one.
+    pub(crate) token: Option<String>,
+    /// Init segments name the fragment they are found by.
+    pub(crate) hint_init: bool,
+}
+
+impl Uris {
+    /// A URI with its parameters and the token.
+    pub(crate) fn with(&self, path: &str, parameters: &[(&str, String)]) -> String {
+        let own = parameters.iter().map(|(name, value)| format!("{name}={value}"));
+        let all: Vec<String> = own.chain(self.token.clone()).collect();
+        if all.is_empty() { path.to_owned() } else { format!("{path}?{}", all.join("&")) }
+    }
+}
+
+pub(crate) fn starts_with_sync(entry: &SharedEntry) -> bool {
+    entry.meta.flags.contains(FragmentFlags::STARTS_WITH_SYNC)
+}
+
+impl Plan {
+    fn config(&self, entry: &SharedEntry) -> Option<&Arc<StreamConfig>> {
+        self.configs.get(&entry.meta.config)
+    }
+
+    /// Every segment of a rendition decodes alone.
+    pub(crate) fn independent(&self, rendition: Option<RenditionId>) -> bool {
+        rendition.is_some_and(|id| !id.is_video()) || self.entries.iter().all(starts_with_sync)
+    }
+
+    /// Tracks of any config that HLS does not carry, for the header.
+    pub(crate) fn omitted(&self) -> Option<String> {
+        let mut omitted: Vec<String> = self.configs.values().flat_map(|config| rendition::omitted(config)).collect();
+        omitted.sort();
+        omitted.dedup();
+        (!omitted.is_empty()).then(|| omitted.join(", "))
+    }
+
+    /// The segments of a rendition. A fragment without samples of it is a gap; so is each ordinal that is missing
+    /// between two fragments of a run, or anywhere if `dense`.
+    pub(crate) fn segments(&self, id: RenditionId, uris: &Uris, dense: bool) -> Vec<Segment> {
+        let mut segments: Vec<Segment> = Vec::with_capacity(self.entries.len());
+        let mut map: Option<ConfigId> = None;
+        let mut last: Option<&SharedEntry> = None;
+        for entry in &self.entries {
+            if let Some(last) = last
+                && (dense || last.meta.run == entry.meta.run)
+            {
+                segments.extend(missing_between(last, entry, uris));
+            }
+            last = Some(entry);
+            let track = self.config(entry).and_then(|config| id.track(config));
+            let has_samples = track.is_some_and(|track| sample_count(entry, track).is_none_or(|count| count > 0));
+            let new_map = has_samples && map.replace(entry.meta.config) != Some(entry.meta.config);
+            let number = entry.meta.number;
+            let hint = if uris.hint_init { vec![("at", number.to_string())] } else { Vec::new() };
+            segments.push(Segment {
+                discontinuity: entry.meta.discontinuity,
+                start: entry.meta.producer_start,
+                duration_ms: entry.meta.duration_ms.max(1),
+                map: new_map.then(|| uris.with(&format!("init-{}.mp4", entry.meta.config), &hint)),
+                uri: uris.with(&format!("{number}.m4s"), &[]),
+                gap: !has_samples,
+            });
+        }
+        segments
+    }
+
+    /// The multivariant playlist. `parameters` go to the media playlists.
+    pub(crate) fn multivariant(&self, file: &str, uris: &Uris, parameters: &[(&str, String)]) -> Multivariant {
+        let mut tracks: BTreeMap<RenditionId, Vec<(ConfigId, u8, &Track)>> = BTreeMap::new();
+        for (config_id, config) in &self.configs {
+            for (id, index) in rendition::of_config(config) {
+                let track = &config.tracks[usize::from(index)];
+                tracks.entry(id).or_default().push((*config_id, index, track));
+            }
+        }
+        let mut playlist = Multivariant { independent: self.independent(None), ..Multivariant::default() };
+        for (id, mut tracks) in tracks {
+            tracks.sort_by_key(|(config, ..)| *config);
+            let uri = uris.with(&format!("{id}/{file}"), parameters);
+            let rendition = self.rendition(id, uri, &tracks);
+            if id.is_video() { playlist.video.push(rendition) } else { playlist.audio.push(rendition) }
+        }
+        let rate = |bytes: u64, ms: u64| bytes.saturating_mul(8000) / ms.max(1);
+        let sums = |(bytes, ms): (u64, u64), entry: &SharedEntry| {
+            (bytes.saturating_add(entry.size_bytes), ms + u64::from(entry.meta.duration_ms))
+        };
+        let (bytes, ms) = self.entries.iter().fold((0, 0), sums);
+        let peak = self.entries.iter().map(|entry| rate(entry.size_bytes, entry.meta.duration_ms.into())).max();
+        (playlist.average_bps, playlist.peak_bps) = (rate(bytes, ms), peak.unwrap_or(0));
+        playlist
+    }
+
+    fn rendition(&self, id: RenditionId, uri: String, tracks: &[(ConfigId, u8, &Track)]) -> Rendition {
+        let mut codecs: Vec<String> = tracks.iter().filter_map(|(.., track)| sample_entry::codec_string(track)).collect();
+        codecs.sort();
+        codecs.dedup();
+        let sizes = tracks.iter().filter_map(|(.., track)| track.video).map(|video| (video.width, video.height));
+        let last = tracks.last().map(|(.., track)| track);
+        Rendition {
+            id: id.to_string(),
+            uri,
+            codecs,
+            resolution: sizes.filter(|(width, height)| *width > 0 && *height > 0).max(),
+            milli_fps: if id.is_video() { self.milli_fps(tracks) } else { None },
+            language: last.map(|track| track.language.clone()).unwrap_or_default(),
+            name: last.map(|track| track.name.clone()).unwrap_or_default(),
+            channels: last.and_then(|track| track.audio).map_or(0, |audio| audio.channels),
+        }
+    }
+
+    /// Frames over time, in all fragments.
+    fn milli_fps(&self, tracks: &[(ConfigId, u8, &Track)]) -> Option<u64> {
+        let (mut frames, mut ms) = (0_u64, 0_u64);
+        for entry in &self.entries {
+            let Some((_, index, _)) = tracks.iter().find(|(config, ..)| *config == entry.meta.config) else { continue };
+            let Some(count) = sample_count(entry, *index) else { continue };
+            frames += u64::from(count);
+            ms += u64::from(entry.meta.duration_ms);
+        }
+        (frames > 0 && ms > 0).then(|| frames.saturating_mul(1_000_000) / ms)
+    }
+}
+
+/// Samples of a track, where the entry says.
+fn sample_count(entry: &SharedEntry, track: u8) -> Option<u32> {
+    entry.totals.get(usize::from(track)).map(|totals| totals.sample_count)
+}
+
+/// Most missing ordinals that are listed one by one.
+pub(crate) const MISSING_MAX: u64 = 50;
+
+/// Gap segments for the ordinals between two fragments; none if they do not follow each other.
+fn missing_between(last: &SharedEntry, next: &SharedEntry, uris: &Uris) -> Vec<Segment> {
+    let first = last.meta.ordinal.saturating_add(1);
+    let count = next.meta.ordinal.saturating_sub(first);
+    if count == 0 || count > MISSING_MAX {
+        return Vec::new();
+    }
+    let end = last.meta.producer_end();
+    let between_ms = next.meta.producer_start.since_ms(end);
+    // Where times say nothing of how long the missing ones were, they were like the one before.
+    let longest_ms = i64::from(last.meta.duration_ms.max(next.meta.duration_ms).max(1));
+    let each_ms = Some(between_ms / count as i64).filter(|ms| *ms > 0).unwrap_or(longest_ms).min(longest_ms);
+    let gap = |index: u64| Segment {
+        discontinuity: last.meta.discontinuity,
+        start: UnixMs(end.0.saturating_add(each_ms.saturating_mul(index as i64))),
+        duration_ms: u32::try_from(each_ms).unwrap_or(u32::MAX),
+        map: None,
+        uri: uris.with(&format!("gap-{}.m4s", first + index), &[]),
+        gap: true,
+    };
+    (0..count).map(gap).collect()
+}

@@ -1,0 +1,130 @@
+//! Which fragments a playlist has.
+
+use std::collections::{HashMap, HashSet};
+
+use vidar_core::entry::SharedEntry;
+use vidar_core::ids::StreamId;
+use vidar_core::time::UnixMs;
+use vidar_indexer::{RangeQuery, TimeAxis};
+
+use super::plan::{MISSING_MAX, Plan, starts_with_sync};
+use crate::{Api, ApiError, ApiResult};
+
+/// Segments of a playlist at most: a day of 2 s and some.
+const RANGE_FRAGMENTS_MAX: usize = 50_000;
+/// How far to look back for a sync sample.
+const SYNC_BACK_MAX: usize = 1000;
+/// Fragments that a live window looks at.
+const LIVE_FRAGMENTS_MAX: u64 = 120;
+/// Fragments of a live window, and its length in target durations, at least where there are so many.
+const LIVE_FRAGMENTS_MIN: usize = 8;
+const LIVE_TARGETS_MIN: u64 = 4;
+
+/// A range by producer time, resolved.
+#[derive(Debug, Clone)]
+pub(crate) struct Range {
+    pub(crate) plan: Plan,
+    pub(crate) start: UnixMs,
+    pub(crate) end: UnixMs,
+    /// From the beginning of the first segment to what was asked for, if that is later.
+    pub(crate) offset_ms: Option<i64>,
+}
+
+/// The fragments shown in `[start, end)`, from the sync sample on that the first of them needs.
+///
+/// # Errors
+/// 404 if there are none, 422 if there are too many.
+pub(crate) async fn range(
+    api: &Api,
+    stream: StreamId,
+    start: Option<UnixMs>,
+    end: Option<UnixMs>,
+) -> ApiResult<Range> {
+    let timeline = api.index.timeline();
+    let query = RangeQuery {
+        stream,
+        axis: TimeAxis::Producer,
+        start,
+        end,
+        after: None,
+        limit: RANGE_FRAGMENTS_MAX,
+        descending: false,
+    };
+    if timeline.range(&query).next.is_some() {
+        let detail = format!("the range has more than {RANGE_FRAGMENTS_MAX} fragments; ask for less");
+        return Err(ApiError::unusable(detail));
+    }
+    let shown = timeline.shown(stream, start.unwrap_or(UnixMs(i64::MIN)), end.unwrap_or(UnixMs(i64::MAX)));
+    let (Some(first), Some(last)) = (shown.first(), shown.last()) else {
+        return Err(ApiError::not_found("no media in the range"));
+    };
+    let (start, end) = (start.unwrap_or(first.from), end.unwrap_or(last.to));
+    let mut entries = before_sync(api, &first.entry);
+    let mut seen = HashSet::new();
+    // A fragment that another covers in its middle comes twice; it plays once.
+    entries.extend(shown.iter().map(|shown| shown.entry.clone()).filter(|entry| seen.insert(entry.meta.number)));
+    let offset_ms = entries.first().map(|entry| start.since_ms(entry.meta.producer_start)).filter(|ms| *ms > 0);
+    Ok(Range { plan: with_configs(api, entries).await?, start, end, offset_ms })
+}
+
+/// The fragments of the same run before `entry` that it needs to be decoded.
+fn before_sync(api: &Api, entry: &SharedEntry) -> Vec<SharedEntry> {
+    let mut entries = Vec::new();
+    let mut first = entry.clone();
+    while !starts_with_sync(&first) && entries.len() < SYNC_BACK_MAX {
+        let Some(previous) = api.index.timeline().previous_in_run(&first) else { break };
+        entries.push(previous.clone());
+        first = previous;
+    }
+    if !starts_with_sync(&first) {
+        return Vec::new();
+    }
+    entries.reverse();
+    entries
+}
+
+/// The last fragments of a stream, and the target duration of a session that begins now.
+///
+/// # Errors
+/// 404 if there are none.
+pub(crate) async fn live(api: &Api, stream: StreamId) -> ApiResult<(Plan, u32)> {
+    let timeline = api.index.timeline();
+    let last = timeline.last(stream).ok_or_else(|| ApiError::not_found("no media yet"))?;
+    let from = last.meta.ordinal.saturating_sub(LIVE_FRAGMENTS_MAX - 1);
+    let entries = timeline.by_ordinal(stream, from, LIVE_FRAGMENTS_MAX as usize);
+    let target_s = super::media::target_s(entries.iter().map(|entry| entry.meta.duration_ms));
+    let window = window(&entries, target_s);
+    if window.is_empty() {
+        return Err(ApiError::not_found("no media yet"));
+    }
+    Ok((with_configs(api, window.to_vec()).await?, target_s))
+}
+
+/// The end of `entries` (in order of ordinals) that a live playlist shows.
+fn window(entries: &[SharedEntry], target_s: u32) -> &[SharedEntry] {
+    let wanted_ms = LIVE_TARGETS_MIN * u64::from(target_s) * 1000;
+    let (mut ms, mut from) = (0_u64, entries.len());
+    for (index, entry) in entries.iter().enumerate().rev() {
+        let next = entries.get(index + 1);
+        if next.is_some_and(|next| next.meta.ordinal.saturating_sub(entry.meta.ordinal) > MISSING_MAX + 1) {
+            break;
+        }
+        let enough = entries.len() - from >= LIVE_FRAGMENTS_MIN && ms >= wanted_ms;
+        if enough && entries.get(from).is_some_and(starts_with_sync) {
+            break;
+        }
+        ms += u64::from(entry.meta.duration_ms);
+        from = index;
+    }
+    entries.get(from..).unwrap_or_default()
+}
+
+async fn with_configs(api: &Api, entries: Vec<SharedEntry>) -> ApiResult<Plan> {
+    let mut configs = HashMap::new();
+    for entry in &entries {
+        if !configs.contains_key(&entry.meta.config) {
+            configs.insert(entry.meta.config, api.source.config(entry).await?);
+        }
+    }
+    Ok(Plan { entries, configs })
+}

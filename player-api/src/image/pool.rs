@@ -1,0 +1,47 @@
+//! Few decoders at a time, each with a time limit.
+
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+
+use super::{ImageError, Job};
+
+/// The decoders.
+#[derive(Debug)]
+pub(crate) struct ImagePool {
+    permits: std::sync::Arc<Semaphore>,
+    timeout: Duration,
+}
+
+impl ImagePool {
+    pub(crate) fn new(workers: usize, timeout_ms: u64) -> Self {
+        Self {
+            permits: std::sync::Arc::new(Semaphore::new(workers.max(1))),
+            timeout: Duration::from_millis(timeout_ms.max(1)),
+        }
+    }
+
+    /// Decodes the wanted picture and codes it anew.
+    pub(crate) async fn decode(&self, job: Job) -> Result<Vec<u8>, ImageError> {
+        let late = ImageError::Timeout(u64::try_from(self.timeout.as_millis()).unwrap_or(u64::MAX));
+        let permit = tokio::time::timeout(self.timeout, self.permits.clone().acquire_owned()).await;
+        let Ok(Ok(permit)) = permit else { return Err(late) };
+        let timeout = self.timeout;
+        let work = tokio::task::spawn_blocking(move || {
+            // Held until the decoder is done, whether or not anybody still waits for it.
+            let _permit = permit;
+            run(&job, timeout)
+        });
+        work.await.unwrap_or_else(|error| Err(ImageError::Undecodable(format!("the decoder stopped: {error}"))))
+    }
+}
+
+#[cfg(feature = "gst")]
+fn run(job: &Job, timeout: Duration) -> Result<Vec<u8>, ImageError> {
+    super::decode::decode(job, timeout)
+}
+
+#[cfg(not(feature = "gst"))]
+fn run(job: &Job, _timeout: Duration) -> Result<Vec<u8>, ImageError> {
+    Err(ImageError::NoDecoder(format!("{} (built without GStreamer)", job.track.codec.name())))
+}

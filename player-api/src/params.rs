@@ -1,0 +1,170 @@
+//! What requests ask for: query parameters, page tokens, streams by name, JSON bodies.
+
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+use serde::de::DeserializeOwned;
+use vidar_core::control::StreamRecord;
+use vidar_core::ids::StreamName;
+use vidar_core::time::UnixMs;
+
+use crate::Api;
+use crate::error::{ApiError, ApiResult};
+
+/// Entries of a page if the request does not say.
+pub const LIMIT_DEFAULT: usize = 100;
+/// Entries of a page at most.
+pub const LIMIT_MAX: usize = 1000;
+/// Largest JSON body, in bytes.
+pub const JSON_BYTES_MAX: usize = 64 << 10;
+
+/// The parameters of a query, each at most once and none unknown.
+#[derive(Debug, Clone, Default)]
+pub struct Params {
+    pairs: Vec<(String, String)>,
+}
+
+impl Params {
+    /// Reads a query string. `token` is known everywhere: it carries the signature of a player's URL.
+    ///
+    /// # Errors
+    /// 400 with the `parameter` at fault.
+    pub fn parse(query: Option<&str>, known: &[&str]) -> ApiResult<Self> {
+        let mut pairs: Vec<(String, String)> = Vec::new();
+        for pair in query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let (name, value) = (decode(name)?, decode(value)?);
+            if name != "token" && !known.contains(&name.as_str()) {
+                let detail = format!("unknown parameter {name:?}; known: {}", known.join(", "));
+                return Err(ApiError::bad_request(detail).with("parameter", name));
+            }
+            if pairs.iter().any(|(earlier, _)| *earlier == name) {
+                return Err(bad(&name, "is given twice"));
+            }
+            pairs.push((name, value));
+        }
+        Ok(Self { pairs })
+    }
+
+    /// As it was given.
+    #[must_use]
+    pub fn text(&self, name: &str) -> Option<&str> {
+        self.pairs.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str())
+    }
+
+    /// A point in time: RFC 3339, or seconds or milliseconds since 1970.
+    ///
+    /// # Errors
+    /// 400.
+    pub fn time(&self, name: &str) -> ApiResult<Option<UnixMs>> {
+        self.text(name).map(|text| UnixMs::parse(text).map_err(|error| bad(name, &error.to_string()))).transpose()
+    }
+
+    /// `start` and `end`, half-open, in order.
+    ///
+    /// # Errors
+    /// 400 if one is no time, or `end` is not after `start`.
+    pub fn span(&self) -> ApiResult<(Option<UnixMs>, Option<UnixMs>)> {
+        let (start, end) = (self.time("start")?, self.time("end")?);
+        if let (Some(start), Some(end)) = (start, end)
+            && end <= start
+        {
+            return Err(bad("end", "is not after start"));
+        }
+        Ok((start, end))
+    }
+
+    /// A whole number.
+    ///
+    /// # Errors
+    /// 400 if it is none, or out of the range.
+    pub fn number(&self, name: &str, range: std::ops::RangeInclusive<u64>) -> ApiResult<Option<u64>> {
+        let read = |text: &str| text.parse().ok().filter(|number| range.contains(number));
+        let wrong = || bad(name, &format!("expected a whole number from {} to {}", range.start(), range.end()));
+        self.text(name).map(|text| read(text).ok_or_else(wrong)).transpose()
+    }
+
+    /// One of some words; the first if it is not given.
+    ///
+    /// # Errors
+    /// 400 if it is another.
+    pub fn choice<T: Copy>(&self, name: &str, words: &[(&str, T)]) -> ApiResult<T> {
+        let Some(text) = self.text(name) else { return Ok(words[0].1) };
+        let expected = || words.iter().map(|(word, _)| *word).collect::<Vec<_>>().join(" or ");
+        let found = words.iter().find(|(word, _)| *word == text).map(|(_, value)| *value);
+        found.ok_or_else(|| bad(name, &format!("expected {}", expected())))
+    }
+
+    /// `limit`: entries of a page.
+    ///
+    /// # Errors
+    /// 400 if it is not 1 to [`LIMIT_MAX`].
+    pub fn limit(&self) -> ApiResult<usize> {
+        Ok(self.number("limit", 1..=LIMIT_MAX as u64)?.map_or(LIMIT_DEFAULT, |limit| limit as usize))
+    }
+
+    /// The bytes behind `next_token`.
+    ///
+    /// # Errors
+    /// 400 if it is no token of ours.
+    pub fn next_token(&self) -> ApiResult<Option<Vec<u8>>> {
+        let decode = |text: &str| URL_SAFE_NO_PAD.decode(text).map_err(|_| bad_token());
+        self.text("next_token").map(decode).transpose()
+    }
+}
+
+/// A page token as text.
+#[must_use]
+pub fn page_token(bytes: &[u8]) -> String {
+    URL_SAFE_NO_PAD.encode(bytes)
+}
+
+/// 400 for a page token that is not ours.
+#[must_use]
+pub fn bad_token() -> ApiError {
+    bad("next_token", "is not a token of an earlier page")
+}
+
+fn bad(name: &str, what: &str) -> ApiError {
+    ApiError::bad_request(format!("{name}: {what}")).with("parameter", name)
+}
+
+/// Percent-encoded, for a value in a query.
+#[must_use]
+pub fn encode(text: &str) -> String {
+    const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
+    utf8_percent_encode(text, RESERVED).to_string()
+}
+
+fn decode(text: &str) -> ApiResult<String> {
+    let spaced = text.replace('+', " ");
+    let decoded = percent_decode_str(&spaced).decode_utf8().map(|text| text.into_owned());
+    decoded.map_err(|_| ApiError::bad_request("the query is not percent-encoded UTF-8"))
+}
+
+/// The name in a path.
+///
+/// # Errors
+/// 400 if it is outside the grammar.
+pub fn stream_name(text: &str) -> ApiResult<StreamName> {
+    StreamName::new(text).map_err(|error| ApiError::bad_request(error.to_string()).with("parameter", "stream"))
+}
+
+/// The stream of that name.
+///
+/// # Errors
+/// 400 if the name is outside the grammar, 404 if there is none.
+pub fn stream(api: &Api, name: &str) -> ApiResult<Arc<StreamRecord>> {
+    let name = stream_name(name)?;
+    api.registry.get(&name).ok_or_else(|| ApiError::not_found(format!("stream {name} does not exist")))
+}
+
+/// Reads a JSON body.
+///
+/// # Errors
+/// 400 with what serde says: the member that is unknown, missing or of the wrong type.
+pub fn json_body<T: DeserializeOwned>(body: &[u8]) -> ApiResult<T> {
+    serde_json::from_slice(body).map_err(|error| ApiError::bad_request(format!("body: {error}")))
+}

@@ -1,0 +1,52 @@
+//! `/v1/streams/STREAM/clip.mp4` and `clip.mkv`: any range as one file.
+
+use std::sync::Arc;
+
+use axum::extract::{Path, RawQuery, State};
+use axum::response::Response;
+use http::{HeaderMap, Method};
+
+use crate::clip::{self, ClipRange, Container};
+use crate::params::{self, Params};
+use crate::virtual_file::Answer;
+use crate::{Api, ApiResult};
+
+const KNOWN: &[&str] = &["start", "end", "gaps", "live"];
+
+pub(super) async fn mp4(
+    State(api): State<Arc<Api>>,
+    Path(stream): Path<String>,
+    RawQuery(query): RawQuery,
+    method: Method,
+    headers: HeaderMap,
+) -> ApiResult<Response> {
+    answer(api, &stream, query.as_deref(), &method, &headers, Container::Mp4).await
+}
+
+pub(super) async fn mkv(
+    State(api): State<Arc<Api>>,
+    Path(stream): Path<String>,
+    RawQuery(query): RawQuery,
+    method: Method,
+    headers: HeaderMap,
+) -> ApiResult<Response> {
+    answer(api, &stream, query.as_deref(), &method, &headers, Container::Mkv).await
+}
+
+async fn answer(
+    api: Arc<Api>,
+    stream: &str,
+    query: Option<&str>,
+    method: &Method,
+    headers: &HeaderMap,
+    container: Container,
+) -> ApiResult<Response> {
+    let params = Params::parse(query, KNOWN)?;
+    let (start, end) = params.span()?;
+    let gaps_fail = params.choice("gaps", &[("skip", false), ("error", true)])?;
+    let stream = params::stream(&api, stream)?.stream;
+    let range = ClipRange { stream, start, end };
+    let clip = clip::clip(&api, &range, container, gaps_fail).await?;
+    let answer = Answer { content_type: container.content_type(), etag: clip.etag, headers: clip.headers };
+    Ok(answer.respond(method, headers, clip.file))
+}

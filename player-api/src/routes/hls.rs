@@ -1,0 +1,199 @@
+//! `/v1/streams/STREAM/hls/…`: playlists and segments.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::{Path, RawQuery, State};
+use axum::response::Response;
+use http::{HeaderMap, HeaderValue, header};
+use vidar_core::entry::SharedEntry;
+use vidar_core::ids::{ConfigId, FragmentNumber, StreamId};
+
+use crate::cache;
+use crate::fragment;
+use crate::hls::{self, FORMAT_VERSION, MediaPlaylist, Plan, RenditionId, Segment, Uris};
+use crate::params::{self, Params};
+use crate::{Api, ApiError, ApiResult};
+
+const PLAYLIST_TYPE: &str = "application/vnd.apple.mpegurl";
+const SEGMENT_TYPE: &str = "video/mp4";
+/// Longest target duration a URL may ask for, in seconds.
+const TARGET_S_MAX: u64 = 3600;
+/// Fragments from the newest back among which a config is looked for.
+const INIT_BACK_MAX: usize = 1000;
+
+/// `index.m3u8` and `live.m3u8`: the multivariant playlists.
+pub(super) async fn multivariant(
+    State(api): State<Arc<Api>>,
+    Path((stream, file)): Path<(String, String)>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> ApiResult<Response> {
+    let stream = params::stream(&api, &stream)?.stream;
+    match file.as_str() {
+        "index.m3u8" => {
+            let params = Params::parse(query.as_deref(), &["start", "end"])?;
+            let (start, end) = params.span()?;
+            let range = hls::range(&api, stream, start, end).await?;
+            let bounds = [("start", encoded(range.start)), ("end", encoded(range.end))];
+            let mut playlist = range.plan.multivariant(&file, &uris(&params, true), &bounds);
+            playlist.start_offset_ms = range.offset_ms;
+            playable(&range.plan)?;
+            Ok(playlist_answer(&headers, playlist.render(), &range.plan, range.offset_ms))
+        }
+        "live.m3u8" => {
+            let params = Params::parse(query.as_deref(), &[])?;
+            let (plan, target_s) = hls::live(&api, stream).await?;
+            let target = [("target", target_s.to_string())];
+            let playlist = plan.multivariant(&file, &uris(&params, false), &target);
+            playable(&plan)?;
+            Ok(playlist_answer(&headers, playlist.render(), &plan, None))
+        }
+        _ => Err(unknown_file()),
+    }
+}
+
+/// What stands below a rendition: media playlists, init segments, segments.
+pub(super) async fn rendition(
+    State(api): State<Arc<Api>>,
+    Path((stream, id, file)): Path<(String, String, String)>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> ApiResult<Response> {
+    let stream = params::stream(&api, &stream)?.stream;
+    let id = RenditionId::parse(&id).ok_or_else(unknown_file)?;
+    let query = query.as_deref();
+    if let Some(number) = file.strip_suffix(".m4s").and_then(|number| number.parse().ok()) {
+        Params::parse(query, &[])?;
+        return segment(&api, stream, id, number, &headers).await;
+    }
+    if let Some(config) = file.strip_prefix("init-").and_then(|rest| rest.strip_suffix(".mp4")) {
+        let params = Params::parse(query, &["at"])?;
+        return init(&api, stream, id, config, &params, &headers).await;
+    }
+    match file.as_str() {
+        "index.m3u8" => {
+            let params = Params::parse(query, &["start", "end"])?;
+            let (start, end) = params.span()?;
+            let range = hls::range(&api, stream, start, end).await?;
+            known_rendition(&range.plan, id)?;
+            let playlist = MediaPlaylist {
+                sequence: 0,
+                target_s: 0,
+                independent: range.plan.independent(Some(id)),
+                ended: true,
+                start_offset_ms: range.offset_ms,
+                segments: range.plan.segments(id, &uris(&params, true), false),
+            };
+            Ok(playlist_answer(&headers, playlist.render(), &range.plan, range.offset_ms))
+        }
+        "live.m3u8" => {
+            let params = Params::parse(query, &["target"])?;
+            let target = params.number("target", 1..=TARGET_S_MAX)?;
+            let (plan, target_s) = hls::live(&api, stream).await?;
+            known_rendition(&plan, id)?;
+            let playlist = MediaPlaylist {
+                sequence: plan.entries.first().map_or(0, |entry| entry.meta.ordinal),
+                target_s: target.map_or(target_s, |target| target as u32),
+                independent: plan.independent(Some(id)),
+                ended: false,
+                start_offset_ms: None,
+                segments: plan.segments(id, &uris(&params, false), true),
+            };
+            Ok(playlist_answer(&headers, playlist.render(), &plan, None))
+        }
+        _ => Err(unknown_file()),
+    }
+}
+
+fn unknown_file() -> ApiError {
+    ApiError::not_found("no such playlist or segment")
+}
+
+fn encoded(at: vidar_core::time::UnixMs) -> String {
+    params::encode(&at.to_string())
+}
+
+fn uris(params: &Params, hint_init: bool) -> Uris {
+    Uris { token: params.text("token").map(|token| format!("token={}", params::encode(token))), hint_init }
+}
+
+/// 422 if HLS carries none of the tracks.
+fn playable(plan: &Plan) -> ApiResult<()> {
+    let mut renditions = plan.configs.values().flat_map(|config| hls::rendition::of_config(config));
+    match renditions.next() {
+        Some(_) => Ok(()),
+        None => Err(ApiError::unusable("HLS carries none of the tracks").with("omitted_tracks", plan.omitted())),
+    }
+}
+
+fn known_rendition(plan: &Plan, id: RenditionId) -> ApiResult<()> {
+    let known = plan.configs.values().any(|config| id.track(config).is_some());
+    if known { Ok(()) } else { Err(ApiError::not_found(format!("no rendition {id}"))) }
+}
+
+fn playlist_answer(request: &HeaderMap, text: String, plan: &Plan, offset_ms: Option<i64>) -> Response {
+    let tag = cache::tag_of(text.as_bytes());
+    let mut response = cache::answer(request, &tag, cache::REVALIDATE, PLAYLIST_TYPE, text);
+    let headers = response.headers_mut();
+    if let Some(omitted) = plan.omitted().and_then(|omitted| HeaderValue::from_str(&omitted).ok()) {
+        headers.insert("vidar-omitted-tracks", omitted);
+    }
+    if let Some(offset_ms) = offset_ms {
+        headers.insert("vidar-start-offset-ms", HeaderValue::from(offset_ms));
+    }
+    response
+}
+
+async fn segment(
+    api: &Api,
+    stream: StreamId,
+    id: RenditionId,
+    number: FragmentNumber,
+    request: &HeaderMap,
+) -> ApiResult<Response> {
+    let entry = api.index.timeline().get(stream, number);
+    let entry = entry.ok_or_else(|| ApiError::not_found(format!("fragment {number} is not stored")))?;
+    let tag = format!("\"{number}-{id}-{FORMAT_VERSION}\"");
+    if cache::not_modified(request, &tag) {
+        return Ok(cache::answer(request, &tag, cache::IMMUTABLE, SEGMENT_TYPE, Body::empty()));
+    }
+    let loaded = fragment::load(api, &entry).await?;
+    let segment = Segment::new(&loaded, id).ok_or_else(|| ApiError::not_found(format!("no rendition {id}")))?;
+    let len = segment.len();
+    let body = Body::from_stream(segment.open(api.source.clone()).await?);
+    let mut response = cache::answer(request, &tag, cache::IMMUTABLE, SEGMENT_TYPE, body);
+    response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(len));
+    Ok(response)
+}
+
+async fn init(
+    api: &Api,
+    stream: StreamId,
+    id: RenditionId,
+    config: &str,
+    params: &Params,
+    request: &HeaderMap,
+) -> ApiResult<Response> {
+    let hint = params.text("at").map(|text| text.parse::<FragmentNumber>()).transpose();
+    let hint = hint.map_err(|error| ApiError::bad_request(error.to_string()).with("parameter", "at"))?;
+    let missing = || ApiError::not_found("no fragment with that config is stored");
+    let entry = entry_of_config(api, stream, config, hint).ok_or_else(missing)?;
+    let config: ConfigId = entry.meta.config;
+    let bytes = hls::init_segment(&*api.source.config(&entry).await?, id);
+    let bytes = bytes.ok_or_else(|| ApiError::not_found(format!("no rendition {id}")))?;
+    let tag = format!("\"{config}-{id}-{FORMAT_VERSION}\"");
+    Ok(cache::answer(request, &tag, cache::IMMUTABLE, SEGMENT_TYPE, bytes))
+}
+
+/// A fragment with this config: the hinted one, else one of the newest.
+fn entry_of_config(api: &Api, stream: StreamId, config: &str, hint: Option<FragmentNumber>) -> Option<SharedEntry> {
+    let timeline = api.index.timeline();
+    let fits = |entry: &SharedEntry| entry.meta.config.to_string() == config;
+    if let Some(number) = hint {
+        return timeline.get(stream, number).filter(fits);
+    }
+    let newest = timeline.last(stream);
+    let mut back = std::iter::successors(newest, |entry| timeline.previous(stream, entry.meta.number));
+    back.by_ref().take(INIT_BACK_MAX).find(fits)
+}

@@ -1,0 +1,59 @@
+//! The routes below `/v1`, a file for each noun.
+
+mod clip;
+mod fragments;
+mod hls;
+mod image;
+mod search;
+mod sign;
+mod streams;
+mod timeline;
+
+use std::sync::Arc;
+
+use axum::extract::DefaultBodyLimit;
+use axum::routing::{get, post};
+use axum::{Extension, Router};
+use serde_json::{Value, json};
+use vidar_core::ids::StreamId;
+
+use crate::Api;
+use crate::error;
+use crate::image::ImagePool;
+use crate::params::JSON_BYTES_MAX;
+
+/// All routes, open to everybody.
+pub(crate) fn routes(api: Arc<Api>) -> Router {
+    let images = ImagePool::new(api.options.image_workers, api.options.image_timeout_ms);
+    let pictures = Router::new()
+        .route("/v1/streams/{stream}/image.jpg", get(image::jpeg))
+        .route("/v1/streams/{stream}/image.png", get(image::png))
+        .layer(Extension(Arc::new(images)));
+    Router::new()
+        .route("/v1/streams", get(streams::list).post(streams::create))
+        .route("/v1/streams/{stream}", get(streams::get).patch(streams::change).delete(streams::delete))
+        .route("/v1/streams/{stream}/fragments", get(fragments::list))
+        .route("/v1/streams/{stream}/clip.mp4", get(clip::mp4))
+        .route("/v1/streams/{stream}/clip.mkv", get(clip::mkv))
+        .route("/v1/streams/{stream}/timeline", get(timeline::show))
+        .route("/v1/streams/{stream}/hls/{file}", get(hls::multivariant))
+        .route("/v1/streams/{stream}/hls/{rendition}/{file}", get(hls::rendition))
+        .route("/v1/search", get(search::search))
+        .route("/v1/sign", post(sign::sign))
+        .merge(pictures)
+        .method_not_allowed_fallback(error::method_not_allowed)
+        .layer(DefaultBodyLimit::max(JSON_BYTES_MAX))
+        .with_state(api)
+}
+
+/// Counts and bounds of a stream.
+fn totals(api: &Api, stream: StreamId) -> Value {
+    let totals = api.index.timeline().totals(stream);
+    json!({
+        "fragments": totals.fragment_count,
+        "size_bytes": totals.size_bytes,
+        "stored_bytes": totals.stored_bytes,
+        "start": totals.producer.map(|(start, _)| start),
+        "end": totals.producer.map(|(_, end)| end),
+    })
+}

@@ -1,0 +1,153 @@
+//! `/v1/streams/STREAM/timeline`: runs and gaps.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Path, RawQuery, State};
+use serde_json::{Value, json};
+use vidar_core::control::GapRecord;
+use vidar_core::ids::RunId;
+use vidar_core::time::UnixMs;
+use vidar_core::wire::{Reader, WireError, Writer};
+use vidar_indexer::RunView;
+
+use crate::params::{self, Params};
+use crate::{Api, ApiResult};
+
+pub(super) async fn show(
+    State(api): State<Arc<Api>>,
+    Path(stream): Path<String>,
+    RawQuery(query): RawQuery,
+) -> ApiResult<Json<Value>> {
+    let stream = params::stream(&api, &stream)?.stream;
+    let params = Params::parse(query.as_deref(), &["start", "end", "limit", "next_token"])?;
+    let limit = params.limit()?;
+    let place = match params.next_token()? {
+        Some(bytes) => Place::decode(&bytes).map_err(|_| params::bad_token())?,
+        None => Place::default(),
+    };
+    let (start, end) = params.span()?;
+    let both = start.unwrap_or(UnixMs(i64::MIN))..end.unwrap_or(UnixMs(i64::MAX));
+    let range = (start.is_some() || end.is_some()).then_some(both);
+    let catalog = api.index.catalog();
+    let (runs, more_runs) = page(catalog.runs(stream, range.clone()), run_key, place.run, limit);
+    let (gaps, more_gaps) = page(catalog.gaps(stream, range), |gap| gap_key(gap), place.gap, limit);
+    let next = Place {
+        run: runs.last().map(run_key).or(place.run),
+        gap: gaps.last().map(|gap| gap_key(gap)).or(place.gap),
+    };
+    Ok(Json(json!({
+        "runs": runs.iter().map(show_run).collect::<Vec<_>>(),
+        "gaps": gaps.iter().map(|gap| show_gap(gap)).collect::<Vec<_>>(),
+        "totals": super::totals(&api, stream),
+        "next_token": (more_runs || more_gaps).then(|| params::page_token(&next.encode())),
+    })))
+}
+
+type RunKey = (UnixMs, RunId);
+type GapKey = (UnixMs, UnixMs, UnixMs);
+
+fn run_key(run: &RunView) -> RunKey {
+    (run.record.started, run.record.run)
+}
+
+fn gap_key(gap: &GapRecord) -> GapKey {
+    (gap.start, gap.end, gap.noticed)
+}
+
+/// What comes after a place, in order; and whether there is more.
+fn page<T, K: Ord + Copy>(
+    mut all: Vec<T>,
+    key: impl Fn(&T) -> K,
+    after: Option<K>,
+    limit: usize,
+) -> (Vec<T>, bool) {
+    all.sort_by_key(&key);
+    let from = after.map_or(0, |after| all.partition_point(|item| key(item) <= after));
+    let mut page = all.split_off(from);
+    let more = page.len() > limit;
+    page.truncate(limit);
+    (page, more)
+}
+
+/// The last run and the last gap of a page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Place {
+    run: Option<RunKey>,
+    gap: Option<GapKey>,
+}
+
+impl Place {
+    fn encode(&self) -> Vec<u8> {
+        let mut writer = Writer::new();
+        writer.option(self.run, |w, (started, run)| {
+            w.i64(started.0).raw(run.as_bytes());
+        });
+        writer.option(self.gap, |w, (start, end, noticed)| {
+            w.i64(start.0).i64(end.0).i64(noticed.0);
+        });
+        writer.into_vec()
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, WireError> {
+        let mut reader = Reader::new(bytes);
+        let run = reader.option(|r| Ok((UnixMs(r.i64()?), RunId::from_bytes(r.array()?))))?;
+        let gap = reader.option(|r| Ok((UnixMs(r.i64()?), UnixMs(r.i64()?), UnixMs(r.i64()?))))?;
+        reader.finish()?;
+        Ok(Self { run, gap })
+    }
+}
+
+fn show_run(run: &RunView) -> Value {
+    let record = &run.record;
+    json!({
+        "run": record.run,
+        "started": record.started,
+        "ended": run.ended.as_ref().map(|(at, _)| at),
+        "end_cause": run.ended.as_ref().map(|(_, cause)| cause),
+        "protocol": record.protocol,
+        "source": record.source,
+        "user_agent": record.user_agent,
+        "anchor": record.anchor,
+        "wall_clock_source": record.anchor_source.name(),
+        "continues": record.continues,
+        "push_id": record.push,
+        "start": run.producer.as_ref().map(|range| range.start),
+        "end": run.producer.as_ref().map(|range| range.end),
+        "fragments": run.fragment_count,
+    })
+}
+
+fn show_gap(gap: &GapRecord) -> Value {
+    json!({
+        "start": gap.start,
+        "end": gap.end,
+        "noticed": gap.noticed,
+        "cause": gap.cause.name(),
+        "count": gap.count,
+        "run": gap.run,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_round_trip_and_every_truncation_is_refused() {
+        let place = Place { run: Some((UnixMs(-4), RunId::new())), gap: Some((UnixMs(1), UnixMs(2), UnixMs(3))) };
+        let bytes = place.encode();
+        assert_eq!(Place::decode(&bytes), Ok(place));
+        for len in 0..bytes.len() {
+            assert!(Place::decode(&bytes[..len]).is_err(), "{len}");
+        }
+        assert_eq!(Place::decode(&Place::default().encode()), Ok(Place::default()));
+    }
+
+    #[test]
+    fn pages_go_on_after_the_last() {
+        assert_eq!(page(vec![3, 1, 2], |n| *n, None, 2), (vec![1, 2], true));
+        assert_eq!(page(vec![3, 1, 2], |n| *n, Some(2), 2), (vec![3], false));
+        assert_eq!(page(vec![3, 1, 2], |n| *n, Some(3), 2), (vec![], false));
+    }
+}

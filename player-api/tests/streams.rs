@@ -1,0 +1,322 @@
+//! Streams, listings, and who may see them.
+
+mod support;
+
+use axum::body::Body;
+use http::{Method, Request};
+use serde_json::{Value, json};
+use support::{Archive, Push, START};
+
+async fn create(archive: &Archive, body: Value) -> support::Answer {
+    archive.send(Method::POST, "/v1/streams", &body.to_string()).await
+}
+
+#[tokio::test]
+async fn a_stream_is_created_shown_changed_and_deleted() {
+    let archive = Archive::new();
+    let body = json!({"name": "cam-1", "device": "door", "retention_hours": 24, "tags": {"site": "north"}});
+    let created = create(&archive, body).await;
+    assert_eq!(created.status, 201);
+    assert_eq!(created.header("location"), "/v1/streams/cam-1");
+
+    let shown = archive.get("/v1/streams/cam-1").await;
+    assert_eq!(shown.status, 200);
+    assert_eq!(shown.json(), created.json());
+    let stream = shown.json();
+    for (member, expected) in [
+        ("name", json!("cam-1")),
+        ("device", json!("door")),
+        ("retention_hours", json!(24)),
+        ("retention_bytes", Value::Null),
+        ("tags", json!({"site": "north"})),
+        ("live", json!(false)),
+        ("created", json!("2026-01-01T00:00:00.000Z")),
+    ] {
+        assert_eq!(stream[member], expected, "{member}");
+    }
+    assert_eq!(stream["totals"]["fragments"], 0);
+
+    let changed = archive.send(Method::PATCH, "/v1/streams/cam-1", r#"{"retention_bytes": 1000}"#).await;
+    assert_eq!(changed.status, 200);
+    assert_eq!(changed.json()["retention_bytes"], 1000);
+    assert_eq!(changed.json()["device"], "door", "what is not named stays");
+    let lifted = archive.send(Method::PATCH, "/v1/streams/cam-1", r#"{"retention_bytes": null}"#).await;
+    assert_eq!(lifted.json()["retention_bytes"], Value::Null);
+
+    assert_eq!(archive.send(Method::DELETE, "/v1/streams/cam-1", "").await.status, 204);
+    assert_eq!(archive.get("/v1/streams/cam-1").await.status, 404);
+    assert_eq!(archive.send(Method::DELETE, "/v1/streams/cam-1", "").await.status, 404);
+}
+
+#[tokio::test]
+async fn what_is_wrong_is_said_with_its_status() {
+    let archive = Archive::new();
+    assert_eq!(create(&archive, json!({"name": "cam"})).await.status, 201);
+    archive.push(Push::new("full", "h264_ip.mkv", START)).await;
+    let long = "x".repeat(257);
+    let cases: &[(Method, &str, &str, u16, &str)] = &[
+        (Method::POST, "/v1/streams", r#"{"name": "cam"}"#, 409, "exists"),
+        (Method::POST, "/v1/streams", r#"{"name": "a/b"}"#, 400, "not a stream name"),
+        (Method::POST, "/v1/streams", r#"{"name": ".."}"#, 400, "not a stream name"),
+        (Method::POST, "/v1/streams", r#"{"nam": "x"}"#, 400, "nam"),
+        (Method::POST, "/v1/streams", "{", 400, "body"),
+        (Method::POST, "/v1/streams", r#"{"name": "x", "retention_hours": 0}"#, 422, "retention_hours"),
+        (Method::POST, "/v1/streams", r#"{"name": "x", "retention_hours": -1}"#, 400, "body"),
+        (Method::POST, "/v1/streams", r#"{"name": "x", "device": ""}"#, 422, "device"),
+        (Method::POST, "/v1/streams", r#"{"name": "x", "tags": {"": "y"}}"#, 422, "tags"),
+        (Method::PATCH, "/v1/streams/cam", r#"{"name": "new"}"#, 400, "name"),
+        (Method::PATCH, "/v1/streams/none", "{}", 404, "none"),
+        (Method::PUT, "/v1/streams/cam", "{}", 405, "method"),
+        (Method::POST, "/v1/search", "", 405, "method"),
+        (Method::GET, "/v1/streams/none", "", 404, "none"),
+        (Method::GET, "/v1/streams/a%2Fb", "", 400, "not a stream name"),
+        (Method::GET, "/v1/streams/%2e%2e/fragments", "", 400, "not a stream name"),
+        (Method::GET, &format!("/v1/streams/{long}"), "", 400, "not a stream name"),
+        (Method::GET, "/v1/streams?limit=0", "", 400, "limit"),
+        (Method::GET, "/v1/streams?limit=1001", "", 400, "limit"),
+        (Method::GET, "/v1/streams?limit=1&limit=2", "", 400, "twice"),
+        (Method::GET, "/v1/streams?next_token=%20", "", 400, "next_token"),
+        (Method::GET, "/v1/streams?colour=red", "", 400, "colour"),
+        (Method::GET, "/v1/streams/cam/fragments?start=yesterday", "", 400, "start"),
+        (Method::GET, "/v1/streams/cam/fragments?start=2026-01-02T00:00:00Z&end=2026-01-01T00:00:00Z", "", 400, "end"),
+        (Method::GET, "/v1/streams/cam/fragments?time=moon", "", 400, "time"),
+        (Method::GET, "/v1/streams/cam/fragments?next_token=zz", "", 400, "next_token"),
+        (Method::GET, "/v1/streams/cam/timeline?next_token=AAAA", "", 400, "next_token"),
+        (Method::GET, "/v1/streams/none/timeline", "", 404, "none"),
+        (Method::GET, "/v1/streams/cam/hls/index.m3u8", "", 404, "no media"),
+        (Method::GET, "/v1/streams/cam/hls/live.m3u8", "", 404, "no media"),
+        (Method::GET, "/v1/streams/full/hls/other.m3u8", "", 404, "no such playlist"),
+        (Method::GET, "/v1/streams/full/hls/v2/index.m3u8", "", 404, "v2"),
+        (Method::GET, "/v1/streams/full/hls/x1/index.m3u8", "", 404, "no such playlist"),
+        (Method::GET, "/v1/streams/full/hls/v1/7.m4s", "", 404, "not stored"),
+        (Method::GET, "/v1/streams/full/hls/v1/gap-7.m4s", "", 404, "no such playlist"),
+        (Method::GET, "/v1/streams/full/hls/v1/init-00.mp4", "", 404, "config"),
+        (Method::GET, "/v1/streams/full/hls/index.m3u8?start=2030-01-01T00:00:00Z", "", 404, "no media"),
+        (Method::GET, "/v1/streams/cam/image.jpg", "", 404, "no picture"),
+        (Method::GET, "/v1/streams/full/image.jpg?width=0", "", 400, "width"),
+        (Method::GET, "/v1/streams/full/image.jpg?at=2020-01-01T00:00:00Z", "", 404, "no picture"),
+    ];
+    for (method, uri, body, status, detail) in cases {
+        let answer = archive.send(method.clone(), uri, body).await;
+        assert_eq!(answer.status, *status, "{method} {uri} {body}: {:?}", answer.body);
+        assert_eq!(answer.header("content-type"), "application/problem+json", "{method} {uri}");
+        let problem = answer.json();
+        assert_eq!(problem["status"], *status);
+        assert!(problem["detail"].as_str().unwrap().contains(detail), "{method} {uri}: {problem}");
+        if *status == 405 {
+            assert!(!answer.header("allow").is_empty(), "{method} {uri}: no Allow");
+        }
+    }
+    let huge = format!("{{\"name\": \"{}\"}}", "x".repeat(100_000));
+    assert_eq!(archive.send(Method::POST, "/v1/streams", &huge).await.status, 413);
+}
+
+#[tokio::test]
+async fn streams_come_in_pages() {
+    let archive = Archive::new();
+    for name in ["b", "a", "d", "c", "e"] {
+        assert_eq!(create(&archive, json!({"name": name})).await.status, 201);
+    }
+    let (mut names, mut uri) = (Vec::new(), "/v1/streams?limit=2".to_owned());
+    for page_len in [2, 2, 1] {
+        let page = archive.get(&uri).await.json();
+        let streams = page["streams"].as_array().unwrap();
+        assert_eq!(streams.len(), page_len);
+        names.extend(streams.iter().map(|stream| stream["name"].as_str().unwrap().to_owned()));
+        uri = format!("/v1/streams?limit=2&next_token={}", page["next_token"].as_str().unwrap_or("none"));
+    }
+    assert_eq!(names, ["a", "b", "c", "d", "e"]);
+    assert!(uri.ends_with("=none"));
+}
+
+#[tokio::test]
+async fn fragments_come_in_pages_by_either_clock() {
+    let archive = Archive::new();
+    let entries = archive.push(Push::new("cam", "h264_short_gop.mkv", START)).await;
+    assert!(entries.len() > 5);
+    for time in ["producer", "server"] {
+        let (mut numbers, mut token) = (Vec::new(), String::new());
+        loop {
+            let page = archive.get(&format!("/v1/streams/cam/fragments?limit=3&time={time}{token}")).await.json();
+            let fragments = page["fragments"].as_array().unwrap();
+            assert!(!fragments.is_empty() && fragments.len() <= 3);
+            numbers.extend(fragments.iter().map(|fragment| fragment["fragment_number"].as_str().unwrap().to_owned()));
+            let Some(next) = page["next_token"].as_str() else { break };
+            token = format!("&next_token={next}");
+        }
+        let expected: Vec<_> = entries.iter().map(|entry| entry.meta.number.to_string()).collect();
+        assert_eq!(numbers, expected, "{time}");
+    }
+    let first = archive.get("/v1/streams/cam/fragments?limit=1").await.json()["fragments"][0].clone();
+    assert_eq!(first["producer_time"], "2026-01-01T00:00:00.000Z");
+    assert_eq!(first["server_time"], "2026-01-01T00:00:00.005Z");
+    assert_eq!(first["codecs"], json!(["h264"]));
+    assert_eq!(first["tracks"], json!([{"codec": "h264", "width": 160, "height": 120}]));
+    assert_eq!(first["duration_ms"], 200);
+    assert_eq!(first["starts_with_sync"], true);
+    assert_eq!(first["incomplete"], false);
+    assert_eq!(first["wall_clock_source"], "given");
+    assert_eq!(first["run"], entries[0].meta.run.to_string());
+    assert_eq!(first["size_bytes"], entries[0].size_bytes);
+
+    let newest = archive.get("/v1/streams/cam/fragments?limit=1&order=desc").await.json();
+    assert_eq!(newest["fragments"][0]["fragment_number"], entries[entries.len() - 1].meta.number.to_string());
+    // Half-open: what ends at the start, and what starts at the end, is not in the range.
+    let (start, end) = (entries[2].meta.producer_start, entries[4].meta.producer_start);
+    let range = archive.get(&format!("/v1/streams/cam/fragments?start={start}&end={end}")).await.json();
+    let numbers: Vec<_> = range["fragments"].as_array().unwrap().iter().map(|f| f["fragment_number"].clone()).collect();
+    assert_eq!(numbers, [json!(entries[2].meta.number), json!(entries[3].meta.number)]);
+}
+
+#[tokio::test]
+async fn the_timeline_shows_runs_with_totals() {
+    let archive = Archive::new();
+    archive.push(Push::new("cam", "h264_ip.mkv", START)).await;
+    archive.push(Push::new("cam", "h264_ip.mkv", START.plus_ms(60_000))).await;
+    let first = archive.get("/v1/streams/cam/timeline?limit=1").await.json();
+    assert_eq!(first["runs"].as_array().unwrap().len(), 1);
+    assert_eq!(first["runs"][0]["start"], "2026-01-01T00:00:00.000Z");
+    assert_eq!(first["runs"][0]["end"], "2026-01-01T00:00:06.000Z");
+    assert_eq!(first["runs"][0]["fragments"], 3);
+    assert_eq!(first["gaps"], json!([]));
+    assert_eq!(first["totals"]["fragments"], 6);
+    let token = first["next_token"].as_str().unwrap();
+    let second = archive.get(&format!("/v1/streams/cam/timeline?limit=1&next_token={token}")).await.json();
+    assert_eq!(second["runs"][0]["start"], "2026-01-01T00:01:00.000Z");
+    assert_eq!(second["next_token"], Value::Null);
+    let none = archive.get("/v1/streams/cam/timeline?start=2026-01-01T00:00:10Z&end=2026-01-01T00:00:20Z").await;
+    assert_eq!(none.json()["runs"], json!([]));
+}
+
+#[tokio::test]
+async fn nobody_comes_in_without_credentials() {
+    let archive = Archive::new();
+    create(&archive, json!({"name": "cam"})).await;
+    let basic = |pair: &str| format!("Basic {}", base64::Engine::encode(&base64::prelude::BASE64_STANDARD, pair));
+    let cases = [
+        (None, 401),
+        (Some(basic("root:secret")), 200),
+        (Some(basic("root:wrong")), 401),
+        (Some(basic("other:secret")), 401),
+        (Some("Basic !!!".into()), 401),
+        (Some("Basic".into()), 401),
+        (Some("bearer root:secret".into()), 200),
+        (Some("Bearer root:secrets".into()), 401),
+        (Some("Digest username=\"root\"".into()), 401),
+    ];
+    for (authorization, status) in cases {
+        for uri in ["/v1/streams/cam", "/v1/streams", "/v1/search", "/v1/streams/none", "/v1/streams/%2f"] {
+            let mut request = Request::builder().uri(uri);
+            if let Some(authorization) = &authorization {
+                request = request.header("authorization", authorization);
+            }
+            let answer = archive.send_raw(request.body(Body::empty()).unwrap()).await;
+            assert_eq!(answer.status == 401, status == 401, "{authorization:?} {uri}: {}", answer.status);
+            if status == 401 {
+                assert_eq!(answer.header("www-authenticate"), "Basic realm=\"vidar\", charset=\"UTF-8\"");
+                assert_eq!(answer.header("access-control-allow-origin"), "*");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_body_of_an_unknown_caller_is_not_polled() {
+    let archive = Archive::new();
+    let body = Body::from_stream(futures::stream::poll_fn(|_| -> std::task::Poll<Option<Result<bytes::Bytes, String>>> {
+        panic!("the body was polled")
+    }));
+    let answer = archive.send_raw(Request::post("/v1/streams").body(body).unwrap()).await;
+    assert_eq!(answer.status, 401);
+}
+
+#[tokio::test]
+async fn a_signed_url_opens_its_prefix_for_reading_until_it_expires() {
+    let archive = Archive::new();
+    for name in ["a", "ab"] {
+        create(&archive, json!({"name": name})).await;
+    }
+    let body = r#"{"path_prefix": "/v1/streams/a", "expires_s": 60}"#;
+    let signed = archive.send(Method::POST, "/v1/sign", body).await;
+    assert_eq!(signed.status, 200);
+    let signed = signed.json();
+    assert_eq!(signed["expires"], "2026-01-01T01:01:00.000Z");
+    let suffix = signed["url_suffix"].as_str().unwrap();
+    let raw = |method: Method, uri: String| {
+        let request = Request::builder().method(method).uri(uri).body(Body::from("{}")).unwrap();
+        archive.send_raw(request)
+    };
+    assert_eq!(raw(Method::GET, format!("/v1/streams/a{suffix}")).await.status, 200);
+    assert_eq!(raw(Method::HEAD, format!("/v1/streams/a{suffix}")).await.status, 200);
+    assert_eq!(raw(Method::GET, format!("/v1/streams/a/fragments{suffix}&limit=1")).await.status, 200);
+    for (method, uri) in [
+        (Method::GET, format!("/v1/streams/ab{suffix}")),
+        (Method::GET, format!("/v1/streams{suffix}")),
+        (Method::GET, format!("/v1/search{suffix}")),
+        (Method::GET, format!("/v1/streams/%61b{suffix}")),
+        (Method::GET, format!("/v1/streams/a{suffix}x")),
+        (Method::GET, format!("/v1/streams/a{suffix}&token=x")),
+        (Method::PATCH, format!("/v1/streams/a{suffix}")),
+        (Method::DELETE, format!("/v1/streams/a{suffix}")),
+        (Method::POST, format!("/v1/sign{suffix}")),
+    ] {
+        assert_eq!(raw(method.clone(), uri.clone()).await.status, 401, "{method} {uri}");
+    }
+    archive.clock.advance(std::time::Duration::from_secs(60));
+    assert_eq!(raw(Method::GET, format!("/v1/streams/a{suffix}")).await.status, 401, "expired");
+
+    for (body, status) in [
+        (r#"{"path_prefix": "/v1/streams/a", "expires_s": 0}"#, 422),
+        (r#"{"path_prefix": "/v1/streams/a", "expires_s": 604801}"#, 422),
+        (r#"{"path_prefix": "/v1", "expires_s": 60}"#, 422),
+        (r#"{"path_prefix": "/v1/streams/a/../b", "expires_s": 60}"#, 422),
+        (r#"{"path_prefix": "/v1/streams/..", "expires_s": 60}"#, 400),
+        (r#"{"path_prefix": "/v1/streams/a"}"#, 400),
+        (r#"{"path_prefix": "/v1/streams/a", "expires_s": 60, "method": "PUT"}"#, 400),
+    ] {
+        assert_eq!(archive.send(Method::POST, "/v1/sign", body).await.status, status, "{body}");
+    }
+}
+
+#[tokio::test]
+async fn browsers_may_ask_from_anywhere() {
+    let archive = Archive::new();
+    let preflight = Request::builder().method(Method::OPTIONS).uri("/v1/streams").body(Body::empty()).unwrap();
+    let answer = archive.send_raw(preflight).await;
+    assert_eq!(answer.status, 204);
+    assert_eq!(answer.header("access-control-allow-origin"), "*");
+    assert_eq!(answer.header("access-control-allow-methods"), "GET, HEAD");
+    assert!(answer.header("access-control-allow-headers").contains("Range"));
+    let answer = archive.send(Method::POST, "/v1/streams", r#"{"name": "x"}"#).await;
+    assert_eq!(answer.header("access-control-allow-origin"), "", "pages may only read");
+}
+
+#[tokio::test]
+async fn a_search_answers_in_pages_and_says_where_a_query_is_wrong() {
+    let archive = Archive::new();
+    archive.push(Push::new("cam", "h264_short_gop.mkv", START)).await;
+    let index = archive.index.clone();
+    tokio::task::spawn_blocking(move || index.search().settle()).await.unwrap();
+    let (mut found, mut token) = (0, String::new());
+    loop {
+        let page = archive.get(&format!("/v1/search?q=stream:cam%20AND%20kind:fragment&limit=4{token}")).await;
+        assert_eq!(page.status, 200, "{:?}", page.body);
+        let page = page.json();
+        assert_eq!(page["total"], 10);
+        assert!(page["indexed_watermark"].is_string());
+        for result in page["results"].as_array().unwrap() {
+            assert_eq!(result["stream"], "cam");
+            assert_eq!(result["kind"], "fragment");
+            assert!(result.get("gap").is_none());
+            found += 1;
+        }
+        let Some(next) = page["next_token"].as_str() else { break };
+        token = format!("&next_token={next}");
+    }
+    assert_eq!(found, 10);
+    let wrong = archive.get("/v1/search?q=stream:cam%20AND%20(").await;
+    assert_eq!(wrong.status, 400);
+    assert!(wrong.json()["position"].is_u64(), "{:?}", wrong.json());
+    assert_eq!(archive.get("/v1/search?sort=colour").await.status, 400);
+    assert_eq!(archive.get("/v1/search?next_token=%2f").await.status, 400);
+}
