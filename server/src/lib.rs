@@ -1,1 +1,11 @@
-//! Configuration, wiring, signals, subcommands: the binary vidar.
+//! Configuration, wiring, signals, subcommands: everything behind the binary `vidar`.
+
+pub mod cli;
+pub mod credentials;
+pub mod http;
+pub mod operate;
+pub mod registry;
+pub mod retention;
+pub mod serve;
+pub mod settings;
+pub mod sink;

@@ -1,1 +1,7 @@
-fn main() {}
+//! The binary `vidar`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    vidar_server::cli::main()
+}

@@ -1,0 +1,158 @@
+//! Subcommands that read a data directory. All but `credentials` need it stopped: they take its lock.
+
+use std::io::Write;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::Context;
+use clap::{Args, Subcommand, ValueEnum};
+use serde_json::json;
+use vidar_core::clock::SystemClock;
+use vidar_core::log::LogObserver;
+use vidar_indexer::{Index, IndexOptions};
+use vidar_storage::crypto::kek::KeyFile;
+use vidar_storage::{Depth, StoreOptions};
+
+use super::client::progress;
+use super::{DataDir, EXIT_DAMAGE};
+use crate::credentials::{FILE_NAME, RootPair};
+use crate::serve::INDEX_DIR;
+
+#[derive(Debug, Args)]
+pub(crate) struct CredentialsArgs {
+    #[command(flatten)]
+    data: DataDir,
+    #[command(subcommand)]
+    action: CredentialsAction,
+    /// Prints JSON, one object.
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum CredentialsAction {
+    /// Shows the root pair.
+    Show,
+    /// Makes a new root pair. A running server takes it up at SIGHUP.
+    Rotate,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct VerifyArgs {
+    #[command(flatten)]
+    data: DataDir,
+    /// How deep to look.
+    #[arg(long, value_enum, default_value = "checksum")]
+    depth: VerifyDepth,
+    /// Prints JSON, one object.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum VerifyDepth {
+    /// Files are there, and as long as their footers say.
+    Presence,
+    /// And every checksum holds.
+    Checksum,
+    /// And every record opens.
+    Decrypt,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct IndexArgs {
+    #[command(subcommand)]
+    action: IndexAction,
+}
+
+#[derive(Debug, Subcommand)]
+enum IndexAction {
+    /// Makes the search index again from the segment files alone.
+    Rebuild {
+        #[command(flatten)]
+        data: DataDir,
+        /// Prints JSON, one object.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+impl DataDir {
+    fn store_options(&self) -> StoreOptions {
+        let mut options = StoreOptions::new(&self.data_dir);
+        if let Some(key_file) = &self.key_file {
+            options.kek = Arc::new(KeyFile::new(key_file));
+        }
+        options
+    }
+}
+
+fn print(text: &str) -> anyhow::Result<()> {
+    writeln!(std::io::stdout().lock(), "{text}").context("write to standard output")
+}
+
+pub(crate) fn credentials(args: CredentialsArgs) -> anyhow::Result<ExitCode> {
+    let path = args.data.data_dir.join(FILE_NAME);
+    let pair = match args.action {
+        CredentialsAction::Show => RootPair::read(&path)?,
+        CredentialsAction::Rotate => {
+            // Only where there is a pair: a typing error in the path makes no second one.
+            RootPair::read(&path)?;
+            let pair = RootPair::random()?;
+            pair.write(&path)?;
+            pair
+        }
+    };
+    if args.json {
+        print(&json!({ "access_key_id": pair.access_key_id, "secret_access_key": pair.secret.as_str() }).to_string())?;
+    } else {
+        print(&format!("access key id: {}\nsecret:        {}", pair.access_key_id, pair.secret.as_str()))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(crate) fn verify(args: VerifyArgs) -> anyhow::Result<ExitCode> {
+    let depth = match args.depth {
+        VerifyDepth::Presence => Depth::Presence,
+        VerifyDepth::Checksum => Depth::Checksum,
+        VerifyDepth::Decrypt => Depth::Decrypt,
+    };
+    let bar = progress(Some(0), "{pos} of {len} files {wide_bar} {eta}");
+    let report = vidar_storage::verify(&args.data.store_options(), depth, &mut |step| {
+        bar.set_length(step.files_total);
+        bar.set_position(step.files);
+    })?;
+    bar.finish_and_clear();
+    let damage: Vec<String> = report.damage.iter().map(ToString::to_string).collect();
+    if args.json {
+        print(&json!({ "files": report.files, "records": report.records, "bytes": report.bytes, "damage": damage }).to_string())?;
+    } else {
+        damage.iter().try_for_each(|line| print(line))?;
+        print(&format!("{} files, {} records, {} bytes, {} damaged", report.files, report.records, report.bytes, damage.len()))?;
+    }
+    Ok(if damage.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(EXIT_DAMAGE) })
+}
+
+pub(crate) fn index(args: IndexArgs) -> anyhow::Result<ExitCode> {
+    let IndexAction::Rebuild { data, json } = args.action;
+    let dir = data.data_dir.join(INDEX_DIR);
+    let clock = SystemClock::shared();
+    let mut index = None;
+    // The lock of the directory is held here: no server has the index open.
+    let report = vidar_storage::replay_with(&data.store_options(), |key| {
+        Index::wipe(&dir)?;
+        let opened = Index::open(IndexOptions::new(dir.clone(), *key.bytes(), clock))?;
+        index = Some(Arc::clone(&opened));
+        anyhow::Ok(vec![opened as Arc<dyn LogObserver>])
+    })?;
+    let index = index.context("the log was read without its observers")?;
+    let streams = index.catalog().streams();
+    let fragments: u64 = streams.iter().map(|stream| index.timeline().totals(stream.stream).fragment_count).sum();
+    index.close();
+    if json {
+        print(&json!({ "streams": streams.len(), "fragments": fragments, "damaged_records": report.damage.len() }).to_string())?;
+    } else {
+        print(&format!("{} streams, {fragments} fragments, {} damaged records", streams.len(), report.damage.len()))?;
+    }
+    Ok(if report.damage.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(EXIT_DAMAGE) })
+}

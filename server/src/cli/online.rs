@@ -1,0 +1,279 @@
+//! Subcommands that ask a running server.
+
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{Args, Subcommand, ValueEnum};
+use comfy_table::{Table, presets};
+use hyper::Method;
+use serde_json::{Value, json};
+
+use super::client::{Client, Endpoint, encode, query};
+
+#[derive(Debug, Args)]
+pub(crate) struct StreamsArgs {
+    #[command(flatten)]
+    endpoint: Endpoint,
+    #[command(subcommand)]
+    action: Option<StreamsAction>,
+}
+
+#[derive(Debug, Subcommand)]
+enum StreamsAction {
+    /// Lists streams (as with no action).
+    List,
+    /// Shows one.
+    Show { name: String },
+    /// Creates one.
+    Create {
+        name: String,
+        #[command(flatten)]
+        settings: StreamSettings,
+    },
+    /// Changes settings of one.
+    Change {
+        name: String,
+        #[command(flatten)]
+        settings: StreamSettings,
+    },
+    /// Deletes one, with all it holds.
+    Delete { name: String },
+}
+
+#[derive(Debug, Args)]
+struct StreamSettings {
+    /// Device it belongs to.
+    #[arg(long)]
+    device: Option<String>,
+    /// Fragments older than this may go.
+    #[arg(long)]
+    retention_hours: Option<u32>,
+    /// Above this the oldest fragments go.
+    #[arg(long)]
+    retention_bytes: Option<u64>,
+}
+
+impl StreamSettings {
+    fn json(&self) -> Value {
+        let mut body = json!({});
+        let mut set = |name: &str, value: Option<Value>| {
+            if let Some(value) = value {
+                body[name] = value;
+            }
+        };
+        set("device", self.device.clone().map(Value::from));
+        set("retention_hours", self.retention_hours.map(Value::from));
+        set("retention_bytes", self.retention_bytes.map(Value::from));
+        body
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct FragmentsArgs {
+    #[command(flatten)]
+    endpoint: Endpoint,
+    /// Name of the stream.
+    stream: String,
+    #[command(flatten)]
+    range: Range,
+    /// Clock that the range is in.
+    #[arg(long, value_enum, default_value = "producer")]
+    time: TimeAxis,
+    /// How many at most.
+    #[arg(long, default_value_t = 100)]
+    limit: u32,
+    /// Continues where another list ended.
+    #[arg(long)]
+    next_token: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum TimeAxis {
+    Producer,
+    Server,
+}
+
+#[derive(Debug, Args)]
+struct Range {
+    /// From: RFC 3339, or seconds or milliseconds since 1970.
+    #[arg(long)]
+    start: Option<String>,
+    /// To, exclusive.
+    #[arg(long)]
+    end: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SearchArgs {
+    #[command(flatten)]
+    endpoint: Endpoint,
+    /// Query, such as `stream:cam-1 AND gap:true`.
+    #[arg(default_value = "*")]
+    query: String,
+    #[command(flatten)]
+    range: Range,
+    /// Field to sort by, with `-` before it for descending.
+    #[arg(long, allow_hyphen_values = true)]
+    sort: Option<String>,
+    /// How many at most.
+    #[arg(long, default_value_t = 50)]
+    limit: u32,
+    /// Continues where another list ended.
+    #[arg(long)]
+    next_token: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ClipArgs {
+    #[command(flatten)]
+    endpoint: Endpoint,
+    /// Name of the stream.
+    stream: String,
+    #[command(flatten)]
+    range: Range,
+    /// File to write; `.mkv` gives Matroska, everything else MP4; `-`: standard output.
+    #[arg(long, short)]
+    output: PathBuf,
+    /// What to do about gaps: `skip` or `error`.
+    #[arg(long)]
+    gaps: Option<String>,
+}
+
+pub(crate) async fn streams(args: StreamsArgs) -> anyhow::Result<ExitCode> {
+    let client = Client::new(&args.endpoint)?;
+    let path = |name: &str| format!("/v1/streams/{}", encode(name));
+    let answer = match args.action.unwrap_or(StreamsAction::List) {
+        StreamsAction::List => all_pages(&client, "/v1/streams", "streams").await?,
+        StreamsAction::Show { name } => client.json(Method::GET, &path(&name), None).await?,
+        StreamsAction::Create { name, settings } => {
+            let mut body = settings.json();
+            body["name"] = name.into();
+            client.json(Method::POST, "/v1/streams", Some(&body)).await?
+        }
+        StreamsAction::Change { name, settings } => {
+            client.json(Method::PATCH, &path(&name), Some(&settings.json())).await?
+        }
+        StreamsAction::Delete { name } => client.json(Method::DELETE, &path(&name), None).await?,
+    };
+    let columns = ["name", "device", "retention_hours", "retention_bytes", "fragment_count", "size_bytes", "live"];
+    print(&answer, "streams", &columns, args.endpoint.json)
+}
+
+pub(crate) async fn fragments(args: FragmentsArgs) -> anyhow::Result<ExitCode> {
+    let client = Client::new(&args.endpoint)?;
+    let time = match args.time {
+        TimeAxis::Producer => "producer",
+        TimeAxis::Server => "server",
+    };
+    let query = query(&[
+        ("start", args.range.start),
+        ("end", args.range.end),
+        ("time", Some(time.to_owned())),
+        ("limit", Some(args.limit.to_string())),
+        ("next_token", args.next_token),
+    ]);
+    let path = format!("/v1/streams/{}/fragments{query}", encode(&args.stream));
+    let answer = client.json(Method::GET, &path, None).await?;
+    let columns = ["fragment_number", "producer_time", "server_time", "duration_ms", "size_bytes", "starts_with_sync"];
+    print(&answer, "fragments", &columns, args.endpoint.json)
+}
+
+pub(crate) async fn search(args: SearchArgs) -> anyhow::Result<ExitCode> {
+    let client = Client::new(&args.endpoint)?;
+    let query = query(&[
+        ("q", Some(args.query)),
+        ("start", args.range.start),
+        ("end", args.range.end),
+        ("sort", args.sort),
+        ("limit", Some(args.limit.to_string())),
+        ("next_token", args.next_token),
+    ]);
+    let answer = client.json(Method::GET, &format!("/v1/search{query}"), None).await?;
+    let columns = ["kind", "stream", "fragment_number", "time", "duration_ms", "size_bytes", "codec"];
+    print(&answer, "results", &columns, args.endpoint.json)
+}
+
+#[allow(clippy::print_stderr)]
+pub(crate) async fn clip(args: ClipArgs) -> anyhow::Result<ExitCode> {
+    let client = Client::new(&args.endpoint)?;
+    let container = if args.output.extension().is_some_and(|ext| ext == "mkv") { "mkv" } else { "mp4" };
+    let query = query(&[("start", args.range.start), ("end", args.range.end), ("gaps", args.gaps)]);
+    let path = format!("/v1/streams/{}/clip.{container}{query}", encode(&args.stream));
+    if args.output.as_os_str() == "-" {
+        client.download(&path, &mut std::io::stdout().lock()).await?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    // Whole or not at all: a clip that broke off does not look like one.
+    let mut part = args.output.clone().into_os_string();
+    part.push(".part");
+    let part = PathBuf::from(part);
+    let mut file = BufWriter::new(File::create(&part).with_context(|| format!("create {}", part.display()))?);
+    let result = client.download(&path, &mut file).await;
+    if result.is_err() {
+        let _ = std::fs::remove_file(&part);
+    }
+    let len = result?;
+    file.into_inner().context("write the clip")?.sync_all().context("write the clip")?;
+    std::fs::rename(&part, &args.output).with_context(|| format!("rename to {}", args.output.display()))?;
+    if args.endpoint.json {
+        write_line(&json!({ "output": args.output, "size_bytes": len }).to_string())?;
+    } else {
+        eprintln!("{}: {len} bytes", args.output.display());
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn all_pages(client: &Client, path: &str, list: &str) -> anyhow::Result<Value> {
+    let (mut items, mut token) = (Vec::new(), None);
+    loop {
+        let mut page = client.json(Method::GET, &format!("{path}{}", query(&[("next_token", token)])), None).await?;
+        if let Value::Array(more) = page[list].take() {
+            items.extend(more);
+        }
+        token = page["next_token"].as_str().map(str::to_owned);
+        if token.is_none() {
+            return Ok(json!({ list: items, "next_token": null }));
+        }
+    }
+}
+
+fn write_line(text: &str) -> anyhow::Result<()> {
+    writeln!(std::io::stdout().lock(), "{text}").context("write to standard output")
+}
+
+fn print(answer: &Value, list: &str, columns: &[&str], as_json: bool) -> anyhow::Result<ExitCode> {
+    if as_json {
+        write_line(&serde_json::to_string_pretty(answer)?)?;
+    } else if !answer.is_null() {
+        let one = std::slice::from_ref(answer);
+        let rows = answer[list].as_array().map_or(one, Vec::as_slice);
+        write_line(&table(rows, columns))?;
+        for note in ["total", "indexed_watermark", "next_token"] {
+            if !answer[note].is_null() {
+                write_line(&format!("{note}: {}", text(&answer[note])))?;
+            }
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn table(rows: &[Value], columns: &[&str]) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::UTF8_HORIZONTAL_ONLY).set_header(columns);
+    for row in rows {
+        table.add_row(columns.iter().map(|column| text(&row[*column])));
+    }
+    table.to_string()
+}
+
+fn text(value: &Value) -> String {
+    match value {
+        Value::Null => "-".to_owned(),
+        Value::String(text) => text.clone(),
+        Value::Array(items) => items.iter().map(text).collect::<Vec<_>>().join(","),
+        other => other.to_string(),
+    }
+}

@@ -1,0 +1,282 @@
+//! The root pair, and what is checked with it.
+//!
+//! From `VIDAR_ROOT_ACCESS_KEY_ID` and `VIDAR_ROOT_SECRET_ACCESS_KEY`, else from a file of mode 0600 in the data
+//! directory, which the first start makes. Access keys are alphanumeric: they stand in URLs.
+
+use std::fmt;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, RwLock};
+
+use anyhow::{Context, bail};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use ring::hmac;
+use ring::rand::SecureRandom;
+use vidar_core::auth::{Authenticator, Principal};
+use vidar_core::time::UnixMs;
+use zeroize::Zeroizing;
+
+/// Its name in the data directory.
+pub const FILE_NAME: &str = "root-credentials";
+const ID_NAME: &str = "VIDAR_ROOT_ACCESS_KEY_ID";
+const SECRET_NAME: &str = "VIDAR_ROOT_SECRET_ACCESS_KEY";
+const ALPHABET: &[u8; 62] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
+const MAC_BYTES: usize = 32;
+
+/// An access key id and its secret.
+#[derive(Clone)]
+pub struct RootPair {
+    /// Public half.
+    pub access_key_id: String,
+    /// Secret half.
+    pub secret: Zeroizing<String>,
+}
+
+impl fmt::Debug for RootPair {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "RootPair({}, ..)", self.access_key_id)
+    }
+}
+
+/// Where a pair came from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    /// The environment.
+    Environment,
+    /// The file in the data directory.
+    File(PathBuf),
+    /// Made just now, and kept in the file.
+    Made(PathBuf),
+}
+
+impl RootPair {
+    /// A new random pair: 20 and 40 characters.
+    ///
+    /// # Errors
+    /// If the system gives no random bytes.
+    pub fn random() -> anyhow::Result<Self> {
+        Ok(Self { access_key_id: format!("VIDAR{}", random_text(15)?), secret: random_text(40)?.into() })
+    }
+
+    fn from_environment() -> anyhow::Result<Option<Self>> {
+        match (std::env::var(ID_NAME), std::env::var(SECRET_NAME)) {
+            (Ok(access_key_id), Ok(secret)) => Self { access_key_id, secret: secret.into() }.checked().map(Some),
+            (Err(_), Err(_)) => Ok(None),
+            _ => bail!("{ID_NAME} and {SECRET_NAME}: set both or none"),
+        }
+    }
+
+    /// Reads the file.
+    ///
+    /// # Errors
+    /// If it is not there, or not of its form.
+    pub fn read(path: &Path) -> anyhow::Result<Self> {
+        let text = Zeroizing::new(std::fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?);
+        let value = |name: &str| {
+            let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
+            line.map(str::to_owned).with_context(|| format!("{}: no line {name}=", path.display()))
+        };
+        Self { access_key_id: value(ID_NAME)?, secret: value(SECRET_NAME)?.into() }.checked()
+    }
+
+    /// Writes the file, readable for its owner only, replacing what was there at once.
+    ///
+    /// # Errors
+    /// If the file system refuses.
+    pub fn write(&self, path: &Path) -> anyhow::Result<()> {
+        let temporary = path.with_extension("new");
+        // One left by a crash keeps its old mode if it is only truncated.
+        let _ = std::fs::remove_file(&temporary);
+        let context = || format!("write {}", temporary.display());
+        let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary).with_context(context)?;
+        let text = Zeroizing::new(format!("{ID_NAME}={}\n{SECRET_NAME}={}\n", self.access_key_id, self.secret.as_str()));
+        file.write_all(text.as_bytes()).with_context(context)?;
+        file.sync_all().with_context(context)?;
+        std::fs::rename(&temporary, path).with_context(|| format!("rename to {}", path.display()))?;
+        let folder = path.parent().unwrap_or(Path::new("."));
+        std::fs::File::open(folder).and_then(|folder| folder.sync_all()).with_context(|| format!("sync {}", folder.display()))
+    }
+
+    fn checked(self) -> anyhow::Result<Self> {
+        let good = |text: &str, len: std::ops::RangeInclusive<usize>| {
+            len.contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b':')
+        };
+        if !good(&self.access_key_id, 3..=128) || !good(&self.secret, 8..=256) {
+            bail!("root credentials: expected printable ASCII without ':', 3 to 128 characters for the id, 8 to 256 for the secret");
+        }
+        Ok(self)
+    }
+}
+
+fn random_text(len: usize) -> anyhow::Result<String> {
+    let random = ring::rand::SystemRandom::new();
+    let mut text = String::with_capacity(len);
+    while text.len() < len {
+        let mut bytes = [0; 64];
+        random.fill(&mut bytes).map_err(|_| anyhow::anyhow!("the system gives no random bytes"))?;
+        // 248 = 4 * 62: without the bytes above it every character is equally likely.
+        let characters = bytes.iter().filter(|byte| **byte < 248).map(|byte| char::from(ALPHABET[usize::from(byte % 62)]));
+        text.extend(characters.take(len - text.len()));
+    }
+    Ok(text)
+}
+
+/// The root pair of a data directory.
+///
+/// # Errors
+/// If it cannot be read, or made.
+pub fn load(data_dir: &Path) -> anyhow::Result<(RootPair, Origin)> {
+    if let Some(pair) = RootPair::from_environment()? {
+        return Ok((pair, Origin::Environment));
+    }
+    let path = data_dir.join(FILE_NAME);
+    if path.exists() {
+        return Ok((RootPair::read(&path)?, Origin::File(path)));
+    }
+    let pair = RootPair::random()?;
+    pair.write(&path)?;
+    Ok((pair, Origin::Made(path)))
+}
+
+/// Checks credentials against the root pair.
+pub struct RootAuthenticator {
+    /// Guards the pair, which a reload replaces.
+    pair: RwLock<Arc<Checked>>,
+}
+
+struct Checked {
+    pair: RootPair,
+    /// Signs player URLs.
+    url_key: hmac::Key,
+}
+
+impl Checked {
+    fn new(pair: RootPair) -> Arc<Self> {
+        let secret = hmac::Key::new(hmac::HMAC_SHA256, pair.secret.as_bytes());
+        let derived = hmac::sign(&secret, b"vidar signed url v1");
+        Arc::new(Self { pair, url_key: hmac::Key::new(hmac::HMAC_SHA256, derived.as_ref()) })
+    }
+}
+
+/// Equal, in a time that depends on neither text: the tags of a random key are compared.
+fn same(a: &str, b: &str) -> bool {
+    let key = hmac::Key::new(hmac::HMAC_SHA256, b"vidar constant-time comparison");
+    hmac::verify(&key, a.as_bytes(), hmac::sign(&key, b.as_bytes()).as_ref()).is_ok()
+}
+
+impl RootAuthenticator {
+    /// For a pair.
+    #[must_use]
+    pub fn new(pair: RootPair) -> Self {
+        Self { pair: RwLock::new(Checked::new(pair)) }
+    }
+
+    /// From now on another pair counts. Signed URLs of the old one end.
+    pub fn replace(&self, pair: RootPair) {
+        *self.pair.write().expect("no panic under this lock") = Checked::new(pair);
+    }
+
+    fn current(&self) -> Arc<Checked> {
+        Arc::clone(&self.pair.read().expect("no panic under this lock"))
+    }
+}
+
+impl Authenticator for RootAuthenticator {
+    fn basic(&self, access_key_id: &str, secret: &str) -> Option<Principal> {
+        let current = self.current();
+        // Both are compared, whatever the first says.
+        let good = same(access_key_id, &current.pair.access_key_id) & same(secret, &current.pair.secret);
+        good.then(|| Principal { access_key_id: current.pair.access_key_id.clone() })
+    }
+
+    fn bearer(&self, token: &str) -> Option<Principal> {
+        let (access_key_id, secret) = token.split_once(':')?;
+        self.basic(access_key_id, secret)
+    }
+
+    fn digest_secret(&self, access_key_id: &str) -> Option<String> {
+        let current = self.current();
+        same(access_key_id, &current.pair.access_key_id).then(|| current.pair.secret.to_string())
+    }
+
+    fn sign(&self, path_prefix: &str, expires: UnixMs) -> String {
+        let mut bytes = expires.0.to_be_bytes().to_vec();
+        bytes.extend_from_slice(path_prefix.as_bytes());
+        let tag = hmac::sign(&self.current().url_key, &bytes);
+        bytes.extend_from_slice(tag.as_ref());
+        URL_SAFE_NO_PAD.encode(bytes)
+    }
+
+    fn signed(&self, token: &str, path: &str, now: UnixMs) -> Option<Principal> {
+        let bytes = URL_SAFE_NO_PAD.decode(token).ok()?;
+        let (signed, tag) = bytes.split_at_checked(bytes.len().checked_sub(MAC_BYTES)?)?;
+        hmac::verify(&self.current().url_key, signed, tag).ok()?;
+        let (expires, prefix) = signed.split_at_checked(8)?;
+        let expires = UnixMs(i64::from_be_bytes(expires.try_into().ok()?));
+        let rest = path.strip_prefix(std::str::from_utf8(prefix).ok()?)?;
+        let below = rest.is_empty() || rest.starts_with('/');
+        (below && now < expires).then(|| Principal { access_key_id: "signed-url".to_owned() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    fn authenticator() -> RootAuthenticator {
+        RootAuthenticator::new(RootPair { access_key_id: "id".into(), secret: "secret".to_owned().into() })
+    }
+
+    #[test]
+    fn only_the_pair_is_let_in() {
+        let auth = authenticator();
+        assert!(auth.basic("id", "secret").is_some());
+        assert!(auth.bearer("id:secret").is_some());
+        for (id, secret) in [("id", ""), ("id", "secret2"), ("", "secret"), ("secret", "id"), ("id", "Secret")] {
+            assert!(auth.basic(id, secret).is_none(), "{id} {secret}");
+        }
+        assert!(auth.bearer("secret").is_none());
+        assert_eq!(auth.digest_secret("id").as_deref(), Some("secret"));
+        assert_eq!(auth.digest_secret("other"), None);
+        auth.replace(RootPair { access_key_id: "id".into(), secret: "other-secret".to_owned().into() });
+        assert!(auth.basic("id", "secret").is_none());
+    }
+
+    #[test]
+    fn a_signed_url_opens_what_is_below_its_prefix_until_it_expires() {
+        let auth = authenticator();
+        let token = auth.sign("/v1/streams/a", UnixMs(1000));
+        let open = |path, now| auth.signed(&token, path, UnixMs(now)).is_some();
+        assert!(open("/v1/streams/a", 999) && open("/v1/streams/a/hls/live.m3u8", 0));
+        assert!(!open("/v1/streams/ab", 0) && !open("/v1/streams", 0) && !open("/v1/streams/a", 1000));
+        for position in 0..token.len() {
+            let mut changed = token.clone().into_bytes();
+            changed[position] = if changed[position] == b'A' { b'B' } else { b'A' };
+            let changed = String::from_utf8(changed).unwrap();
+            // The last character carries bits that are not used; a decoder refuses them or ignores none.
+            assert!(auth.signed(&changed, "/v1/streams/a", UnixMs(0)).is_none(), "{position}");
+        }
+        assert!(auth.signed("", "/v1/streams/a", UnixMs(0)).is_none());
+        auth.replace(RootPair { access_key_id: "id".into(), secret: "other-secret".to_owned().into() });
+        assert!(!open("/v1/streams/a", 0));
+    }
+
+    #[test]
+    fn the_file_is_for_its_owner_only_and_reads_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(FILE_NAME);
+        let pair = RootPair::random().unwrap();
+        pair.write(&path).unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        let read = RootPair::read(&path).unwrap();
+        assert_eq!((read.access_key_id.len(), read.secret.len()), (20, 40));
+        assert_eq!(read.secret, pair.secret);
+        assert!(!format!("{pair:?}").contains(pair.secret.as_str()));
+        std::fs::write(&path, "nonsense").unwrap();
+        assert!(RootPair::read(&path).is_err());
+    }
+}

@@ -1,0 +1,129 @@
+//! Streams by name: reads from the catalog, changes through the log.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use tokio::sync::Mutex;
+use vidar_core::clock::SharedClock;
+use vidar_core::control::{Control, StreamRecord, StreamSettings};
+use vidar_core::ids::{StreamId, StreamName};
+use vidar_core::limits::{TAG_COUNT_MAX, TAG_NAME_BYTES_MAX, TAG_VALUE_BYTES_MAX};
+use vidar_core::registry::{RegistryError, StreamRegistry};
+use vidar_indexer::Index;
+use vidar_storage::Store;
+
+/// Longest retention in hours: ten years, as the reference service.
+const RETENTION_HOURS_MAX: u32 = 87_600;
+
+/// The registry of one server.
+pub struct Registry {
+    index: Arc<Index>,
+    store: Store,
+    clock: SharedClock,
+    default_retention_hours: u32,
+    create_streams: bool,
+    /// Changes come one after the other: two first pushes make one stream.
+    changes: Mutex<()>,
+}
+
+impl Registry {
+    /// A registry over a store and what was read from it.
+    #[must_use]
+    pub fn new(index: Arc<Index>, store: Store, clock: SharedClock, default_retention_hours: u32, create_streams: bool) -> Self {
+        Self { index, store, clock, default_retention_hours, create_streams, changes: Mutex::new(()) }
+    }
+
+    fn known(&self, name: &StreamName) -> Result<Arc<StreamRecord>, RegistryError> {
+        self.get(name).ok_or_else(|| RegistryError::NotFound { name: name.clone() })
+    }
+
+    /// Call with `changes` held.
+    async fn make(&self, name: &StreamName, settings: StreamSettings) -> Result<Arc<StreamRecord>, RegistryError> {
+        check(&settings)?;
+        let record = StreamRecord { stream: StreamId::new(), name: name.clone(), created: self.clock.now(), settings };
+        self.store.create_stream_key(record.stream).await?;
+        self.store.control(Control::Stream(record.clone())).await?;
+        tracing::info!(stream = %name, id = %record.stream, "stream created");
+        Ok(Arc::new(record))
+    }
+}
+
+fn check(settings: &StreamSettings) -> Result<(), RegistryError> {
+    let invalid = |field, detail: &str| Err(RegistryError::Invalid { field, detail: detail.to_owned() });
+    if settings.retention_hours == 0 {
+        return invalid("retention_hours", "0 (live only) is not supported yet: expected 1 to 87600");
+    }
+    if settings.retention_hours > RETENTION_HOURS_MAX {
+        return invalid("retention_hours", "expected 1 to 87600");
+    }
+    if settings.retention_bytes == Some(0) {
+        return invalid("retention_bytes", "expected 1 at least, or none");
+    }
+    if settings.device.is_empty() || settings.device.len() > 256 {
+        return invalid("device", "expected 1 to 256 bytes");
+    }
+    let long = |(name, value): &(String, String)| name.is_empty() || name.len() > TAG_NAME_BYTES_MAX || value.len() > TAG_VALUE_BYTES_MAX;
+    if settings.tags.len() > TAG_COUNT_MAX || settings.tags.iter().any(long) {
+        return invalid("tags", "expected at most 64, names of 1 to 128 bytes, values of at most 1024 bytes");
+    }
+    Ok(())
+}
+
+#[async_trait]
+impl StreamRegistry for Registry {
+    fn get(&self, name: &StreamName) -> Option<Arc<StreamRecord>> {
+        self.index.catalog().stream_by_name(name)
+    }
+
+    fn list(&self) -> Vec<Arc<StreamRecord>> {
+        self.index.catalog().streams()
+    }
+
+    async fn ensure(&self, name: &StreamName) -> Result<Arc<StreamRecord>, RegistryError> {
+        if let Some(record) = self.get(name) {
+            return Ok(record);
+        }
+        if !self.create_streams {
+            return self.known(name);
+        }
+        let _one_by_one = self.changes.lock().await;
+        match self.get(name) {
+            Some(record) => Ok(record),
+            None => self.make(name, self.default_settings(name)).await,
+        }
+    }
+
+    async fn create(&self, name: &StreamName, settings: Option<StreamSettings>) -> Result<Arc<StreamRecord>, RegistryError> {
+        let _one_by_one = self.changes.lock().await;
+        if self.get(name).is_some() {
+            return Err(RegistryError::Exists { name: name.clone() });
+        }
+        self.make(name, settings.unwrap_or_else(|| self.default_settings(name))).await
+    }
+
+    async fn change(&self, name: &StreamName, settings: StreamSettings) -> Result<Arc<StreamRecord>, RegistryError> {
+        check(&settings)?;
+        let _one_by_one = self.changes.lock().await;
+        let record = StreamRecord { settings, ..StreamRecord::clone(&*self.known(name)?) };
+        self.store.control(Control::Stream(record.clone())).await?;
+        Ok(Arc::new(record))
+    }
+
+    async fn delete(&self, name: &StreamName) -> Result<(), RegistryError> {
+        let _one_by_one = self.changes.lock().await;
+        let record = self.known(name)?;
+        let entries = crate::retention::all_entries(self.index.timeline(), record.stream);
+        self.store.delete_stream(record.stream, self.clock.now(), entries).await?;
+        tracing::info!(stream = %name, id = %record.stream, "stream deleted");
+        Ok(())
+    }
+
+    fn default_settings(&self, name: &StreamName) -> StreamSettings {
+        StreamSettings {
+            device: name.to_string(),
+            retention_hours: self.default_retention_hours,
+            retention_bytes: None,
+            tags: Vec::new(),
+        }
+    }
+}

@@ -1,0 +1,259 @@
+//! `vidar serve`: wires everything, and takes it down in order.
+
+use std::fs;
+use std::future::Future;
+use std::os::unix::fs::DirBuilderExt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use vidar_core::clock::{SharedClock, SystemClock};
+use vidar_core::log::LogObserver;
+use vidar_core::registry::StreamRegistry;
+use vidar_indexer::{Index, IndexOptions};
+use vidar_ingest::admission::Publishers;
+use vidar_ingest::{Ingest, IngestOptions};
+use vidar_live::{Hub, HubOptions};
+use vidar_player_api::{Api, ApiOptions};
+use vidar_storage::backend::fs::FsIo;
+use vidar_storage::crypto::kek::KeyFile;
+use vidar_storage::{Store, StoreOptions};
+
+use crate::credentials::{self, Origin, RootAuthenticator};
+use crate::http::{self, HttpOptions};
+use crate::operate::{self, Operating};
+use crate::registry::Registry;
+use crate::retention::Retention;
+use crate::settings::Settings;
+use crate::sink::StoreSink;
+
+/// A running server.
+pub struct Server {
+    settings: Settings,
+    http: TcpListener,
+    rtsp: TcpListener,
+    store: Store,
+    index: Arc<Index>,
+    auth: Arc<RootAuthenticator>,
+    clock: SharedClock,
+    ingest: Arc<Ingest>,
+    hub: Arc<Hub>,
+    registry: Arc<Registry>,
+    sink: Arc<StoreSink>,
+}
+
+impl Server {
+    /// Opens the data directory, recovers what a crash left, and binds the ports. Nothing is served yet.
+    ///
+    /// # Errors
+    /// If the directory is in use or does not open, or a port is taken.
+    pub async fn start(settings: Settings) -> anyhow::Result<Self> {
+        let clock = SystemClock::shared();
+        make_private_dir(&settings.data_dir)?;
+        let (store, index) = open_store(&settings, &clock).await?;
+        let (pair, origin) = credentials::load(&settings.data_dir)?;
+        announce(&pair, &origin);
+        let auth = Arc::new(RootAuthenticator::new(pair));
+        let hub = Hub::new(HubOptions::default());
+        let sink = Arc::new(StoreSink::new(store.clone(), Arc::clone(&index), Arc::clone(&clock)));
+        let registry = Arc::new(Registry::new(
+            Arc::clone(&index),
+            store.clone(),
+            Arc::clone(&clock),
+            settings.default_retention_hours,
+            settings.create_streams,
+        ));
+        let options = ingest_options(&settings);
+        let admission = Arc::new(Publishers::new(Arc::clone(&clock)));
+        let ingest = Ingest::new(
+            Arc::clone(&sink) as _,
+            Arc::clone(&hub) as _,
+            Arc::clone(&registry) as _,
+            admission,
+            Arc::clone(&clock),
+            options,
+        );
+        let http = TcpListener::bind(settings.http).await.with_context(|| format!("bind {}", settings.http))?;
+        let rtsp = TcpListener::bind(settings.rtsp).await.with_context(|| format!("bind {}", settings.rtsp))?;
+        tracing::info!(http = %http.local_addr()?, rtsp = %rtsp.local_addr()?, "listening");
+        Ok(Self { settings, http, rtsp, store, index, auth, clock, ingest, hub, registry, sink })
+    }
+
+    /// Serves until `stop` resolves; then stops in order: no new connections, pushes end and become durable, answers go
+    /// out, the store closes.
+    ///
+    /// # Errors
+    /// If the store does not close: something that was taken may not be durable.
+    pub async fn run(self, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
+        let (accepting, serving) = (CancellationToken::new(), CancellationToken::new());
+        let connections = TaskTracker::new();
+        let router = self.router();
+        let http_options =
+            HttpOptions { header_timeout: self.settings.header_timeout, connections_max: self.settings.connections_max };
+        let rtsp_options = vidar_ingest::rtsp::RtspOptions {
+            max_connections: self.settings.connections_max,
+            allow_basic: true, // offered to clients on this machine only
+            ..vidar_ingest::rtsp::RtspOptions::new(
+                Arc::clone(&self.auth) as _,
+                Arc::new(vidar_ingest::RtspPublishers(Arc::clone(&self.ingest))),
+                Arc::clone(&self.clock),
+            )
+        };
+        let accept = TaskTracker::new();
+        accept.spawn(http::serve(self.http, router, http_options, accepting.clone(), serving.clone(), connections.clone()));
+        accept.spawn(vidar_ingest::rtsp::serve(self.rtsp, rtsp_options, accepting.clone()));
+        let retention = Retention {
+            store: self.store.clone(),
+            index: Arc::clone(&self.index),
+            registry: Arc::clone(&self.registry),
+            sink: Arc::clone(&self.sink),
+            policy: self.settings.disk_policy,
+        };
+        accept.spawn(retention.run(accepting.clone()));
+        accept.close();
+        reload_on_hangup(&accept, Arc::clone(&self.auth), self.settings.data_dir.clone(), accepting.clone());
+
+        stop.await;
+        tracing::info!("stopping");
+        accepting.cancel();
+        self.ingest.stop.cancel();
+        let deadline = self.settings.stop_timeout;
+        within(deadline, "the accept loops", accept.wait()).await;
+        within(deadline, "pushes", self.ingest.drained()).await;
+        // Answers to the pushes go out now; idle connections close.
+        serving.cancel();
+        connections.close();
+        within(deadline, "connections", connections.wait()).await;
+        self.store.close().await.context("close the store")?;
+        self.index.close();
+        tracing::info!("stopped");
+        Ok(())
+    }
+
+    fn router(&self) -> axum::Router {
+        let (auth, clock): (Arc<RootAuthenticator>, SharedClock) = (Arc::clone(&self.auth), Arc::clone(&self.clock));
+        let api = Api {
+            index: Arc::clone(&self.index),
+            source: Arc::new(self.store.clone()),
+            registry: Arc::clone(&self.registry) as Arc<dyn StreamRegistry>,
+            auth: Arc::clone(&auth) as _,
+            hub: Arc::clone(&self.hub),
+            clock: Arc::clone(&clock),
+            options: ApiOptions {
+                public_url: self.settings.public_url.clone(),
+                image_workers: self.settings.image_workers,
+                ..ApiOptions::default()
+            },
+        };
+        let operating = Operating {
+            store: self.store.clone(),
+            index: Arc::clone(&self.index),
+            registry: Arc::clone(&self.registry),
+            ingest: Arc::clone(&self.ingest),
+            hub: Arc::clone(&self.hub),
+        };
+        let push = vidar_ingest::http_push::router(Arc::clone(&self.ingest));
+        vidar_player_api::router(Arc::new(api))
+            .merge(vidar_player_api::require_auth(push, Arc::clone(&auth) as _, Arc::clone(&clock)))
+            .merge(operate::router(Arc::new(operating), auth, clock))
+            .fallback(vidar_player_api::error::not_found)
+    }
+}
+
+/// Answers an error if it takes longer.
+async fn within(deadline: Duration, what: &str, done: impl Future<Output = ()>) {
+    if tokio::time::timeout(deadline, done).await.is_err() {
+        tracing::warn!(what, "still busy at the deadline");
+    }
+}
+
+fn make_private_dir(path: &std::path::Path) -> anyhow::Result<()> {
+    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
+    made.with_context(|| format!("create {}", path.display()))
+}
+
+/// Settings of the store.
+#[must_use]
+pub fn store_options(settings: &Settings) -> StoreOptions {
+    let mut options = StoreOptions::new(&settings.data_dir);
+    if let Some(key_file) = &settings.key_file {
+        options.kek = Arc::new(KeyFile::new(key_file));
+    }
+    options.segment_bytes = settings.segment_bytes;
+    options.marks.apply_policy_bytes = settings.disk_policy_bytes;
+    options.marks.refuse_bytes = settings.disk_refuse_bytes;
+    options
+}
+
+/// Opens store and index; the log is replayed into the index. Reads files: off the runtime.
+async fn open_store(settings: &Settings, clock: &SharedClock) -> anyhow::Result<(Store, Arc<Index>)> {
+    let (options, clock) = (store_options(settings), Arc::clone(clock));
+    let open = move || -> anyhow::Result<(Store, Arc<Index>)> {
+        let io = Arc::new(FsIo::new(&options.data_dir));
+        let (mut index, dir) = (None, options.data_dir.join(INDEX_DIR));
+        let (store, report) = Store::open_with(options, io, Arc::clone(&clock), |key| {
+            let opened = Index::open(IndexOptions::new(dir, *key.bytes(), clock)).context("open the index")?;
+            index = Some(Arc::clone(&opened));
+            anyhow::Ok(vec![opened as Arc<dyn LogObserver>])
+        })?;
+        for damage in &report.damage {
+            tracing::error!(%damage, "damage in the log");
+        }
+        let (files, fragments, incomplete) = (report.files, report.fragments, report.incomplete);
+        tracing::info!(epoch = report.epoch, files, fragments, incomplete, dropped_bytes = report.dropped_bytes, "the log is open");
+        Ok((store, index.context("the store opened without its observers")?))
+    };
+    tokio::task::spawn_blocking(open).await.context("open the data directory")?
+}
+
+/// Folder of the search index in the data directory.
+pub const INDEX_DIR: &str = "index";
+
+fn ingest_options(settings: &Settings) -> IngestOptions {
+    let mut options = IngestOptions {
+        publisher_silence: settings.publisher_silence,
+        idle_timeout: settings.idle_timeout,
+        budget_bytes: settings.ingest_memory_bytes,
+        ..IngestOptions::default()
+    };
+    options.fragmenter.fragment_duration_ms_max = settings.fragment_duration_ms_max;
+    options
+}
+
+/// A pair that was made just now is shown this once, on the terminal and not in the log.
+#[allow(clippy::print_stderr)]
+fn announce(pair: &credentials::RootPair, origin: &Origin) {
+    match origin {
+        Origin::Made(path) => {
+            eprintln!("root credentials (shown once, kept in {}):", path.display());
+            eprintln!("  access key id: {}", pair.access_key_id);
+            eprintln!("  secret:        {}", pair.secret.as_str());
+        }
+        Origin::File(path) => tracing::info!(file = %path.display(), "root credentials read"),
+        Origin::Environment => tracing::info!("root credentials from the environment"),
+    }
+}
+
+/// SIGHUP: the root credentials are read again.
+fn reload_on_hangup(tasks: &TaskTracker, auth: Arc<RootAuthenticator>, data_dir: std::path::PathBuf, stop: CancellationToken) {
+    let hangup = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup());
+    let Ok(mut hangup) = hangup else { return };
+    tasks.spawn(async move {
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                signal = hangup.recv() => if signal.is_none() { return },
+            }
+            match credentials::load(&data_dir) {
+                Ok((pair, _)) => {
+                    auth.replace(pair);
+                    tracing::info!("root credentials read again");
+                }
+                Err(error) => tracing::error!(%error, "root credentials stay as they were"),
+            }
+        }
+    });
+}

@@ -1,0 +1,279 @@
+//! Settings: a flag, its environment variable, its key in the configuration file, its default, in this order.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use clap::Args;
+use serde::Deserialize;
+
+/// Flags of `vidar serve`; the same names are keys of the configuration file, with `_` for `-`.
+#[derive(Debug, Clone, Default, Args, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ServeArgs {
+    /// Folder that holds everything the server keeps.
+    #[arg(long, env = "VIDAR_DATA_DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Configuration file (TOML). Flags and environment variables go before it.
+    #[arg(long, env = "VIDAR_CONFIG")]
+    #[serde(skip)]
+    pub config: Option<PathBuf>,
+    /// Address of the HTTP port [default: 127.0.0.1:8080].
+    #[arg(long, env = "VIDAR_HTTP")]
+    pub http: Option<SocketAddr>,
+    /// Address of the RTSP port [default: 127.0.0.1:8554].
+    #[arg(long, env = "VIDAR_RTSP")]
+    pub rtsp: Option<SocketAddr>,
+    /// File that holds the key which wraps all others [default: DATA_DIR with `.key` behind it].
+    #[arg(long, env = "VIDAR_KEY_FILE")]
+    pub key_file: Option<PathBuf>,
+    /// Base URL that answers hand out [default: the Host of the request].
+    #[arg(long, env = "VIDAR_PUBLIC_URL")]
+    pub public_url: Option<String>,
+    /// Hours that a stream made by its first push keeps [default: 168].
+    #[arg(long, env = "VIDAR_DEFAULT_RETENTION_HOURS")]
+    pub default_retention_hours: Option<u32>,
+    /// Whether a push to an unknown stream creates it [default: true].
+    #[arg(long, env = "VIDAR_CREATE_STREAMS")]
+    pub create_streams: Option<bool>,
+    /// Seconds after which a silent publisher may be replaced [default: 10].
+    #[arg(long, env = "VIDAR_PUBLISHER_SILENCE_S")]
+    pub publisher_silence_s: Option<u64>,
+    /// Seconds without a byte after which a push or an RTSP session ends [default: 30].
+    #[arg(long, env = "VIDAR_IDLE_TIMEOUT_S")]
+    pub idle_timeout_s: Option<u64>,
+    /// Seconds within which a request's head has to arrive [default: 10].
+    #[arg(long, env = "VIDAR_HEADER_TIMEOUT_S")]
+    pub header_timeout_s: Option<u64>,
+    /// Longest fragment in milliseconds; a longer GOP is cut and marked [default: 20000].
+    #[arg(long, env = "VIDAR_FRAGMENT_DURATION_MS_MAX")]
+    pub fragment_duration_ms_max: Option<u32>,
+    /// Memory for samples on their way to the disk, in MiB [default: 256].
+    #[arg(long, env = "VIDAR_INGEST_MEMORY_MIB")]
+    pub ingest_memory_mib: Option<u64>,
+    /// Size at which a segment file is closed, in MiB [default: 256].
+    #[arg(long, env = "VIDAR_SEGMENT_MIB")]
+    pub segment_mib: Option<u64>,
+    /// Free space in MiB below which the oldest media goes [default: 1024].
+    #[arg(long, env = "VIDAR_DISK_POLICY_MIB")]
+    pub disk_policy_mib: Option<u64>,
+    /// Free space in MiB below which new media is refused [default: 256].
+    #[arg(long, env = "VIDAR_DISK_REFUSE_MIB")]
+    pub disk_refuse_mib: Option<u64>,
+    /// What to do below the policy mark: `delete-oldest` or `refuse` [default: delete-oldest].
+    #[arg(long, env = "VIDAR_DISK_POLICY")]
+    pub disk_policy: Option<DiskPolicy>,
+    /// Pictures that are decoded at the same time [default: 2].
+    #[arg(long, env = "VIDAR_IMAGE_WORKERS")]
+    pub image_workers: Option<usize>,
+    /// Connections at the same time, for each port [default: 4096].
+    #[arg(long, env = "VIDAR_CONNECTIONS_MAX")]
+    pub connections_max: Option<usize>,
+    /// Seconds that a stopping server gives what is under way [default: 10].
+    #[arg(long, env = "VIDAR_STOP_TIMEOUT_S")]
+    pub stop_timeout_s: Option<u64>,
+    /// Log lines as JSON [default: false].
+    #[arg(long, env = "VIDAR_LOG_JSON")]
+    pub log_json: Option<bool>,
+}
+
+/// What to do when space runs short.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum DiskPolicy {
+    /// The oldest fragments of all streams go first.
+    DeleteOldest,
+    /// New media is refused.
+    Refuse,
+}
+
+/// Settings with every default filled in.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Folder that holds everything the server keeps.
+    pub data_dir: PathBuf,
+    /// Address of the HTTP port.
+    pub http: SocketAddr,
+    /// Address of the RTSP port.
+    pub rtsp: SocketAddr,
+    /// File of the key-encryption key, if it is not beside the data directory.
+    pub key_file: Option<PathBuf>,
+    /// Base URL that answers hand out, without a slash at its end.
+    pub public_url: Option<String>,
+    /// Of a stream made by its first push.
+    pub default_retention_hours: u32,
+    /// Whether a push to an unknown stream creates it.
+    pub create_streams: bool,
+    /// After which a publisher may be replaced.
+    pub publisher_silence: Duration,
+    /// After which a silent push or session ends.
+    pub idle_timeout: Duration,
+    /// Within which a request's head has to arrive.
+    pub header_timeout: Duration,
+    /// Longest fragment.
+    pub fragment_duration_ms_max: u32,
+    /// For samples on their way to the disk.
+    pub ingest_memory_bytes: u64,
+    /// At which a segment file is closed.
+    pub segment_bytes: u64,
+    /// Free space below which the policy applies.
+    pub disk_policy_bytes: u64,
+    /// Free space below which new media is refused.
+    pub disk_refuse_bytes: u64,
+    /// The policy.
+    pub disk_policy: DiskPolicy,
+    /// Pictures that are decoded at the same time.
+    pub image_workers: usize,
+    /// For each port.
+    pub connections_max: usize,
+    /// Deadline of a stop.
+    pub stop_timeout: Duration,
+}
+
+/// The variables that are not settings of `serve`.
+const OTHER_VARIABLES: [&str; 8] = [
+    "VIDAR_ROOT_ACCESS_KEY_ID",
+    "VIDAR_ROOT_SECRET_ACCESS_KEY",
+    "VIDAR_ENDPOINT",
+    "VIDAR_ACCESS_KEY_ID",
+    "VIDAR_SECRET_ACCESS_KEY",
+    "VIDAR_CORPUS",
+    "VIDAR_BIN",
+    "VIDAR_LOG",
+];
+
+impl ServeArgs {
+    /// Merges flags and environment with the configuration file, and fills in defaults.
+    ///
+    /// # Errors
+    /// If the file does not read, names an unknown key, or a value is out of range.
+    pub fn settings(self) -> anyhow::Result<Settings> {
+        let file = match &self.config {
+            Some(path) => read_file(path)?,
+            None => Self::default(),
+        };
+        let over = self.or(file);
+        let Some(data_dir) = over.data_dir else { bail!("--data-dir is needed (or VIDAR_DATA_DIR, or data_dir in the file)") };
+        let mib = |value: Option<u64>, default: u64| value.unwrap_or(default).saturating_mul(1 << 20);
+        let seconds = |value: Option<u64>, default| Duration::from_secs(value.unwrap_or(default));
+        let loopback = |port| SocketAddr::from(([127, 0, 0, 1], port));
+        let settings = Settings {
+            key_file: over.key_file,
+            data_dir,
+            http: over.http.unwrap_or_else(|| loopback(8080)),
+            rtsp: over.rtsp.unwrap_or_else(|| loopback(8554)),
+            public_url: over.public_url.map(|url| url.trim_end_matches('/').to_owned()),
+            default_retention_hours: over.default_retention_hours.unwrap_or(168),
+            create_streams: over.create_streams.unwrap_or(true),
+            publisher_silence: seconds(over.publisher_silence_s, 10),
+            idle_timeout: seconds(over.idle_timeout_s, 30),
+            header_timeout: seconds(over.header_timeout_s, 10),
+            fragment_duration_ms_max: over.fragment_duration_ms_max.unwrap_or(20_000),
+            ingest_memory_bytes: mib(over.ingest_memory_mib, 256),
+            segment_bytes: mib(over.segment_mib, 256),
+            disk_policy_bytes: mib(over.disk_policy_mib, 1024),
+            disk_refuse_bytes: mib(over.disk_refuse_mib, 256),
+            disk_policy: over.disk_policy.unwrap_or(DiskPolicy::DeleteOldest),
+            image_workers: over.image_workers.unwrap_or(2),
+            connections_max: over.connections_max.unwrap_or(4096),
+            stop_timeout: seconds(over.stop_timeout_s, 10),
+        };
+        settings.check()?;
+        Ok(settings)
+    }
+
+    fn or(self, file: Self) -> Self {
+        Self {
+            data_dir: self.data_dir.or(file.data_dir),
+            config: self.config,
+            http: self.http.or(file.http),
+            rtsp: self.rtsp.or(file.rtsp),
+            key_file: self.key_file.or(file.key_file),
+            public_url: self.public_url.or(file.public_url),
+            default_retention_hours: self.default_retention_hours.or(file.default_retention_hours),
+            create_streams: self.create_streams.or(file.create_streams),
+            publisher_silence_s: self.publisher_silence_s.or(file.publisher_silence_s),
+            idle_timeout_s: self.idle_timeout_s.or(file.idle_timeout_s),
+            header_timeout_s: self.header_timeout_s.or(file.header_timeout_s),
+            fragment_duration_ms_max: self.fragment_duration_ms_max.or(file.fragment_duration_ms_max),
+            ingest_memory_mib: self.ingest_memory_mib.or(file.ingest_memory_mib),
+            segment_mib: self.segment_mib.or(file.segment_mib),
+            disk_policy_mib: self.disk_policy_mib.or(file.disk_policy_mib),
+            disk_refuse_mib: self.disk_refuse_mib.or(file.disk_refuse_mib),
+            disk_policy: self.disk_policy.or(file.disk_policy),
+            image_workers: self.image_workers.or(file.image_workers),
+            connections_max: self.connections_max.or(file.connections_max),
+            stop_timeout_s: self.stop_timeout_s.or(file.stop_timeout_s),
+            log_json: self.log_json.or(file.log_json),
+        }
+    }
+}
+
+impl Settings {
+    fn check(&self) -> anyhow::Result<()> {
+        let in_range = |name: &str, good: bool, range: &str| if good { Ok(()) } else { bail!("{name}: expected {range}") };
+        in_range("default_retention_hours", (1..=87_600).contains(&self.default_retention_hours), "1 to 87600")?;
+        in_range("fragment_duration_ms_max", (1..=20_000).contains(&self.fragment_duration_ms_max), "1 to 20000")?;
+        in_range("segment_mib", (1 << 20..=2048 << 20).contains(&self.segment_bytes), "1 to 2048")?;
+        in_range("ingest_memory_mib", self.ingest_memory_bytes >= 8 << 20, "8 at least")?;
+        in_range("image_workers", self.image_workers >= 1, "1 at least")?;
+        in_range("connections_max", self.connections_max >= 1, "1 at least")?;
+        let marks = self.disk_policy_bytes >= self.disk_refuse_bytes;
+        in_range("disk_policy_mib", marks, "disk_refuse_mib at least")
+    }
+}
+
+fn read_file(path: &Path) -> anyhow::Result<ServeArgs> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
+    toml::from_str(&text).with_context(|| path.display().to_string())
+}
+
+/// Variables that look like settings and are none: a typing error that would go unnoticed.
+#[must_use]
+pub fn unknown_variables(known: &clap::Command) -> Vec<String> {
+    let mut names: Vec<String> = OTHER_VARIABLES.map(str::to_owned).to_vec();
+    collect_variables(known, &mut names);
+    let set = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+    set.filter(|name| name.starts_with("VIDAR_") && !names.contains(name)).collect()
+}
+
+fn collect_variables(command: &clap::Command, names: &mut Vec<String>) {
+    let variables = command.get_arguments().filter_map(|arg| arg.get_env());
+    names.extend(variables.filter_map(|name| name.to_str()).map(str::to_owned));
+    command.get_subcommands().for_each(|sub| collect_variables(sub, names));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flag_goes_before_the_file_and_the_file_before_the_default() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("vidar.toml");
+        std::fs::write(&path, "data_dir = '/a'\nhttp = '127.0.0.1:1'\ndisk_policy = 'refuse'\n").unwrap();
+        let args = ServeArgs { config: Some(path.clone()), http: Some("127.0.0.1:2".parse().unwrap()), ..ServeArgs::default() };
+        let settings = args.settings().unwrap();
+        assert_eq!(settings.http.port(), 2);
+        assert_eq!(settings.rtsp.port(), 8554);
+        assert_eq!(settings.disk_policy, DiskPolicy::Refuse);
+
+        std::fs::write(&path, "data_dir = '/a'\nhtpp = 1\n").unwrap();
+        let error = ServeArgs { config: Some(path), ..ServeArgs::default() }.settings().unwrap_err();
+        assert!(format!("{error:#}").contains("htpp"), "{error:#}");
+    }
+
+    #[test]
+    fn values_out_of_range_are_named() {
+        let args = |change: fn(&mut ServeArgs)| {
+            let mut args = ServeArgs { data_dir: Some("/a".into()), ..ServeArgs::default() };
+            change(&mut args);
+            args.settings().unwrap_err().to_string()
+        };
+        assert!(args(|a| a.default_retention_hours = Some(0)).starts_with("default_retention_hours"));
+        assert!(args(|a| a.fragment_duration_ms_max = Some(30_000)).starts_with("fragment_duration_ms_max"));
+        assert!(args(|a| a.disk_policy_mib = Some(1)).starts_with("disk_policy_mib"));
+        assert!(ServeArgs::default().settings().unwrap_err().to_string().contains("--data-dir"));
+    }
+}

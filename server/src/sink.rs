@@ -1,0 +1,85 @@
+//! The store as ingest sees it: it gives fragments their number and their place in the stream.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use vidar_core::clock::SharedClock;
+use vidar_core::control::Control;
+use vidar_core::ids::{ConfigId, RunId, StreamId};
+use vidar_core::record::NewFragment;
+use vidar_core::sink::{Durable, FragmentSink, OpenFragment, SinkError};
+use vidar_core::track::StreamConfig;
+use vidar_indexer::Index;
+use vidar_storage::Store;
+
+/// Where the next fragment of a stream goes.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    ordinal: u64,
+    discontinuity: u32,
+}
+
+/// A store with the places of its streams.
+pub struct StoreSink {
+    store: Store,
+    index: Arc<Index>,
+    clock: SharedClock,
+    /// Guards the next place of each stream that was pushed to since the start.
+    places: Mutex<HashMap<StreamId, Place>>,
+}
+
+impl StoreSink {
+    /// Over a store and what was read from it.
+    #[must_use]
+    pub fn new(store: Store, index: Arc<Index>, clock: SharedClock) -> Self {
+        Self { store, index, clock, places: Mutex::default() }
+    }
+
+    /// Where the next fragment of a stream goes: what is kept of a stream may all expire, its count goes on.
+    #[must_use]
+    pub fn next_place(&self, stream: StreamId) -> (u64, u32) {
+        let places = self.places.lock().expect("no panic under this lock");
+        let (ordinal, discontinuity) = self.index.timeline().next_place(stream);
+        places.get(&stream).map_or((ordinal, discontinuity), |place| {
+            (place.ordinal.max(ordinal), place.discontinuity.max(discontinuity))
+        })
+    }
+}
+
+#[async_trait]
+impl FragmentSink for StoreSink {
+    fn open_fragment(&self, stream: StreamId, _run: RunId, run_start: bool, continues: bool) -> Result<OpenFragment, SinkError> {
+        if self.index.catalog().stream(stream).is_none() {
+            return Err(SinkError::NoSuchStream { stream });
+        }
+        let mut places = self.places.lock().expect("no panic under this lock");
+        let place = places.entry(stream).or_insert_with(|| {
+            let (ordinal, discontinuity) = self.index.timeline().next_place(stream);
+            Place { ordinal, discontinuity }
+        });
+        // The very first fragment of a stream is no discontinuity.
+        if run_start && !continues && place.ordinal > 0 {
+            place.discontinuity = place.discontinuity.saturating_add(1);
+        }
+        let open = OpenFragment {
+            number: self.store.next_number(self.clock.now()),
+            ordinal: place.ordinal,
+            discontinuity: place.discontinuity,
+        };
+        place.ordinal += 1;
+        Ok(open)
+    }
+
+    async fn put_config(&self, stream: StreamId, config: &StreamConfig) -> Result<ConfigId, SinkError> {
+        self.store.put_config(stream, config).await
+    }
+
+    async fn append(&self, fragment: NewFragment) -> Result<Durable, SinkError> {
+        self.store.append(fragment).await
+    }
+
+    async fn control(&self, control: Control) -> Result<(), SinkError> {
+        self.store.control(control).await
+    }
+}
