@@ -1,0 +1,4 @@
+//! Fuzz target: `vidar_media::fuzz::demux_fmp4`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| vidar_media::fuzz::demux_fmp4(data));
