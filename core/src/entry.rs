@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::ids::FileId;
 use crate::record::{FragmentFacts, FragmentMeta, TrackTotals};
+use crate::time::UnixMs;
 
 /// Tracks whose totals a timeline entry carries; with more, an MP4's length needs the tables (the slow way).
 pub const ENTRY_TRACK_COUNT_MAX: usize = 3;
@@ -36,6 +37,9 @@ pub struct FragmentEntry {
     pub totals: Vec<TrackTotals>,
     /// How many fragments earlier decoding starts; 0: at this one.
     pub sync_back: u32,
+    /// When it became durable, by the archive clock, or somewhat later: retention counts from here. Wall-clock times
+    /// may be wrong by years.
+    pub archived: UnixMs,
     /// The record that closes it.
     pub record: Locator,
     /// Part records that were written while it was open; the index is the part's.
@@ -43,12 +47,20 @@ pub struct FragmentEntry {
 }
 
 impl FragmentEntry {
-    /// The entry of a fragment.
+    /// The entry of a fragment. `archived` is taken from the server's time until the store says better.
     #[must_use]
     pub fn new(meta: FragmentMeta, facts: &FragmentFacts, record: Locator, parts: Vec<Locator>) -> Self {
         let few = facts.tracks.len() <= ENTRY_TRACK_COUNT_MAX;
         let totals = if few { facts.tracks.iter().map(|track| track.totals).collect() } else { Vec::new() };
-        Self { meta, size_bytes: facts.size_bytes(), totals, sync_back: facts.sync_back, record, parts }
+        Self {
+            meta,
+            size_bytes: facts.size_bytes(),
+            totals,
+            sync_back: facts.sync_back,
+            archived: meta.server_start(),
+            record,
+            parts,
+        }
     }
 
     /// Bytes on disk of all its records.

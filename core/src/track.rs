@@ -121,7 +121,8 @@ pub struct AudioParams {
 /// What is to be cut from the presentation, as the source declared it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Trims {
-    /// Presentation starts this many ticks into the track (an edit list's media_time less the first composition time).
+    /// Presentation time, in ticks, at which the source's presentation starts: its edit list's media_time. What is shown
+    /// at an instant of all tracks is found by subtracting it from each. 0 without an edit list.
     pub edit_start_ticks: i64,
     /// Presentation of the track starts this many milliseconds late (an empty edit).
     pub edit_delay_ms: i64,

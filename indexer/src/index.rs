@@ -9,7 +9,7 @@ use vidar_core::control::Control;
 use vidar_core::log::{LogEvent, LogObserver};
 
 use crate::catalog::Catalog;
-use crate::search::Search;
+use crate::search::{Search, wipe};
 use crate::timeline::Timeline;
 
 /// How to open an [`Index`].
@@ -114,7 +114,9 @@ impl Index {
         &self.search
     }
 
-    /// Commits search to its files and ends its thread. Later events still reach catalog and timeline.
+    /// Commits to the files of search what waits for it, and ends its thread. Later events still reach catalog and
+    /// timeline. While search catches up, what is still missing is left for the next start: where it matters, first
+    /// wait for [`Search::commit`].
     pub fn close(&self) {
         self.search.close();
     }
@@ -122,14 +124,9 @@ impl Index {
     /// Removes the files of search. The index must not be open. They are made again as the log is observed.
     ///
     /// # Errors
-    /// If something there cannot be removed. That there is nothing is no error.
+    /// If something there cannot be removed. That there is nothing is no error. What is not of search stays.
     pub fn wipe(dir: &Path) -> Result<(), IndexError> {
-        match std::fs::remove_dir_all(dir) {
-            Err(source) if source.kind() != io::ErrorKind::NotFound => {
-                Err(IndexError::Io { dir: dir.display().to_string(), source })
-            }
-            _ => Ok(()),
-        }
+        wipe(dir).map_err(|source| IndexError::Io { dir: dir.display().to_string(), source })
     }
 }
 

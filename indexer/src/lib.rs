@@ -21,6 +21,10 @@
 //! ```
 
 pub mod catalog;
+#[cfg(test)]
+mod catalog_tests;
+#[doc(hidden)]
+pub mod fuzz;
 mod index;
 mod interval;
 mod lock;

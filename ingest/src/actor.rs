@@ -23,8 +23,6 @@ use crate::committer::{Job, run_committer};
 use crate::push::{Ingest, LastRun, Message, PushError, PushStart};
 use crate::push_log::PushLog;
 
-/// Under pressure an open fragment goes out once it holds this much.
-const SPILL_BYTES_MIN: u64 = 64 << 10;
 /// Records of one push on their way to the disk.
 const JOB_COUNT: usize = 64;
 
@@ -75,6 +73,8 @@ pub(crate) struct Actor {
     given: Option<UnixMs>,
     open: Option<OpenFragment>,
     config: Arc<StreamConfig>,
+    /// Of the newest sample.
+    arrival: Option<Wall>,
 }
 
 impl Actor {
@@ -89,7 +89,22 @@ impl Actor {
         let fragmenter = Fragmenter::new(ingest.options.fragmenter);
         let (held, run, given) = (Reservation::empty(&ingest.budget), new_run(&ingest), start.start);
         let (outputs, open, config) = (Vec::new(), None, Arc::default());
-        Self { ingest, stream, start, log, failure, permit, fragmenter, outputs, held, run, given, open, config }
+        Self {
+            ingest,
+            stream,
+            start,
+            log,
+            failure,
+            permit,
+            fragmenter,
+            outputs,
+            held,
+            run,
+            given,
+            open,
+            config,
+            arrival: None,
+        }
     }
 
     pub(crate) async fn run(mut self, mut inbox: mpsc::Receiver<Message>) {
@@ -108,17 +123,16 @@ impl Actor {
             let message = tokio::select! {
                 message = inbox.recv() => message, // recv is cancel-safe
                 () = budget.pressure() => {
-                    if self.fragmenter.held_bytes() >= SPILL_BYTES_MIN {
-                        self.fragmenter.spill(&mut self.outputs);
-                        if self.give_out(&jobs).await.is_err() { break }
-                    }
+                    if self.relieve(&jobs).await.is_err() { break }
                     continue;
                 }
             };
             match message {
                 Some(Message::Event { event, reservation, arrived }) => {
+                    let result = self.event(event, arrived, &jobs).await;
+                    // Only now: what went out so far did not hold this sample.
                     self.held.merge(reservation);
-                    if self.event(event, arrived, &jobs).await.is_err() {
+                    if result.is_err() || self.relieve(&jobs).await.is_err() {
                         break;
                     }
                 }
@@ -131,11 +145,10 @@ impl Actor {
         }
         inbox.close(); // whoever sends now sees "closed", not silence
         let (complete, cause) = end;
-        if self.failure.get().is_none() {
-            self.fragmenter.finish(complete, &mut self.outputs);
-            // A failure is in `failure` and in the log.
-            let _ = self.give_out(&jobs).await;
-        }
+        // After a failure too: what is complete may still be kept, and what is not becomes a gap.
+        self.fragmenter.finish(complete, &mut self.outputs);
+        // A failure is in `failure` and in the log.
+        let _ = self.give_out(&jobs).await;
         self.end_run(&cause, &jobs).await;
         drop(jobs);
         if let Err(error) = committer.await {
@@ -148,6 +161,16 @@ impl Actor {
         drop(self.permit); // only now may the next publisher come
     }
 
+    /// Gives out what is held, where memory is short.
+    async fn relieve(&mut self, jobs: &mpsc::Sender<Job>) -> Result<(), ()> {
+        let held = self.fragmenter.held_bytes();
+        if self.ingest.budget.spill_above_bytes().is_none_or(|above| held <= above) {
+            return Ok(());
+        }
+        self.fragmenter.spill(&mut self.outputs);
+        self.give_out(jobs).await
+    }
+
     async fn event(&mut self, event: Event, arrived: Option<UnixMs>, jobs: &mpsc::Sender<Job>) -> Result<(), ()> {
         let now = self.ingest.clock.now();
         match &event {
@@ -155,11 +178,10 @@ impl Actor {
             Event::Sample(sample) => {
                 self.check_clock(now);
                 self.give_out(jobs).await?;
-                if self.run.arrival.is_none() {
-                    let media_ms = self.media_ms(sample.track, sample.presentation_ticks);
-                    let at = arrived.unwrap_or(now);
-                    self.run.arrival = Some(Wall { media_ms, at, source: WallSource::Arrival });
-                }
+                let media_ms = self.media_ms(sample.track, sample.presentation_ticks);
+                let wall = Wall { media_ms, at: arrived.unwrap_or(now), source: WallSource::Arrival };
+                self.arrival = Some(wall);
+                self.run.arrival.get_or_insert(wall);
             }
             Event::Config(config) => self.config = Arc::new(config.clone()),
             _ => {}
@@ -198,7 +220,8 @@ impl Actor {
             match output {
                 Output::RunBreak => {
                     self.end_run("times jumped", jobs).await;
-                    self.run = new_run(&self.ingest);
+                    // The sample that jumped is the first of the new run.
+                    self.run = Run { arrival: self.arrival, ..new_run(&self.ingest) };
                 }
                 Output::Open { config, start_ms, starts_with_sync } => self.open(config, start_ms, starts_with_sync)?,
                 Output::Sample(sample) => self.ingest.hub.publish(self.stream, LiveEvent::Sample(sample)),

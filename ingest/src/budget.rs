@@ -4,9 +4,31 @@
 //! read. From half of the budget on, open fragments are asked to go out as parts, so that waiting always ends.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use tokio::sync::Notify;
+
+/// Under pressure an open fragment goes out once it holds more than this.
+const SPILL_BYTES: u64 = 64 << 10;
+/// Between two calls for help of one who waits.
+const AGAIN: Duration = Duration::from_millis(50);
+
+/// Counts somebody who waits, for as long as it lives.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn new(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::AcqRel);
+        Self(count)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
 
 /// The budget.
 #[derive(Debug)]
@@ -15,6 +37,8 @@ pub struct Budget {
     used_bytes: AtomicU64,
     freed: Notify,
     pressure: Notify,
+    /// Who waits in `reserve`.
+    waiting: AtomicUsize,
 }
 
 /// Reserved bytes. Dropping it gives them back.
@@ -28,7 +52,13 @@ impl Budget {
     /// A budget of `limit_bytes`.
     #[must_use]
     pub fn new(limit_bytes: u64) -> Arc<Self> {
-        Arc::new(Self { limit_bytes, used_bytes: AtomicU64::new(0), freed: Notify::new(), pressure: Notify::new() })
+        Arc::new(Self {
+            limit_bytes,
+            used_bytes: AtomicU64::new(0),
+            freed: Notify::new(),
+            pressure: Notify::new(),
+            waiting: AtomicUsize::new(0),
+        })
     }
 
     /// Reserves at once, if there is room. One that finds nothing reserved gets any amount: a sample larger than the
@@ -50,6 +80,10 @@ impl Budget {
     /// # Cancel safety
     /// Dropping the future reserves nothing.
     pub async fn reserve(self: &Arc<Self>, bytes: u64) -> Reservation {
+        if let Some(reservation) = self.try_reserve(bytes) {
+            return reservation;
+        }
+        let _waiting = Waiting::new(&self.waiting);
         loop {
             let freed = self.freed.notified();
             tokio::pin!(freed);
@@ -58,13 +92,23 @@ impl Budget {
                 return reservation;
             }
             self.pressure.notify_waiters();
-            freed.await;
+            // Said again: an open fragment may have been busy when it was said first.
+            let _ = tokio::time::timeout(AGAIN, freed).await;
         }
     }
 
     /// Resolves when open fragments should go out.
     pub async fn pressure(&self) {
         self.pressure.notified().await;
+    }
+
+    /// What an open fragment may go on holding: little under pressure, nothing while somebody waits.
+    #[must_use]
+    pub fn spill_above_bytes(&self) -> Option<u64> {
+        if self.waiting.load(Ordering::Acquire) > 0 {
+            return Some(0);
+        }
+        (self.used_bytes() > self.limit_bytes / 2).then_some(SPILL_BYTES)
     }
 
     /// Bytes reserved now.

@@ -8,11 +8,15 @@ mod actor;
 pub mod admission;
 pub mod budget;
 mod committer;
+#[doc(hidden)]
+pub mod fuzz;
+#[cfg(feature = "gst")]
+pub mod gst;
 pub mod http_push;
 pub mod push;
 pub mod push_log;
 pub mod rtsp;
 mod rtsp_push;
 
-pub use rtsp_push::RtspPublishers;
 pub use push::{BeginError, Ingest, IngestOptions, Push, PushError, PushStart};
+pub use rtsp_push::RtspPublishers;

@@ -35,6 +35,8 @@ use crate::push_log::{PushLog, PushStatus};
 
 /// Events that may wait for the actor. Their bytes are charged to the budget.
 const INBOX_EVENT_COUNT: usize = 32;
+/// What a sample costs beside its bytes: its row of a table, and its place in queues.
+const SAMPLE_COST_BYTES: u64 = 256;
 /// Ended pushes whose logs are kept for `/v1/pushes/ID`.
 const ENDED_LOG_COUNT_MAX: usize = 256;
 
@@ -71,6 +73,8 @@ pub struct Ingest {
     pub(crate) clock: SharedClock,
     pub(crate) budget: Arc<Budget>,
     pub(crate) options: IngestOptions,
+    #[cfg(feature = "gst")]
+    pub(crate) helpers: crate::gst::Helpers,
     pub(crate) tracker: TaskTracker,
     /// Cancelled when the server goes down: pushes end where they are.
     pub stop: CancellationToken,
@@ -121,6 +125,9 @@ pub enum BeginError {
     /// Another publishes.
     #[error(transparent)]
     Occupied(#[from] Occupied),
+    /// The server goes down.
+    #[error("the server stops")]
+    Stopping,
     /// The client chose an id that is in use.
     #[error("push {push} exists")]
     PushExists {
@@ -135,6 +142,7 @@ impl BeginError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Registry(error) => error.kind(),
+            Self::Stopping => ErrorKind::Unavailable,
             Self::Occupied(_) | Self::PushExists { .. } => ErrorKind::Conflict,
         }
     }
@@ -164,7 +172,21 @@ impl Ingest {
         let budget = Budget::new(options.budget_bytes);
         let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
         let (logs, last_runs) = (Mutex::default(), Mutex::default());
-        Arc::new(Self { sink, hub, registry, admission, clock, budget, options, tracker, stop, logs, last_runs })
+        Arc::new(Self {
+            sink,
+            hub,
+            registry,
+            admission,
+            clock,
+            budget,
+            options,
+            #[cfg(feature = "gst")]
+            helpers: crate::gst::Helpers::default(),
+            tracker,
+            stop,
+            logs,
+            last_runs,
+        })
     }
 
     /// Admits a publisher and begins a push.
@@ -172,6 +194,9 @@ impl Ingest {
     /// # Errors
     /// If there is no such stream, or another publishes.
     pub async fn begin(self: &Arc<Self>, start: PushStart) -> Result<Push, BeginError> {
+        if self.stop.is_cancelled() {
+            return Err(BeginError::Stopping);
+        }
         let stream = self.registry.ensure(&start.name).await?;
         let who = format!("{} {}", start.protocol, start.source);
         let permit = self.admission.admit(stream.stream, &start.name, &who, self.options.publisher_silence)?;
@@ -281,7 +306,11 @@ impl Push {
     pub async fn event(&self, event: Event, arrived: Option<UnixMs>) -> Result<(), PushError> {
         self.check()?;
         let reservation = match &event {
-            Event::Sample(sample) => self.budget.reserve(sample.data.len() as u64).await,
+            Event::Sample(sample) => {
+                let reservation = self.budget.reserve(SAMPLE_COST_BYTES + sample.data.len() as u64).await;
+                self.permit.touch();
+                reservation
+            }
             _ => Reservation::empty(&self.budget),
         };
         self.inbox.send(Message::Event { event, reservation, arrived }).await.map_err(|_| self.failed())
@@ -293,7 +322,7 @@ impl Push {
     /// As `event`; `Ok(false)` if there was no room: the event is gone.
     pub fn try_event(&self, event: Event, arrived: Option<UnixMs>) -> Result<bool, PushError> {
         self.check()?;
-        let bytes = if let Event::Sample(sample) = &event { sample.data.len() as u64 } else { 0 };
+        let bytes = if let Event::Sample(sample) = &event { SAMPLE_COST_BYTES + sample.data.len() as u64 } else { 0 };
         let Some(reservation) = self.budget.try_reserve(bytes) else { return Ok(false) };
         match self.inbox.try_send(Message::Event { event, reservation, arrived }) {
             Ok(()) => Ok(true),
@@ -339,8 +368,14 @@ impl Push {
     fn check(&self) -> Result<(), PushError> {
         self.permit.touch();
         if self.permit.revoked() {
-            let detail = "another publisher has taken the stream over".to_owned();
-            return Err(PushError { kind: ErrorKind::Conflict, detail });
+            let error = PushError {
+                kind: ErrorKind::Conflict,
+                detail: "another publisher has taken the stream over".to_owned(),
+            };
+            if self.failure.set(error.clone()).is_ok() {
+                self.log.error(error.kind.http_status(), error.detail.clone(), None);
+            }
+            return Err(error);
         }
         self.failure.get().map_or(Ok(()), |failure| Err(failure.clone()))
     }

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use vidar_core::error::ErrorKind;
 use vidar_core::ids::StreamName;
 use vidar_core::time::UnixMs;
 use vidar_media::Event;
@@ -51,9 +52,13 @@ impl Publish for RtspPush {
     }
 
     async fn finish(self: Box<Self>, complete: bool, cause: &str) -> Result<(), PublishError> {
-        let failed = self.push.failure();
-        self.push.finish(complete, cause).await;
-        failed.map_or(Ok(()), |error| Err(publish_error(error)))
+        // Read afterwards: what was still under way may have failed.
+        let log = self.push.finish(complete, cause).await;
+        let (_, first_error) = log.outcome();
+        first_error.map_or(Ok(()), |status| {
+            let kind = if status == ErrorKind::Full.http_status() { ErrorKind::Full } else { ErrorKind::Unavailable };
+            Err(PublishError { kind, detail: "not all of it could be kept".to_owned() })
+        })
     }
 }
 

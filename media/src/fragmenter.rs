@@ -128,6 +128,8 @@ pub struct Fragmenter {
     lost: u32,
     /// Fragments since the last that starts with a sync sample.
     sync_back: u32,
+    /// Greatest media time of the run, over all tracks.
+    newest_ms: Option<i64>,
 }
 
 #[derive(Debug)]
@@ -157,6 +159,7 @@ impl Fragmenter {
             tags: Vec::new(),
             lost: 0,
             sync_back: 0,
+            newest_ms: None,
         }
     }
 
@@ -184,7 +187,7 @@ impl Fragmenter {
     pub fn break_run(&mut self, out: &mut Vec<Output>) {
         self.close(None, FragmentFlags::default(), out);
         self.tracks = self.config.tracks.iter().map(TrackState::new).collect();
-        self.sync_back = 0;
+        (self.sync_back, self.newest_ms) = (0, None);
         if !self.tracks.is_empty() {
             out.push(Output::RunBreak);
         }
@@ -247,7 +250,7 @@ impl Fragmenter {
     fn sample(&mut self, raw: RawSample, out: &mut Vec<Output>) -> Result<(), FragmentError> {
         let unknown = FragmentError::UnknownTrack { track: raw.track, track_count: self.config.tracks.len() };
         let state = self.tracks.get_mut(usize::from(raw.track)).ok_or(unknown)?;
-        if state.jumps.jumps(raw.presentation_ticks) {
+        if state.jumps.jumps(raw.presentation_ticks) && !self.follows(&raw) {
             self.break_run(out);
         }
         let mut inspection = self.inspect(&raw);
@@ -262,6 +265,9 @@ impl Fragmenter {
         let track = &self.config.tracks[usize::from(raw.track)];
         let state = &mut self.tracks[usize::from(raw.track)];
         state.jumps.note(raw.presentation_ticks);
+        let timescale_hz = track.timescale_hz;
+        let newest_ms = ticks_to_ms_nearest(raw.presentation_ticks, timescale_hz);
+        self.newest_ms = Some(self.newest_ms.map_or(newest_ms, |newest| newest.max(newest_ms)));
         let (decode_ticks, delta_ticks) = state.decode.next(raw.presentation_ticks, raw.decode_ticks);
         state.delta_ticks = delta_ticks.and_then(|delta| u32::try_from(delta).ok()).unwrap_or(state.delta_ticks);
         let delta_ticks = state.delta_ticks;
@@ -306,6 +312,15 @@ impl Fragmenter {
         out.push(Output::Sample(sample.clone()));
         open.add(sample, inspection.drops, presentation_ms, primary);
         Ok(())
+    }
+
+    /// A track with few samples (subtitles, metadata) is far from its own last one, but near the others.
+    fn follows(&self, raw: &RawSample) -> bool {
+        let timescale_hz = self.config.tracks[usize::from(raw.track)].timescale_hz;
+        let presentation_ms = ticks_to_ms_nearest(raw.presentation_ticks, timescale_hz);
+        self.tracks.len() > 1
+            && self.newest_ms.is_some_and(|newest| presentation_ms.saturating_sub(newest).abs() <= limits::TIME_JUMP_MS)
+            && self.tracks[usize::from(raw.track)].jumps.ahead(raw.presentation_ticks)
     }
 
     fn inspect(&self, raw: &RawSample) -> codec::Inspection {

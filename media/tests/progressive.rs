@@ -55,8 +55,11 @@ fn rows() -> impl Strategy<Value = Vec<Row>> {
     prop::collection::vec((1..3_i64, 0..3_i32, any::<bool>(), 0..40_u32, any::<bool>()), 0..6)
 }
 
+/// Pieces of three tracks, whether samples are left out, and a factor.
+type Rows = (Vec<[Vec<Row>; 3]>, bool, u32);
+
 /// Fragments of 1 to 3 pieces of 3 tracks (of which the file takes two), kept flags and a factor of the timescale.
-fn fragments() -> impl Strategy<Value = Vec<(Vec<[Vec<Row>; 3]>, bool, u32)>> {
+fn fragments() -> impl Strategy<Value = Vec<Rows>> {
     let piece = (rows(), rows(), rows()).prop_map(|(a, b, c)| [a, b, c]);
     prop::collection::vec((prop::collection::vec(piece, 1..4), any::<bool>(), 1..4_u32), 1..8)
 }
@@ -162,7 +165,7 @@ struct Case {
 }
 
 /// Tracks 2 (sound) and 0 (pictures) of the fragments, as tracks 1 and 0 of the file; track 1 is left out.
-fn case(fragments: Vec<(Vec<[Vec<Row>; 3]>, bool, u32)>, rounded: bool) -> Option<Case> {
+fn case(fragments: Vec<Rows>, rounded: bool) -> Option<Case> {
     let sources = [0_u8, 2];
     let (mut clocks, mut seed) = ([5, -3, 11], 1);
     let mut builder = Builder::new(2);
@@ -176,8 +179,7 @@ fn case(fragments: Vec<(Vec<[Vec<Row>; 3]>, bool, u32)>, rounded: bool) -> Optio
             let flags: Vec<bool> = (0..count).map(|i| !cut || i % 3 != 1).collect();
             let keep = Keep::from_flags(&flags);
             let totals = totals_kept(&stored.pieces, source_track, &keep);
-            let scale =
-                if rounded { Scale::Rounded { from_hz: 1000, to_hz: 300 } } else { Scale::Exact { factor: 3 } };
+            let scale = if rounded { Scale::Rounded { from_hz: 1000, to_hz: 300 } } else { Scale::Exact { factor: 3 } };
             expected(&stored, source_track, &keep, scale, &mut samples[track]);
             if totals.sample_count > 0 {
                 firsts[track].get_or_insert(scale.apply(totals.first_decode_ticks));

@@ -146,6 +146,10 @@ fn streams_of_other_muxers_and_options_are_read_alike() {
     let hrd = "nal-hrd=cbr:bufsize=400:vbv-maxrate=400:aud=1:slices=4";
     let x264 = ["-c:v", "libx264", "-g", "25", "-b:v", "400k", "-x264-params", hrd, "-c:a", "aac"];
     agrees_with_ffprobe(&made("filler.ts", &x264));
+    let four_channels = ["-map", "1", "-af", "aformat=channel_layouts=quad", "-c:a", "aac"];
+    let path = made("quad.ts", &four_channels);
+    agrees_with_ffprobe(&path);
+    assert_eq!(demux(&path).0.tracks[0].audio.unwrap().channels, 4);
     let interlaced = ["-c:v", "libx264", "-g", "25", "-flags", "+ildct+ilme", "-c:a", "mp2"];
     agrees_with_ffprobe(&made("interlaced.ts", &interlaced));
     agrees_with_ffprobe(&made("opaque.ts", &["-c:v", "mpeg2video", "-g", "10", "-bf", "2", "-c:a", "ac3"]));
@@ -182,13 +186,19 @@ fn nals(codec: Codec, data: &[u8]) -> Vec<Bytes> {
 
 #[test]
 fn content_is_that_of_the_same_clip_in_matroska() {
+    let copy = |name: &str, args: &[&str]| ffmpeg(name, &[args, &["-c", "copy"]].concat());
+    let bounded = copy("bounded_content.ts", &["-i", "@h264_pyramid.mkv", "-omit_video_pes_length", "0"]);
     for (ts, mkv) in [
-        ("bbb.ts", "bbb.mkv"),
-        ("h264_open_gop.ts", "h264_open_gop.mkv"),
-        ("h265.ts", "h265_open_gop.mkv"),
-        ("audio_aac.ts", "audio_aac.mkv"),
+        (vidar_fixtures::path("bbb.ts"), "bbb.mkv"),
+        (vidar_fixtures::path("h264_open_gop.ts"), "h264_open_gop.mkv"),
+        (vidar_fixtures::path("h265.ts"), "h265_open_gop.mkv"),
+        (vidar_fixtures::path("audio_aac.ts"), "audio_aac.mkv"),
+        (copy("opus_content.ts", &["-i", "@audio_opus.mkv"]), "audio_opus.mkv"),
+        (copy("mp3_content.ts", &["-i", "@audio_mp3.mkv"]), "audio_mp3.mkv"),
+        (bounded, "h264_pyramid.mkv"),
     ] {
-        let (config, samples) = demux(&vidar_fixtures::path(ts));
+        let (config, samples) = demux(&ts);
+        let ts = ts.display();
         let mut file = MatroskaFile::open(File::open(vidar_fixtures::path(mkv)).unwrap()).unwrap();
         let mut expected = vec![Vec::new(); config.tracks.len()];
         let mut frame = Frame::default();
@@ -209,7 +219,7 @@ fn content_is_that_of_the_same_clip_in_matroska() {
                 }
                 offsets.push(sample.presentation_ticks - ms * 90);
             }
-            let private = entry.codec_private().unwrap();
+            let private = entry.codec_private().unwrap_or_default();
             match track.codec {
                 Codec::H264 => {
                     let (ours, theirs) = (h264::parse_avcc(&track.codec_private), h264::parse_avcc(private));
@@ -219,7 +229,9 @@ fn content_is_that_of_the_same_clip_in_matroska() {
                     let (ours, theirs) = (h265::parse_hvcc(&track.codec_private), h265::parse_hvcc(private));
                     assert_eq!(ours, theirs);
                 }
-                _ => assert_eq!(track.codec_private[..2], private[..2]),
+                Codec::Aac => assert_eq!(track.codec_private[..2], private[..2]),
+                Codec::Opus => assert_eq!(track.codec_private, private),
+                _ => assert!(track.codec_private.is_empty()),
             }
         }
         // One constant for all tracks, but for the rounding to milliseconds.

@@ -57,16 +57,30 @@ impl Gate {
     }
 
     fn by_header(&self, headers: &HeaderMap) -> Option<Principal> {
-        let mut values = headers.get_all(header::AUTHORIZATION).iter();
-        let (value, None) = (values.next()?.to_str().ok()?, values.next()) else { return None };
-        let (scheme, rest) = value.trim().split_once(' ')?;
-        if scheme.eq_ignore_ascii_case("basic") {
-            let pair = String::from_utf8(STANDARD.decode(rest.trim()).ok()?).ok()?;
-            let (access_key_id, secret) = pair.split_once(':')?;
-            return self.auth.basic(access_key_id, secret);
+        match credentials(headers)? {
+            Credentials::Basic { access_key_id, secret } => self.auth.basic(&access_key_id, &secret),
+            Credentials::Bearer(token) => self.auth.bearer(&token),
         }
-        if scheme.eq_ignore_ascii_case("bearer") { self.auth.bearer(rest.trim()) } else { None }
     }
+}
+
+/// What an `Authorization` header says. No `Debug`: it holds secrets.
+pub(crate) enum Credentials {
+    Basic { access_key_id: String, secret: String },
+    Bearer(String),
+}
+
+/// Reads the `Authorization` header, if there is exactly one.
+pub(crate) fn credentials(headers: &HeaderMap) -> Option<Credentials> {
+    let mut values = headers.get_all(header::AUTHORIZATION).iter();
+    let (value, None) = (values.next()?.to_str().ok()?, values.next()) else { return None };
+    let (scheme, rest) = value.trim().split_once(' ')?;
+    if scheme.eq_ignore_ascii_case("basic") {
+        let pair = String::from_utf8(STANDARD.decode(rest.trim()).ok()?).ok()?;
+        let (access_key_id, secret) = pair.split_once(':')?;
+        return Some(Credentials::Basic { access_key_id: access_key_id.to_owned(), secret: secret.to_owned() });
+    }
+    scheme.eq_ignore_ascii_case("bearer").then(|| Credentials::Bearer(rest.trim().to_owned()))
 }
 
 /// The `token` of a query, if there is exactly one.

@@ -53,7 +53,8 @@ mod tests {
 
     #[test]
     fn tags_are_compared_weakly() {
-        let with = |value: &'static str| HeaderMap::from_iter([(header::IF_NONE_MATCH, HeaderValue::from_static(value))]);
+        let with =
+            |value: &'static str| HeaderMap::from_iter([(header::IF_NONE_MATCH, HeaderValue::from_static(value))]);
         let tag = tag_of(b"a");
         assert_eq!(tag.len(), 34);
         assert_ne!(tag, tag_of(b"b"));

@@ -192,7 +192,9 @@ pub fn group_reads(ranges: impl IntoIterator<Item = StoredRange>) -> Vec<ReadGro
                         _ => group.wanted.push(piece),
                     }
                 }
-                None => groups.push(ReadGroup { read: StoredRange { part, range: piece.clone() }, wanted: vec![piece] }),
+                None => {
+                    groups.push(ReadGroup { read: StoredRange { part, range: piece.clone() }, wanted: vec![piece] })
+                }
             }
             start = end;
         }

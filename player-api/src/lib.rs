@@ -9,6 +9,8 @@ mod clip;
 mod cors;
 pub mod error;
 pub mod fragment;
+#[doc(hidden)]
+pub mod fuzz;
 mod hls;
 mod image;
 pub mod params;

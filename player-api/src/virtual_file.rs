@@ -32,11 +32,13 @@ pub(crate) trait VirtualFile: Send + Sync + 'static {
 /// A range of a file, made as fast as it is read and a little ahead.
 pub(crate) fn body(file: Arc<dyn VirtualFile>, range: Range<u64>) -> Body {
     let cut = file.clone();
-    let stretches = stream::iter(std::iter::successors(Some(range.start..range.start), move |last| {
-        let at = last.end;
-        (at < range.end).then(|| at..at + cut.stretch(at, range.end).max(1))
-    }));
-    let made = stretches.map(move |range| {
+    let mut at = range.start;
+    let stretches = std::iter::from_fn(move || {
+        let from = at;
+        at = (from < range.end).then(|| from + cut.stretch(from, range.end).max(1))?;
+        Some(from..at)
+    });
+    let made = stream::iter(stretches).map(move |range| {
         let file = file.clone();
         async move { file.make(range).await }
     });

@@ -6,6 +6,10 @@ use axum::body::Body;
 use http::{Method, Request};
 use serde_json::{Value, json};
 use support::{Archive, Push, START};
+use vidar_core::hub::{LiveEvent, LiveSink as _};
+use vidar_core::ids::{FragmentNumber, RunId};
+use vidar_core::registry::StreamRegistry as _;
+use vidar_core::sink::OpenFragment;
 
 async fn create(archive: &Archive, body: Value) -> support::Answer {
     archive.send(Method::POST, "/v1/streams", &body.to_string()).await
@@ -189,6 +193,20 @@ async fn the_timeline_shows_runs_with_totals() {
 }
 
 #[tokio::test]
+async fn a_stream_with_a_publisher_is_live() {
+    let archive = Archive::new();
+    archive.push(Push::new("cam", "h264_ip.mkv", START)).await;
+    let (stream, run) = (archive.registry.list()[0].stream, RunId::new());
+    let fragment = OpenFragment { number: FragmentNumber::MAX, ordinal: 9, discontinuity: 0 };
+    let config = std::sync::Arc::default();
+    let opened = LiveEvent::Opened { fragment, run, config, producer_start: START, starts_with_sync: true };
+    archive.api.hub.publish(stream, opened);
+    assert_eq!(archive.get("/v1/streams").await.json()["streams"][0]["live"], true);
+    archive.api.hub.publish(stream, LiveEvent::Ended(run));
+    assert_eq!(archive.get("/v1/streams/cam").await.json()["live"], false);
+}
+
+#[tokio::test]
 async fn nobody_comes_in_without_credentials() {
     let archive = Archive::new();
     create(&archive, json!({"name": "cam"})).await;
@@ -223,9 +241,10 @@ async fn nobody_comes_in_without_credentials() {
 #[tokio::test]
 async fn the_body_of_an_unknown_caller_is_not_polled() {
     let archive = Archive::new();
-    let body = Body::from_stream(futures::stream::poll_fn(|_| -> std::task::Poll<Option<Result<bytes::Bytes, String>>> {
-        panic!("the body was polled")
-    }));
+    let body =
+        Body::from_stream(futures::stream::poll_fn(|_| -> std::task::Poll<Option<Result<bytes::Bytes, String>>> {
+            panic!("the body was polled")
+        }));
     let answer = archive.send_raw(Request::post("/v1/streams").body(body).unwrap()).await;
     assert_eq!(answer.status, 401);
 }

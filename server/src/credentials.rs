@@ -90,13 +90,21 @@ impl RootPair {
         // One left by a crash keeps its old mode if it is only truncated.
         let _ = std::fs::remove_file(&temporary);
         let context = || format!("write {}", temporary.display());
-        let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary).with_context(context)?;
-        let text = Zeroizing::new(format!("{ID_NAME}={}\n{SECRET_NAME}={}\n", self.access_key_id, self.secret.as_str()));
+        let mut file = std::fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&temporary)
+            .with_context(context)?;
+        let text =
+            Zeroizing::new(format!("{ID_NAME}={}\n{SECRET_NAME}={}\n", self.access_key_id, self.secret.as_str()));
         file.write_all(text.as_bytes()).with_context(context)?;
         file.sync_all().with_context(context)?;
         std::fs::rename(&temporary, path).with_context(|| format!("rename to {}", path.display()))?;
         let folder = path.parent().unwrap_or(Path::new("."));
-        std::fs::File::open(folder).and_then(|folder| folder.sync_all()).with_context(|| format!("sync {}", folder.display()))
+        std::fs::File::open(folder)
+            .and_then(|folder| folder.sync_all())
+            .with_context(|| format!("sync {}", folder.display()))
     }
 
     fn checked(self) -> anyhow::Result<Self> {
@@ -104,7 +112,9 @@ impl RootPair {
             len.contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b':')
         };
         if !good(&self.access_key_id, 3..=128) || !good(&self.secret, 8..=256) {
-            bail!("root credentials: expected printable ASCII without ':', 3 to 128 characters for the id, 8 to 256 for the secret");
+            bail!(
+                "root credentials: expected printable ASCII without ':', 3 to 128 characters for the id, 8 to 256 for the secret"
+            );
         }
         Ok(self)
     }
@@ -117,7 +127,8 @@ fn random_text(len: usize) -> anyhow::Result<String> {
         let mut bytes = [0; 64];
         random.fill(&mut bytes).map_err(|_| anyhow::anyhow!("the system gives no random bytes"))?;
         // 248 = 4 * 62: without the bytes above it every character is equally likely.
-        let characters = bytes.iter().filter(|byte| **byte < 248).map(|byte| char::from(ALPHABET[usize::from(byte % 62)]));
+        let characters =
+            bytes.iter().filter(|byte| **byte < 248).map(|byte| char::from(ALPHABET[usize::from(byte % 62)]));
         text.extend(characters.take(len - text.len()));
     }
     Ok(text)
@@ -138,6 +149,14 @@ pub fn load(data_dir: &Path) -> anyhow::Result<(RootPair, Origin)> {
     let pair = RootPair::random()?;
     pair.write(&path)?;
     Ok((pair, Origin::Made(path)))
+}
+
+/// The root pair as it stands now. Makes none: a file that is gone is an error.
+///
+/// # Errors
+/// If it cannot be read.
+pub fn reload(data_dir: &Path) -> anyhow::Result<RootPair> {
+    RootPair::from_environment()?.map_or_else(|| RootPair::read(&data_dir.join(FILE_NAME)), Ok)
 }
 
 /// Checks credentials against the root pair.

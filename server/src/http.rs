@@ -72,7 +72,13 @@ pub async fn serve(
     }
 }
 
-async fn serve_connection(stream: TcpStream, peer: SocketAddr, router: Router, options: HttpOptions, stop: CancellationToken) {
+async fn serve_connection(
+    stream: TcpStream,
+    peer: SocketAddr,
+    router: Router,
+    options: HttpOptions,
+    stop: CancellationToken,
+) {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "set TCP_NODELAY");
     }

@@ -66,11 +66,17 @@ async fn metrics(State(operating): State<Arc<Operating>>) -> Response {
     let streams = operating.registry.list();
     metric("streams", "gauge", "Streams.", streams.len() as u64);
     let totals = streams.iter().map(|stream| operating.index.timeline().totals(stream.stream));
-    let (fragments, bytes) = totals.fold((0, 0), |(count, bytes), totals| (count + totals.fragment_count, bytes + totals.stored_bytes));
+    let (fragments, bytes) =
+        totals.fold((0, 0), |(count, bytes), totals| (count + totals.fragment_count, bytes + totals.stored_bytes));
     metric("fragments", "gauge", "Fragments in the timeline.", fragments);
     metric("stored_bytes", "gauge", "Bytes on disk of all fragments.", bytes);
     metric("pushes_open", "gauge", "Pushes that go on.", operating.ingest.open_pushes(None).len() as u64);
-    metric("ingest_held_bytes", "gauge", "Bytes of samples on their way to the disk.", operating.ingest.budget().used_bytes());
+    metric(
+        "ingest_held_bytes",
+        "gauge",
+        "Bytes of samples on their way to the disk.",
+        operating.ingest.budget().used_bytes(),
+    );
     metric("live_held_bytes", "gauge", "Bytes of samples held for viewers.", operating.hub.held_bytes() as u64);
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
 }

@@ -1,5 +1,6 @@
 //! Streams by name: reads from the catalog, changes through the log.
 
+use std::future::Future;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -9,13 +10,15 @@ use vidar_core::control::{Control, StreamRecord, StreamSettings};
 use vidar_core::ids::{StreamId, StreamName};
 use vidar_core::limits::{TAG_COUNT_MAX, TAG_NAME_BYTES_MAX, TAG_VALUE_BYTES_MAX};
 use vidar_core::registry::{RegistryError, StreamRegistry};
+use vidar_core::sink::SinkError;
 use vidar_indexer::Index;
 use vidar_storage::Store;
 
 /// Longest retention in hours: ten years, as the reference service.
 const RETENTION_HOURS_MAX: u32 = 87_600;
 
-/// The registry of one server.
+/// The registry of one server. Clones are the same registry.
+#[derive(Clone)]
 pub struct Registry {
     index: Arc<Index>,
     store: Store,
@@ -23,14 +26,20 @@ pub struct Registry {
     default_retention_hours: u32,
     create_streams: bool,
     /// Changes come one after the other: two first pushes make one stream.
-    changes: Mutex<()>,
+    changes: Arc<Mutex<()>>,
 }
 
 impl Registry {
     /// A registry over a store and what was read from it.
     #[must_use]
-    pub fn new(index: Arc<Index>, store: Store, clock: SharedClock, default_retention_hours: u32, create_streams: bool) -> Self {
-        Self { index, store, clock, default_retention_hours, create_streams, changes: Mutex::new(()) }
+    pub fn new(
+        index: Arc<Index>,
+        store: Store,
+        clock: SharedClock,
+        default_retention_hours: u32,
+        create_streams: bool,
+    ) -> Self {
+        Self { index, store, clock, default_retention_hours, create_streams, changes: Arc::default() }
     }
 
     fn known(&self, name: &StreamName) -> Result<Arc<StreamRecord>, RegistryError> {
@@ -62,7 +71,9 @@ fn check(settings: &StreamSettings) -> Result<(), RegistryError> {
     if settings.device.is_empty() || settings.device.len() > 256 {
         return invalid("device", "expected 1 to 256 bytes");
     }
-    let long = |(name, value): &(String, String)| name.is_empty() || name.len() > TAG_NAME_BYTES_MAX || value.len() > TAG_VALUE_BYTES_MAX;
+    let long = |(name, value): &(String, String)| {
+        name.is_empty() || name.len() > TAG_NAME_BYTES_MAX || value.len() > TAG_VALUE_BYTES_MAX
+    };
     if settings.tags.len() > TAG_COUNT_MAX || settings.tags.iter().any(long) {
         return invalid("tags", "expected at most 64, names of 1 to 128 bytes, values of at most 1024 bytes");
     }
@@ -86,36 +97,34 @@ impl StreamRegistry for Registry {
         if !self.create_streams {
             return self.known(name);
         }
-        let _one_by_one = self.changes.lock().await;
-        match self.get(name) {
-            Some(record) => Ok(record),
-            None => self.make(name, self.default_settings(name)).await,
-        }
+        let (this, name) = (self.clone(), name.clone());
+        to_its_end(async move {
+            let _one_by_one = this.changes.lock().await;
+            match this.get(&name) {
+                Some(record) => Ok(record),
+                None => this.make(&name, this.default_settings(&name)).await,
+            }
+        })
+        .await
     }
 
-    async fn create(&self, name: &StreamName, settings: Option<StreamSettings>) -> Result<Arc<StreamRecord>, RegistryError> {
-        let _one_by_one = self.changes.lock().await;
-        if self.get(name).is_some() {
-            return Err(RegistryError::Exists { name: name.clone() });
-        }
-        self.make(name, settings.unwrap_or_else(|| self.default_settings(name))).await
+    async fn create(
+        &self,
+        name: &StreamName,
+        settings: Option<StreamSettings>,
+    ) -> Result<Arc<StreamRecord>, RegistryError> {
+        let (this, name) = (self.clone(), name.clone());
+        to_its_end(async move { this.create_now(&name, settings).await }).await
     }
 
     async fn change(&self, name: &StreamName, settings: StreamSettings) -> Result<Arc<StreamRecord>, RegistryError> {
-        check(&settings)?;
-        let _one_by_one = self.changes.lock().await;
-        let record = StreamRecord { settings, ..StreamRecord::clone(&*self.known(name)?) };
-        self.store.control(Control::Stream(record.clone())).await?;
-        Ok(Arc::new(record))
+        let (this, name) = (self.clone(), name.clone());
+        to_its_end(async move { this.change_now(&name, settings).await }).await
     }
 
     async fn delete(&self, name: &StreamName) -> Result<(), RegistryError> {
-        let _one_by_one = self.changes.lock().await;
-        let record = self.known(name)?;
-        let entries = crate::retention::all_entries(self.index.timeline(), record.stream);
-        self.store.delete_stream(record.stream, self.clock.now(), entries).await?;
-        tracing::info!(stream = %name, id = %record.stream, "stream deleted");
-        Ok(())
+        let (this, name) = (self.clone(), name.clone());
+        to_its_end(async move { this.delete_now(&name).await }).await
     }
 
     fn default_settings(&self, name: &StreamName) -> StreamSettings {
@@ -125,5 +134,48 @@ impl StreamRegistry for Registry {
             retention_bytes: None,
             tags: Vec::new(),
         }
+    }
+}
+
+/// A change that has begun is made, whether its client waits or not.
+async fn to_its_end<T: Send + 'static>(
+    change: impl Future<Output = Result<T, RegistryError>> + Send + 'static,
+) -> Result<T, RegistryError> {
+    let failed = |error: tokio::task::JoinError| SinkError::Failed { detail: error.to_string() };
+    tokio::spawn(change).await.map_err(failed)?
+}
+
+impl Registry {
+    async fn create_now(
+        &self,
+        name: &StreamName,
+        settings: Option<StreamSettings>,
+    ) -> Result<Arc<StreamRecord>, RegistryError> {
+        let _one_by_one = self.changes.lock().await;
+        if self.get(name).is_some() {
+            return Err(RegistryError::Exists { name: name.clone() });
+        }
+        self.make(name, settings.unwrap_or_else(|| self.default_settings(name))).await
+    }
+
+    async fn change_now(
+        &self,
+        name: &StreamName,
+        settings: StreamSettings,
+    ) -> Result<Arc<StreamRecord>, RegistryError> {
+        check(&settings)?;
+        let _one_by_one = self.changes.lock().await;
+        let record = StreamRecord { settings, ..StreamRecord::clone(&*self.known(name)?) };
+        self.store.control(Control::Stream(record.clone())).await?;
+        Ok(Arc::new(record))
+    }
+
+    async fn delete_now(&self, name: &StreamName) -> Result<(), RegistryError> {
+        let _one_by_one = self.changes.lock().await;
+        let record = self.known(name)?;
+        let entries = crate::retention::all_entries(self.index.timeline(), record.stream);
+        self.store.delete_stream(record.stream, self.clock.now(), entries).await?;
+        tracing::info!(stream = %name, id = %record.stream, "stream deleted");
+        Ok(())
     }
 }

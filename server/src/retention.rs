@@ -49,27 +49,40 @@ impl Retention {
         for stream in self.registry.list() {
             let settings = &stream.settings;
             let now = self.store.archive_now();
-            let expiry = self.index.timeline().expired(stream.stream, now, settings.retention_hours, settings.retention_bytes);
+            let expiry =
+                self.index.timeline().expired(stream.stream, now, settings.retention_hours, settings.retention_bytes);
             if let Some(expiry) = expiry {
                 self.expire(stream.stream, expiry).await;
             }
         }
-        if self.policy == DiskPolicy::DeleteOldest && self.store.space() != Space::Ok {
+        while self.policy == DiskPolicy::DeleteOldest && self.store.space() != Space::Ok {
             let oldest = self.index.timeline().oldest_overall(DISK_STEP_BYTES);
+            if oldest.is_empty() {
+                break;
+            }
             tracing::warn!(streams = oldest.len(), "the disk runs full: the oldest fragments go");
             for (stream, expiry) in oldest {
-                self.expire(stream, expiry).await;
+                if !self.expire(stream, expiry).await {
+                    return;
+                }
             }
         }
     }
 
-    async fn expire(&self, stream: StreamId, expiry: vidar_indexer::Expiry) {
+    /// False if the log did not take it.
+    async fn expire(&self, stream: StreamId, expiry: vidar_indexer::Expiry) -> bool {
         let (ordinal, discontinuity) = self.sink.next_place(stream);
         let (ordinal, discontinuity) = (ordinal.max(expiry.next_ordinal), discontinuity.max(expiry.discontinuity));
         let count = expiry.entries.len();
         match self.store.expire(stream, expiry.below, ordinal, discontinuity, expiry.entries).await {
-            Ok(expired) => tracing::info!(%stream, fragments = count, ?expired, "expired"),
-            Err(error) => tracing::warn!(%stream, %error, "could not expire"),
+            Ok(expired) => {
+                tracing::info!(%stream, fragments = count, ?expired, "expired");
+                true
+            }
+            Err(error) => {
+                tracing::warn!(%stream, %error, "could not expire");
+                false
+            }
         }
     }
 }
@@ -78,8 +91,15 @@ impl Retention {
 #[must_use]
 pub fn all_entries(timeline: &Timeline, stream: StreamId) -> Vec<SharedEntry> {
     let mut entries = Vec::new();
-    let mut query =
-        RangeQuery { stream, axis: TimeAxis::Server, start: None, end: None, after: None, limit: 10_000, descending: false };
+    let mut query = RangeQuery {
+        stream,
+        axis: TimeAxis::Server,
+        start: None,
+        end: None,
+        after: None,
+        limit: 10_000,
+        descending: false,
+    };
     loop {
         let page = timeline.range(&query);
         entries.extend(page.entries);

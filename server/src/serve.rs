@@ -4,7 +4,6 @@ use std::fs;
 use std::future::Future;
 use std::os::unix::fs::DirBuilderExt;
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::Context;
 use tokio::net::TcpListener;
@@ -58,7 +57,8 @@ impl Server {
         announce(&pair, &origin);
         let auth = Arc::new(RootAuthenticator::new(pair));
         let hub = Hub::new(HubOptions::default());
-        let sink = Arc::new(StoreSink::new(store.clone(), Arc::clone(&index), Arc::clone(&clock)));
+        let sink =
+            Arc::new(StoreSink::new(store.clone(), Arc::clone(&index), Arc::clone(&clock), settings.disk_policy));
         let registry = Arc::new(Registry::new(
             Arc::clone(&index),
             store.clone(),
@@ -91,8 +91,10 @@ impl Server {
         let (accepting, serving) = (CancellationToken::new(), CancellationToken::new());
         let connections = TaskTracker::new();
         let router = self.router();
-        let http_options =
-            HttpOptions { header_timeout: self.settings.header_timeout, connections_max: self.settings.connections_max };
+        let http_options = HttpOptions {
+            header_timeout: self.settings.header_timeout,
+            connections_max: self.settings.connections_max,
+        };
         let rtsp_options = vidar_ingest::rtsp::RtspOptions {
             max_connections: self.settings.connections_max,
             allow_basic: true, // offered to clients on this machine only
@@ -103,7 +105,14 @@ impl Server {
             )
         };
         let accept = TaskTracker::new();
-        accept.spawn(http::serve(self.http, router, http_options, accepting.clone(), serving.clone(), connections.clone()));
+        accept.spawn(http::serve(
+            self.http,
+            router,
+            http_options,
+            accepting.clone(),
+            serving.clone(),
+            connections.clone(),
+        ));
         accept.spawn(vidar_ingest::rtsp::serve(self.rtsp, rtsp_options, accepting.clone()));
         let retention = Retention {
             store: self.store.clone(),
@@ -120,7 +129,7 @@ impl Server {
         tracing::info!("stopping");
         accepting.cancel();
         self.ingest.stop.cancel();
-        let deadline = self.settings.stop_timeout;
+        let deadline = tokio::time::Instant::now() + self.settings.stop_timeout;
         within(deadline, "the accept loops", accept.wait()).await;
         within(deadline, "pushes", self.ingest.drained()).await;
         // Answers to the pushes go out now; idle connections close.
@@ -163,9 +172,9 @@ impl Server {
     }
 }
 
-/// Answers an error if it takes longer.
-async fn within(deadline: Duration, what: &str, done: impl Future<Output = ()>) {
-    if tokio::time::timeout(deadline, done).await.is_err() {
+/// Says so if it takes longer.
+async fn within(deadline: tokio::time::Instant, what: &str, done: impl Future<Output = ()>) {
+    if tokio::time::timeout_at(deadline, done).await.is_err() {
         tracing::warn!(what, "still busy at the deadline");
     }
 }
@@ -203,7 +212,14 @@ async fn open_store(settings: &Settings, clock: &SharedClock) -> anyhow::Result<
             tracing::error!(%damage, "damage in the log");
         }
         let (files, fragments, incomplete) = (report.files, report.fragments, report.incomplete);
-        tracing::info!(epoch = report.epoch, files, fragments, incomplete, dropped_bytes = report.dropped_bytes, "the log is open");
+        tracing::info!(
+            epoch = report.epoch,
+            files,
+            fragments,
+            incomplete,
+            dropped_bytes = report.dropped_bytes,
+            "the log is open"
+        );
         Ok((store, index.context("the store opened without its observers")?))
     };
     tokio::task::spawn_blocking(open).await.context("open the data directory")?
@@ -223,14 +239,14 @@ fn ingest_options(settings: &Settings) -> IngestOptions {
     options
 }
 
-/// A pair that was made just now is shown this once, on the terminal and not in the log.
-#[allow(clippy::print_stderr)]
+/// A pair that was made just now is shown this once, on standard output: the log goes to standard error.
+#[allow(clippy::print_stdout)]
 fn announce(pair: &credentials::RootPair, origin: &Origin) {
     match origin {
         Origin::Made(path) => {
-            eprintln!("root credentials (shown once, kept in {}):", path.display());
-            eprintln!("  access key id: {}", pair.access_key_id);
-            eprintln!("  secret:        {}", pair.secret.as_str());
+            println!("root credentials (shown once, kept in {}):", path.display());
+            println!("  access key id: {}", pair.access_key_id);
+            println!("  secret:        {}", pair.secret.as_str());
         }
         Origin::File(path) => tracing::info!(file = %path.display(), "root credentials read"),
         Origin::Environment => tracing::info!("root credentials from the environment"),
@@ -238,7 +254,12 @@ fn announce(pair: &credentials::RootPair, origin: &Origin) {
 }
 
 /// SIGHUP: the root credentials are read again.
-fn reload_on_hangup(tasks: &TaskTracker, auth: Arc<RootAuthenticator>, data_dir: std::path::PathBuf, stop: CancellationToken) {
+fn reload_on_hangup(
+    tasks: &TaskTracker,
+    auth: Arc<RootAuthenticator>,
+    data_dir: std::path::PathBuf,
+    stop: CancellationToken,
+) {
     let hangup = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup());
     let Ok(mut hangup) = hangup else { return };
     tasks.spawn(async move {
@@ -247,8 +268,8 @@ fn reload_on_hangup(tasks: &TaskTracker, auth: Arc<RootAuthenticator>, data_dir:
                 () = stop.cancelled() => return,
                 signal = hangup.recv() => if signal.is_none() { return },
             }
-            match credentials::load(&data_dir) {
-                Ok((pair, _)) => {
+            match credentials::reload(&data_dir) {
+                Ok(pair) => {
                     auth.replace(pair);
                     tracing::info!("root credentials read again");
                 }

@@ -40,7 +40,7 @@ pub struct ServeArgs {
     /// Seconds after which a silent publisher may be replaced [default: 10].
     #[arg(long, env = "VIDAR_PUBLISHER_SILENCE_S")]
     pub publisher_silence_s: Option<u64>,
-    /// Seconds without a byte after which a push or an RTSP session ends [default: 30].
+    /// Seconds without a byte after which a push over HTTP ends [default: 30]. RTSP sessions have 60 s.
     #[arg(long, env = "VIDAR_IDLE_TIMEOUT_S")]
     pub idle_timeout_s: Option<u64>,
     /// Seconds within which a request's head has to arrive [default: 10].
@@ -73,8 +73,9 @@ pub struct ServeArgs {
     /// Seconds that a stopping server gives what is under way [default: 10].
     #[arg(long, env = "VIDAR_STOP_TIMEOUT_S")]
     pub stop_timeout_s: Option<u64>,
-    /// Log lines as JSON [default: false].
+    /// Log lines as JSON [default: false]. A flag or a variable only: the log begins before the file is read.
     #[arg(long, env = "VIDAR_LOG_JSON")]
+    #[serde(skip)]
     pub log_json: Option<bool>,
 }
 
@@ -154,7 +155,9 @@ impl ServeArgs {
             None => Self::default(),
         };
         let over = self.or(file);
-        let Some(data_dir) = over.data_dir else { bail!("--data-dir is needed (or VIDAR_DATA_DIR, or data_dir in the file)") };
+        let Some(data_dir) = over.data_dir else {
+            bail!("--data-dir is needed (or VIDAR_DATA_DIR, or data_dir in the file)")
+        };
         let mib = |value: Option<u64>, default: u64| value.unwrap_or(default).saturating_mul(1 << 20);
         let seconds = |value: Option<u64>, default| Duration::from_secs(value.unwrap_or(default));
         let loopback = |port| SocketAddr::from(([127, 0, 0, 1], port));
@@ -205,18 +208,19 @@ impl ServeArgs {
             image_workers: self.image_workers.or(file.image_workers),
             connections_max: self.connections_max.or(file.connections_max),
             stop_timeout_s: self.stop_timeout_s.or(file.stop_timeout_s),
-            log_json: self.log_json.or(file.log_json),
+            log_json: self.log_json,
         }
     }
 }
 
 impl Settings {
     fn check(&self) -> anyhow::Result<()> {
-        let in_range = |name: &str, good: bool, range: &str| if good { Ok(()) } else { bail!("{name}: expected {range}") };
+        let in_range =
+            |name: &str, good: bool, range: &str| if good { Ok(()) } else { bail!("{name}: expected {range}") };
         in_range("default_retention_hours", (1..=87_600).contains(&self.default_retention_hours), "1 to 87600")?;
         in_range("fragment_duration_ms_max", (1..=20_000).contains(&self.fragment_duration_ms_max), "1 to 20000")?;
         in_range("segment_mib", (1 << 20..=2048 << 20).contains(&self.segment_bytes), "1 to 2048")?;
-        in_range("ingest_memory_mib", self.ingest_memory_bytes >= 8 << 20, "8 at least")?;
+        in_range("ingest_memory_mib", self.ingest_memory_bytes >= 128 << 20, "128 at least")?;
         in_range("image_workers", self.image_workers >= 1, "1 at least")?;
         in_range("connections_max", self.connections_max >= 1, "1 at least")?;
         let marks = self.disk_policy_bytes >= self.disk_refuse_bytes;
@@ -253,7 +257,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("vidar.toml");
         std::fs::write(&path, "data_dir = '/a'\nhttp = '127.0.0.1:1'\ndisk_policy = 'refuse'\n").unwrap();
-        let args = ServeArgs { config: Some(path.clone()), http: Some("127.0.0.1:2".parse().unwrap()), ..ServeArgs::default() };
+        let args = ServeArgs {
+            config: Some(path.clone()),
+            http: Some("127.0.0.1:2".parse().unwrap()),
+            ..ServeArgs::default()
+        };
         let settings = args.settings().unwrap();
         assert_eq!(settings.http.port(), 2);
         assert_eq!(settings.rtsp.port(), 8554);

@@ -11,7 +11,9 @@ use vidar_core::record::NewFragment;
 use vidar_core::sink::{Durable, FragmentSink, OpenFragment, SinkError};
 use vidar_core::track::StreamConfig;
 use vidar_indexer::Index;
-use vidar_storage::Store;
+use vidar_storage::{Space, Store};
+
+use crate::settings::DiskPolicy;
 
 /// Where the next fragment of a stream goes.
 #[derive(Debug, Clone, Copy)]
@@ -25,6 +27,7 @@ pub struct StoreSink {
     store: Store,
     index: Arc<Index>,
     clock: SharedClock,
+    policy: DiskPolicy,
     /// Guards the next place of each stream that was pushed to since the start.
     places: Mutex<HashMap<StreamId, Place>>,
 }
@@ -32,8 +35,8 @@ pub struct StoreSink {
 impl StoreSink {
     /// Over a store and what was read from it.
     #[must_use]
-    pub fn new(store: Store, index: Arc<Index>, clock: SharedClock) -> Self {
-        Self { store, index, clock, places: Mutex::default() }
+    pub fn new(store: Store, index: Arc<Index>, clock: SharedClock, policy: DiskPolicy) -> Self {
+        Self { store, index, clock, policy, places: Mutex::default() }
     }
 
     /// Where the next fragment of a stream goes: what is kept of a stream may all expire, its count goes on.
@@ -49,9 +52,18 @@ impl StoreSink {
 
 #[async_trait]
 impl FragmentSink for StoreSink {
-    fn open_fragment(&self, stream: StreamId, _run: RunId, run_start: bool, continues: bool) -> Result<OpenFragment, SinkError> {
+    fn open_fragment(
+        &self,
+        stream: StreamId,
+        _run: RunId,
+        run_start: bool,
+        continues: bool,
+    ) -> Result<OpenFragment, SinkError> {
         if self.index.catalog().stream(stream).is_none() {
             return Err(SinkError::NoSuchStream { stream });
+        }
+        if self.policy == DiskPolicy::Refuse && self.store.space() != Space::Ok {
+            return Err(SinkError::Full);
         }
         let mut places = self.places.lock().expect("no panic under this lock");
         let place = places.entry(stream).or_insert_with(|| {

@@ -50,7 +50,10 @@ impl LivePush {
         let _ = self.ffmpeg.wait();
         let _ = self.curl.wait();
         let lines = self.acks.iter().filter_map(|line| serde_json::from_str::<Value>(&line).ok());
-        lines.filter(|line| line["event"] == "durable").map(|line| line["fragment_number"].as_str().expect("a number").to_owned()).collect()
+        lines
+            .filter(|line| line["event"] == "durable")
+            .map(|line| line["fragment_number"].as_str().expect("a number").to_owned())
+            .collect()
     }
 }
 
@@ -76,10 +79,25 @@ fn what_was_acknowledged_survives_kill_9() {
         let rtsp = vidar.rtsp_url("cam-rtsp");
         let clip = vidar_fixtures::path("bbb.mkv");
         let clip = clip.to_str().expect("a UTF-8 path");
-        let _rtsp = Pusher::ffmpeg(&["-re", "-stream_loop", "-1", "-i", clip, "-c", "copy", "-f", "rtsp", "-rtsp_transport", "tcp", &rtsp]);
+        let _rtsp = Pusher::ffmpeg(&[
+            "-re",
+            "-stream_loop",
+            "-1",
+            "-i",
+            clip,
+            "-c",
+            "copy",
+            "-f",
+            "rtsp",
+            "-rtsp_transport",
+            "tcp",
+            &rtsp,
+        ]);
         // At least one acknowledgement, then up to half a second of anything.
         let first = pushes[0].acks.recv_timeout(PATIENCE).expect("an acknowledgement");
-        let number = |line: &str| serde_json::from_str::<Value>(line).expect("JSON")["fragment_number"].as_str().expect("a number").to_owned();
+        let number = |line: &str| {
+            serde_json::from_str::<Value>(line).expect("JSON")["fragment_number"].as_str().expect("a number").to_owned()
+        };
         acknowledged[0].insert(number(&first));
         let moment = Duration::from_micros(random.below(500_000));
         // A random moment is the point here; nothing is waited for.
@@ -93,13 +111,12 @@ fn what_was_acknowledged_survives_kill_9() {
     assert!(acknowledged.iter().all(|set| set.len() >= KILLS as usize), "{:?}", acknowledged.map(|set| set.len()));
     for stream in ["cam-0", "cam-1", "cam-rtsp"] {
         let fragments = vidar.fragments(stream);
-        assert!(!fragments.is_empty());
-        for fragment in &fragments {
-            let start = fragment["producer_time"].as_str().expect("a time");
-            let clip = vidar.url(&format!("/v1/streams/{stream}/clip.mp4?start={start}&end=2100-01-01T00:00:00Z"));
-            if std::ptr::eq(fragment, &fragments[0]) {
-                ffmpeg(&["-xerror", "-i", &clip, "-f", "null", "-"]);
-            }
+        // RTSP acknowledges nothing: what there is of it has to play, that is all.
+        assert!(!fragments.is_empty() || stream == "cam-rtsp");
+        if !fragments.is_empty() {
+            let clip = vidar
+                .url(&format!("/v1/streams/{stream}/clip.mkv?start=2000-01-01T00:00:00Z&end=2100-01-01T00:00:00Z"));
+            ffmpeg(&["-xerror", "-i", &clip, "-f", "null", "-"]);
         }
         let numbers: Vec<&str> = fragments.iter().map(|f| f["fragment_number"].as_str().expect("a number")).collect();
         assert_eq!(numbers.iter().collect::<BTreeSet<_>>().len(), numbers.len(), "a number was given twice");

@@ -33,13 +33,19 @@ fn nobody_comes_in_without_credentials() {
         ("/v1/search", 401),
         ("/v1/pushes", 401),
     ] {
-        for user in ["", "-u testkey:wrong", "-u wrong:test-secret", "-H Authorization:Bearer\u{20}x", "-u :"] {
+        for user in [
+            &[][..],
+            &["-u", "testkey:wrong"],
+            &["-u", "wrong:test-secret"],
+            &["-H", "Authorization: Bearer x"],
+            &["-u", ":"],
+        ] {
             let url = format!("http://{}{path}", vidar.http);
             let mut args = vec!["-s", "-o", "/dev/null", "-w", "%{http_code}"];
-            args.extend(user.split_whitespace());
+            args.extend(user);
             args.push(&url);
             let code = String::from_utf8(run("curl", &args)).expect("UTF-8");
-            assert_eq!(code, status.to_string(), "{path} {user}");
+            assert_eq!(code, status.to_string(), "{path} {user:?}");
         }
     }
     let bearer = format!("Authorization: Bearer {ID}:{SECRET}");
@@ -54,10 +60,33 @@ fn a_push_without_credentials_is_refused_before_its_body_and_ffmpeg_notices() {
     let clip = vidar_fixtures::path("bbb.mkv");
     let clip = clip.to_str().expect("a UTF-8 path");
     let url = format!("http://{ID}:wrong@{}/v1/streams/cam/media", vidar.http);
-    let args = ["-hide_banner", "-loglevel", "error", "-nostdin", "-stream_loop", "20", "-i", clip, "-c", "copy", "-f", "matroska", "-method", "PUT", &url];
-    let status = std::process::Command::new("ffmpeg").args(args).stderr(std::process::Stdio::null()).status().expect("ffmpeg runs");
+    let args = [
+        "-hide_banner",
+        "-loglevel",
+        "error",
+        "-nostdin",
+        "-stream_loop",
+        "20",
+        "-i",
+        clip,
+        "-c",
+        "copy",
+        "-f",
+        "matroska",
+        "-method",
+        "PUT",
+        &url,
+    ];
+    let status = std::process::Command::new("ffmpeg")
+        .args(args)
+        .stderr(std::process::Stdio::null())
+        .status()
+        .expect("ffmpeg runs");
     assert!(!status.success(), "ffmpeg did not notice");
-    let answer = raw(&vidar, b"PUT /v1/streams/cam/media HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nExpect: 100-continue\r\n\r\n");
+    let answer = raw(
+        &vidar,
+        b"PUT /v1/streams/cam/media HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nExpect: 100-continue\r\n\r\n",
+    );
     assert!(answer.starts_with("HTTP/1.1 401 "), "{answer}");
     assert!(answer.to_ascii_lowercase().contains("www-authenticate: basic realm=\"vidar\""), "{answer}");
     assert!(vidar.json("/v1/streams")["streams"].as_array().expect("a list").is_empty());
@@ -130,11 +159,14 @@ fn one_publisher_at_a_time() {
     let vidar = start();
     let mut first = TcpStream::connect(&vidar.http).expect("a connection");
     let authorization = basic();
-    let head = format!("PUT /v1/streams/cam/media HTTP/1.1\r\nHost: x\r\n{authorization}\r\nContent-Length: 1000000\r\n\r\n");
+    let head =
+        format!("PUT /v1/streams/cam/media HTTP/1.1\r\nHost: x\r\n{authorization}\r\nContent-Length: 1000000\r\n\r\n");
     first.write_all(head.as_bytes()).expect("a request");
     let whole = vidar_fixtures::read("bbb.mkv");
     first.write_all(&whole[..100_000]).expect("a body");
-    vidar.until("the first publisher", |v| (v.json("/v1/pushes?stream=cam")["pushes"].as_array()?.len() == 1).then_some(()));
+    vidar.until("the first publisher", |v| {
+        (v.json("/v1/pushes?stream=cam")["pushes"].as_array()?.len() == 1).then_some(())
+    });
     let (status, lines) = vidar.push("cam", "", &vidar_fixtures::path("bbb.mkv"));
     assert_eq!(status, 409, "{lines:?}");
     assert!(lines[0]["detail"].as_str().expect("a detail").contains("publisher"), "{lines:?}");
@@ -191,13 +223,17 @@ fn acknowledgements_stream_and_expect_is_honoured_at_once() {
 
 #[test]
 fn a_full_disk_refuses_media_and_reads_go_on() {
-    let vidar = start();
+    let own = tempfile::tempdir().expect("a temporary directory");
+    let dir = own.path().join("data");
+    let mut vidar = common::start_in(&dir, &[]);
     let clip = vidar_fixtures::path("bbb.mkv");
     assert_eq!(vidar.push("cam", "?start=0", &clip).0, 200);
-    let dir = vidar.dir.clone();
-    drop_server(vidar);
+    assert_eq!(vidar.terminate(), Some(0));
     // No disk has this much room: the mark is passed from the start.
-    let mut full = common::start_in(&dir, &["--disk-policy-mib", "999999999", "--disk-refuse-mib", "999999999", "--disk-policy", "refuse"]);
+    let mut full = common::start_in(
+        &dir,
+        &["--disk-policy-mib", "999999999", "--disk-refuse-mib", "999999999", "--disk-policy", "refuse"],
+    );
     let (status, lines) = full.push("cam", "", &clip);
     assert_eq!(status, 507, "{lines:?}");
     assert_eq!(full.request(&[], "/readyz").0, 503);
@@ -208,17 +244,14 @@ fn a_full_disk_refuses_media_and_reads_go_on() {
     assert_eq!(again.push("cam", "", &clip).0, 200);
 }
 
-fn drop_server(mut vidar: Vidar) {
-    assert_eq!(vidar.terminate(), Some(0));
-}
-
 #[test]
 fn streams_are_not_created_where_that_is_switched_off() {
     let vidar = start_with(&["--create-streams", "false"]);
     let clip = vidar_fixtures::path("h264_short_gop.mkv");
     let (status, lines) = vidar.push("cam", "", &clip);
     assert_eq!(status, 404, "{lines:?}");
-    let (status, _) = vidar.request(&["-X", "POST", "-H", "content-type: application/json", "-d", r#"{"name":"cam"}"#], "/v1/streams");
+    let (status, _) = vidar
+        .request(&["-X", "POST", "-H", "content-type: application/json", "-d", r#"{"name":"cam"}"#], "/v1/streams");
     assert_eq!(status, 201);
     assert_eq!(vidar.push("cam", "", &clip).0, 200);
 }

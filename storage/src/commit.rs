@@ -20,7 +20,6 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use vidar_core::control::{Control, ControlRecord};
 use vidar_core::ids::{FileId, FragmentNumber, StreamId};
 use vidar_core::log::LogEvent;
-use vidar_core::record::{FragmentFacts, NewFragment};
 use vidar_core::sink::SinkError;
 use vidar_core::source::ConfigKey;
 
@@ -29,13 +28,14 @@ use crate::crypto::keychain::{is_full, sink_error};
 use crate::crypto::keyring::Keyring;
 use crate::epoch;
 use crate::files::FileInfo;
+use crate::item::{Body, Fragment, Item, Message};
 use crate::load::{OpenFragments, note_part, part_locators};
 use crate::options::Space;
 use crate::punch;
 use crate::read;
 use crate::segment_file::footer::{RecordEntry, Summary};
 use crate::segment_file::header::FileHeader;
-use crate::segment_file::record::{Content, FACTS_LEN_MAX, MEDIA_LEN_MAX, RecordKind, RecordShape, TABLE_LEN_MAX};
+use crate::segment_file::record::{Content, RecordKind, RecordShape, TABLE_LEN_MAX};
 use crate::segment_file::writer::Writer;
 use crate::shared::{Shared, count};
 
@@ -45,93 +45,6 @@ const COPIES_LEN_MAX: usize = 32 << 20;
 const SMALL_SEGMENT_SHARE: u64 = 4;
 /// A new epoch is taken when half the numbers of one are given.
 const EPOCH_COUNTER_MAX: u32 = 1 << 31;
-
-/// What the writer is asked to do.
-pub(crate) enum Message {
-    /// To make something durable.
-    Append(Item),
-    /// To close the file and end. Answered when the directory is free.
-    Close(oneshot::Sender<Result<(), SinkError>>),
-}
-
-/// One record on its way.
-pub(crate) struct Item {
-    pub(crate) body: Body,
-    pub(crate) reply: oneshot::Sender<Result<(), SinkError>>,
-    /// Given back when the item is done.
-    pub(crate) permit: Option<OwnedSemaphorePermit>,
-}
-
-/// What becomes a record.
-pub(crate) enum Body {
-    Fragment(Box<Fragment>),
-    /// Gets its number when its turn comes: the order of control records is that of their numbers.
-    Control(Control),
-    /// A copy of a record whose file goes.
-    Copy(ControlRecord),
-}
-
-/// A fragment or part, encoded.
-pub(crate) struct Fragment {
-    meta: vidar_core::record::FragmentMeta,
-    part: Option<u16>,
-    /// Parts that its table refers to.
-    parts: Vec<u16>,
-    facts: Arc<FragmentFacts>,
-    facts_bytes: Bytes,
-    table: Bytes,
-    media: Vec<Bytes>,
-}
-
-impl Fragment {
-    pub(crate) fn new(new: NewFragment) -> Self {
-        let parts = if new.part.is_some() {
-            Vec::new()
-        } else {
-            new.table.pieces.iter().filter_map(|piece| piece.part).collect()
-        };
-        Self {
-            meta: new.meta,
-            part: new.part,
-            parts,
-            facts_bytes: new.facts.encode(),
-            facts: Arc::new(new.facts),
-            table: new.table.encode(),
-            media: new.media,
-        }
-    }
-
-    /// Bytes that it takes, about.
-    pub(crate) fn len(&self) -> usize {
-        self.facts_bytes.len() + self.table.len() + self.media.iter().map(Bytes::len).sum::<usize>()
-    }
-
-    fn name(&self) -> (StreamId, FragmentNumber) {
-        (self.meta.stream, self.meta.number)
-    }
-
-    fn config_key(&self) -> ConfigKey {
-        (self.meta.stream, self.meta.config)
-    }
-
-    fn part_count(&self) -> u16 {
-        self.parts.iter().max().map_or(0, |last| last.saturating_add(1))
-    }
-
-    fn shape(&self, key_version: u32) -> RecordShape {
-        let (kind, part) = match self.part {
-            Some(index) => (RecordKind::Part, index),
-            None => (RecordKind::Fragment, self.part_count()),
-        };
-        RecordShape { kind, class: 0, key_version, meta: self.meta, part, facts_len: 0, table_len: 0, media_len: 0 }
-    }
-
-    fn within_bounds(&self) -> bool {
-        self.facts_bytes.len() <= FACTS_LEN_MAX as usize
-            && self.table.len() <= TABLE_LEN_MAX as usize
-            && self.media.iter().map(|bytes| bytes.len() as u64).sum::<u64>() <= MEDIA_LEN_MAX
-    }
-}
 
 /// An item that was found good, ready to be sealed.
 struct Ready {
@@ -484,7 +397,7 @@ impl Committer {
         }
         let parts = part_locators(self.fragments.remove(&fragment.name()), entry.shape.part, &locator);
         self.shared.controls().note_fragment(&fragment.meta);
-        let entry = Arc::new(entry.timeline(header.file, header.volume, parts));
+        let entry = Arc::new(entry.timeline(header.file, header.volume, self.shared.archive.now(), parts));
         self.shared.tell(&LogEvent::Fragment { entry, facts: Arc::clone(&fragment.facts) });
     }
 
@@ -605,3 +518,7 @@ fn push_control(writer: &mut Writer, keys: &Keyring, record: &ControlRecord, pla
     let shape = RecordShape::bare(RecordKind::Control, stream, record.number, vidar_core::ids::ConfigId::NONE);
     writer.push(shape, keys.log_key(), &Content { table: plain, ..Content::default() }, None)
 }
+
+#[cfg(test)]
+#[path = "commit_tests.rs"]
+mod tests;

@@ -13,6 +13,7 @@ use vidar_core::time::UnixMs;
 use super::*;
 use crate::backend::fault::{Fault, FaultyIo, Op};
 use crate::backend::memory::MemoryIo;
+use crate::segment_file::reader;
 use crate::testing::{media, open, open_with, options, read_back, source};
 use crate::{Depth, verify_on};
 
@@ -54,12 +55,16 @@ async fn after_a_power_cut_everything_answered_is_there() {
 
 #[tokio::test]
 async fn a_failed_write_or_sync_loses_nothing_and_its_file_is_not_used_again() {
-    for (op, torn) in [(Op::Sync, 0), (Op::Write, 0), (Op::Write, 5000)] {
+    for (op, torn, cut) in [(Op::Sync, 0, true), (Op::Sync, 0, false), (Op::Write, 0, true), (Op::Write, 5000, false)] {
         let (memory, io) = faulty();
         let opened = open(&io);
         let (store, from) = (&opened.store, source(&opened.store).await);
         let before = from.append(store, &media(1, 40_000)).await;
         io.fail(Fault { torn_bytes: torn, ..fault(op, 0, 1) });
+        if !cut {
+            // The tail stays where it is: only the next file says that it is void.
+            io.fail(fault(Op::Truncate, 0, 1));
+        }
         let after = from.append(store, &media(2, 40_000)).await;
         let (before, after) = (opened.seen.entry(before).unwrap(), opened.seen.entry(after).unwrap());
         assert_ne!(before.record.file, after.record.file);
@@ -115,6 +120,26 @@ async fn a_footer_that_cannot_be_written_is_written_by_the_next_start() {
     let again = open(&memory);
     assert_eq!((again.report.unclosed, again.report.damage.len()), (1, 0));
     assert_eq!(read_back(&again.store, &again.seen.entry(number).unwrap()).await, media(1, 40_000));
+}
+
+#[tokio::test]
+async fn a_trailer_is_never_found_without_its_footer() {
+    for mut seed in 0..64_u64 {
+        let (memory, io) = faulty();
+        let opened = open(&io);
+        let from = source(&opened.store).await;
+        let number = from.append(&opened.store, &media(1, 4000)).await;
+        // The power fails while the first part of the footer is synced.
+        io.fail(fault(Op::Sync, 0, 1));
+        assert!(opened.store.close().await.is_err());
+        memory.power_cut(|| {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            seed >> 63 == 1
+        });
+        let again = open(&memory);
+        assert_eq!((again.report.unclosed, again.report.damage.len()), (1, 0));
+        assert!(again.seen.entry(number).is_some());
+    }
 }
 
 #[tokio::test]

@@ -36,6 +36,7 @@
 
 pub mod backend;
 mod cache;
+mod closing;
 mod commit;
 mod controls;
 pub mod crypto;
@@ -43,10 +44,12 @@ mod epoch;
 mod files;
 #[doc(hidden)]
 pub mod fuzz;
+mod item;
 mod load;
 mod options;
 mod punch;
 mod read;
+mod retire;
 mod segment_file;
 mod shared;
 mod store;

@@ -60,6 +60,14 @@ impl Records {
             Self::Scanned(scan) => Box::new(scan.records.iter().map(|(entry, head)| (entry, Some(&head[..])))),
         }
     }
+
+    /// When the last of them became durable, by the archive clock.
+    fn archived(&self) -> Option<UnixMs> {
+        match self {
+            Self::Closed(footer) => Some(footer.trailer.archive),
+            Self::Scanned(scan) => scan.archive,
+        }
+    }
 }
 
 /// A part whose fragment is not closed.
@@ -298,6 +306,7 @@ impl Log {
             let records = self.records_of(file, keys);
             self.report.damage.truncate(before);
             let Ok(records) = records else { continue };
+            let archived = records.archived().unwrap_or(file.header.archive);
             for (entry, head) in records.iter() {
                 match entry.shape.kind {
                     RecordKind::Control => {
@@ -308,7 +317,7 @@ impl Log {
                     RecordKind::Fragment | RecordKind::Part => {
                         let meta = &entry.shape.meta;
                         if !self.controls.is_gone(meta.stream, meta.number) {
-                            self.fragment(file, entry, head, keys, &tell);
+                            self.fragment(file, entry, head, archived, keys, &tell);
                         } else if redo && table.is_punchable(file.header.file) {
                             let locator = entry.shape.locator(file.header.file, file.header.volume, entry.offset);
                             if let Err(error) = punch::punch(&*file.handle, &locator) {
@@ -329,6 +338,7 @@ impl Log {
         file: &LogFile,
         entry: &RecordEntry,
         head: Option<&[u8]>,
+        archived: UnixMs,
         keys: &Keyring,
         tell: &impl Fn(&LogEvent),
     ) {
@@ -353,7 +363,7 @@ impl Log {
             Ok(facts) => {
                 self.controls.note_fragment(meta);
                 self.report.fragments += 1;
-                let entry = Arc::new(entry.timeline(file.header.file, file.header.volume, parts));
+                let entry = Arc::new(entry.timeline(file.header.file, file.header.volume, archived, parts));
                 tell(&LogEvent::Fragment { entry, facts: Arc::new(facts) });
             }
             Err(detail) => damage(detail),

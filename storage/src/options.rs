@@ -108,8 +108,8 @@ pub enum OpenError {
         /// Where the key comes from.
         place: String,
     },
-    /// There are segment files, but no keyring.
-    #[error("{} holds segment files but no keyring: nothing in them can be read without it", data_dir.display())]
+    /// There is no keyring, where there must be one.
+    #[error("{} holds no keyring: without it no segment file there can be read", data_dir.display())]
     KeyringMissing {
         /// The data directory.
         data_dir: PathBuf,
@@ -182,7 +182,7 @@ pub struct OpenReport {
     pub incomplete: u64,
     /// Bytes that were never acknowledged, and are gone.
     pub dropped_bytes: u64,
-    /// A copy of the keyring was missing, damaged or behind.
+    /// A copy of the keyring was missing, damaged or behind; `open` has written both anew.
     pub keyring_repaired: bool,
     /// Bytes that were synced once and are not what was written.
     pub damage: Vec<Damage>,

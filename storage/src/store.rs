@@ -11,28 +11,28 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::sync::{Semaphore, oneshot};
 use vidar_core::clock::SharedClock;
-use vidar_core::control::{Control, ControlRecord};
+use vidar_core::control::Control;
 use vidar_core::entry::{FragmentEntry, SharedEntry};
 use vidar_core::ids::{ConfigId, FileId, FragmentNumber, StreamId};
 use vidar_core::log::LogObserver;
-use vidar_core::record::{FragmentFlags, NewFragment, Piece, TableEnvelope};
+use vidar_core::record::NewFragment;
 use vidar_core::sink::{Durable, SinkError};
 use vidar_core::source::{FragmentHead, FragmentSource, ReadError};
 use vidar_core::time::UnixMs;
 use vidar_core::track::StreamConfig;
 
 use crate::backend::SegmentIo;
-use crate::commit::{Body, Committer, Fragment, Item, Message};
-use crate::crypto::keychain::{Keychain, sink_error};
+use crate::closing::closing_records;
+use crate::commit::Committer;
+use crate::crypto::keychain::Keychain;
 use crate::crypto::keys::{Secret, config_id};
 use crate::epoch;
 use crate::files::{FileInfo, Files};
-use crate::load::{Log, Mode, OpenParts, greatest_epoch, open_control};
+use crate::item::{Body, Fragment, Item, Message};
+use crate::load::{Log, Mode, greatest_epoch};
 use crate::options::{Expired, OpenError, OpenReport, Space, StoreOptions, StoreStats};
-use crate::punch;
-use crate::read::{self, ReadCaches, Wanted};
-use crate::segment_file::reader;
-use crate::segment_file::record::{RecordKind, RecordShape};
+use crate::read::{self, ReadCaches};
+use crate::retire::{needed_controls, punch_all, remove_file};
 use crate::shared::Shared;
 
 /// Records that are opened at the same time: more wait.
@@ -154,7 +154,7 @@ impl Store {
         Ok(())
     }
 
-    fn shared(&self) -> &Arc<Shared> {
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
         &self.inner.shared
     }
 
@@ -436,109 +436,6 @@ impl FragmentSource for Store {
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, SinkError> {
     let done = tokio::task::spawn_blocking(work).await;
     done.map_err(|error| SinkError::Failed { detail: format!("a task of the store failed: {error}") })
-}
-
-/// Punches records out of files that go on. Returns the bytes freed.
-fn punch_all(shared: &Shared, entries: &[SharedEntry], dead: &[FileId]) -> u64 {
-    let mut freed = 0;
-    for entry in entries {
-        // A caller's mistake must not destroy media.
-        if !shared.controls().is_gone(entry.meta.stream, entry.meta.number) {
-            continue;
-        }
-        for record in entry.parts.iter().chain([&entry.record]) {
-            // What stands in the open file is punched when it is closed.
-            if dead.contains(&record.file) || !shared.files.is_punchable(record.file) {
-                continue;
-            }
-            let handle = shared.files.handle(record.file);
-            match handle.and_then(|handle| handle.map_or(Ok(0), |handle| punch::punch(&*handle, record))) {
-                Ok(bytes) => freed += bytes,
-                Err(error) => tracing::warn!(file = %record.file, %error, "cannot free the blocks of expired media"),
-            }
-        }
-    }
-    freed
-}
-
-/// The control records of a closed file that must outlive it.
-fn needed_controls(shared: &Shared, file: FileId) -> Result<Vec<ControlRecord>, SinkError> {
-    let failed = |detail: String| SinkError::Failed { detail };
-    let handle = shared.files.handle(file).map_err(|error| sink_error("open a segment file", &error))?;
-    let Some(handle) = handle else { return Ok(Vec::new()) };
-    let ring = shared.keys.ring();
-    let trailer = reader::read_trailer(&*handle, file).map_err(|error| sink_error("read a trailer", &error))?;
-    let trailer = trailer.ok_or_else(|| failed("its footer is damaged".into()))?;
-    let footer = reader::read_footer(&*handle, trailer, ring.log_key()).map_err(|error| failed(error.to_string()))?;
-    let mut needed = Vec::new();
-    for (entry, head) in footer.records().filter(|(entry, _)| entry.shape.kind == RecordKind::Control) {
-        let head = head.ok_or_else(|| failed("its footer is damaged".into()))?;
-        let record = open_control(&ring, head)
-            .map_err(|detail| failed(format!("control record {}: {detail}", entry.shape.meta.number)))?;
-        let epoch = shared.epoch().0;
-        let mentioned = |stream| shared.files.mentioned_elsewhere(stream, file);
-        if shared.controls().is_needed(&record, epoch, mentioned) {
-            needed.push(record);
-        }
-    }
-    Ok(needed)
-}
-
-fn remove_file(shared: &Shared, file: FileId) -> Result<(), SinkError> {
-    shared.files.remove(file).map_err(|error| sink_error("remove a segment file", &error))?;
-    shared.controls().prune(shared.epoch().0);
-    Ok(())
-}
-
-/// For each fragment of which a crash left parts only, the record that closes it.
-fn closing_records(shared: &Shared, open: &crate::load::OpenFragments, report: &mut OpenReport) -> Vec<NewFragment> {
-    let mut closing = Vec::new();
-    for ((stream, number), parts) in open {
-        match closing_record(shared, *stream, *number, parts) {
-            Ok(record) => closing.push(record),
-            Err(error) => {
-                tracing::error!(%stream, %number, %error, "cannot close a fragment that a crash left open");
-                report.incomplete -= 1;
-            }
-        }
-    }
-    closing.sort_by_key(|fragment| fragment.meta.number);
-    closing
-}
-
-fn closing_record(
-    shared: &Shared,
-    stream: StreamId,
-    number: FragmentNumber,
-    open: &OpenParts,
-) -> Result<NewFragment, ReadError> {
-    let mut parts = open.parts.clone();
-    parts.sort_by_key(|part| part.index);
-    parts.dedup_by_key(|part| part.index);
-    let mut table = TableEnvelope::default();
-    let mut facts = None;
-    for part in &parts {
-        let wanted = Wanted { shared, stream, number, locator: &part.locator };
-        let is_it = |shape: &RecordShape| {
-            let same = (shape.meta.stream, shape.meta.number) == (stream, number);
-            shape.kind == RecordKind::Part && same && shape.part == part.index
-        };
-        let head = wanted.fragment_head(is_it)?;
-        let own = head.table.pieces.into_iter().map(|piece| Piece { part: Some(part.index), ..piece });
-        table.pieces.extend(own);
-        facts = Some(head.facts);
-        let key = (stream, open.meta.config);
-        if shared.configs.get(&key).is_none()
-            && let Ok(plain) = read::plain_config(shared, part.locator.file, key)
-        {
-            let weight = plain.len();
-            shared.configs.insert(key, plain, weight);
-        }
-    }
-    let is_gapless = parts.iter().enumerate().all(|(position, part)| position == usize::from(part.index));
-    let mut meta = open.meta;
-    meta.flags = meta.flags.with(FragmentFlags::INCOMPLETE, true).with(FragmentFlags::LOSSY, !is_gapless);
-    Ok(NewFragment { meta, part: None, facts: facts.unwrap_or_default(), table, media: Vec::new() })
 }
 
 #[cfg(test)]

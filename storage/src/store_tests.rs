@@ -1,3 +1,5 @@
+//! Tests of the store module.
+
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -12,6 +14,7 @@ use vidar_core::time::UnixMs;
 use super::*;
 use crate::backend::fs::FsIo;
 use crate::backend::memory::MemoryIo;
+use crate::segment_file::reader;
 use crate::testing::{PLAIN_WORD, config, media, open, open_with, options, read_back, source};
 use crate::{Depth, DiskMarks, Space, replay_on, verify_on};
 

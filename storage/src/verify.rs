@@ -81,10 +81,14 @@ pub fn verify_on(
     depth: Depth,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<VerifyReport, OpenError> {
-    let (_lock, ring) = open(options, &*io)?;
+    let (_lock, ring, same) = open(options, &*io)?;
     let table = Files::new(Arc::clone(&io));
     let mut log = Log::read(&*io, &ring, Mode::ReadOnly, &table)?;
     log.replay(&ring, &table, &[]);
+    if !same {
+        let detail = "one of the two copies is missing, damaged or behind".to_owned();
+        log.report.damage.push(Damage { file: "keyring".into(), offset: 0, len: 0, record: None, detail });
+    }
     let mut report = VerifyReport {
         files: log.report.files,
         unclosed: log.report.unclosed,
@@ -126,9 +130,9 @@ pub fn replay_with<E: From<OpenError>>(
     observers: impl FnOnce(&Secret) -> Result<Vec<Arc<dyn LogObserver>>, E>,
 ) -> Result<OpenReport, E> {
     let io: Arc<dyn SegmentIo> = Arc::new(FsIo::new(&options.data_dir));
-    let (_lock, ring) = open(options, &*io)?;
+    let (_lock, ring, same) = open(options, &*io)?;
     let observers = observers(ring.index_key())?;
-    Ok(replay_log(&io, &ring, &observers)?)
+    Ok(replay_log(&io, &ring, same, &observers)?)
 }
 
 /// As [`replay`], on another [`SegmentIo`].
@@ -140,30 +144,35 @@ pub fn replay_on(
     io: Arc<dyn SegmentIo>,
     observers: &[Arc<dyn LogObserver>],
 ) -> Result<OpenReport, OpenError> {
-    let (_lock, ring) = open(options, &*io)?;
-    replay_log(&io, &ring, observers)
+    let (_lock, ring, same) = open(options, &*io)?;
+    replay_log(&io, &ring, same, observers)
 }
 
 fn replay_log(
     io: &Arc<dyn SegmentIo>,
     ring: &Keyring,
+    same: bool,
     observers: &[Arc<dyn LogObserver>],
 ) -> Result<OpenReport, OpenError> {
     let table = Files::new(Arc::clone(io));
     let mut log = Log::read(&**io, ring, Mode::ReadOnly, &table)?;
     log.replay(ring, &table, observers);
     log.report.incomplete = log.open.len() as u64;
+    log.report.keyring_repaired = !same;
     Ok(log.report)
 }
 
-fn open(options: &StoreOptions, io: &dyn SegmentIo) -> Result<(DirLock, Keyring), OpenError> {
+/// Nothing is made where there is no store.
+fn open(options: &StoreOptions, io: &dyn SegmentIo) -> Result<(DirLock, Keyring, bool), OpenError> {
     let data_dir = || options.data_dir.clone();
+    let missing = || OpenError::KeyringMissing { data_dir: data_dir() };
+    keychain::read(io, options)?.ok_or_else(missing)?;
     let lock = io.lock().map_err(|error| match error.kind() {
         io::ErrorKind::WouldBlock => OpenError::Locked { data_dir: data_dir() },
         _ => OpenError::Io { what: format!("lock {}", Path::display(&options.data_dir)), source: error },
     })?;
-    let ring = keychain::read(io, options)?.ok_or_else(|| OpenError::KeyringMissing { data_dir: data_dir() })?;
-    Ok((lock, ring.0))
+    let (ring, same) = keychain::read(io, options)?.ok_or_else(missing)?;
+    Ok((lock, ring, same))
 }
 
 struct FileCheck<'a> {

@@ -34,9 +34,10 @@ use crate::catalog::Catalog;
 use crate::index::{IndexError, IndexOptions};
 use crate::lock::{lock, read};
 use crate::timeline::Timeline;
-use collect::{Gather, Order, merge};
+use collect::{Gather, Gathered, Order, Place, merge};
 use directory::ChunkCache;
 use partition::Home;
+pub(crate) use partition::wipe;
 use queue::{Change, Queue};
 use schema::{Fields, Number};
 use subject::Subject;
@@ -282,7 +283,7 @@ impl Search {
     }
 
     pub(crate) fn close(&self) {
-        self.shared.queue.tell(|next| next.stop = true);
+        self.shared.queue.stop();
         if let Some(worker) = lock(&self.worker).take()
             && worker.join().is_err()
         {
@@ -309,31 +310,39 @@ impl Search {
             query = Box::new(tantivy::query::BooleanQuery::intersection(bounds));
         }
         let indexed_watermark = self.shared.queue.watermark();
-        let view = read(&self.shared.view).clone();
         let size = request.limit + 1;
-        let streams = self.shared.known.streams();
-        let gather = |of: Part| Gather {
-            order,
-            after,
-            size,
-            streams: Arc::clone(&streams),
-            tail: Arc::clone(&view.tail),
-            chunk: match of {
-                Part::Partition(_) => None,
-                Part::Chunk(chunk) => Some(chunk),
-            },
-        };
-        let mut parts = Vec::with_capacity(view.sources.len());
-        for source in &view.sources {
-            let found = source.searcher.search(&*query, &gather(source.of));
-            parts.push(found.map_err(|error| self.report(source.of, &error))?);
-        }
-        let mut all = merge(parts, order, size);
+        let search = || self.search(&*query, order, after, size);
+        // A partition may have been dropped while it was searched: the next snapshot is without it.
+        let found = search().or_else(|_| search());
+        let mut all = found.map_err(|(of, error)| self.report(of, &error))?;
         let more = all.found.len() > request.limit;
         all.found.truncate(request.limit);
         let next = all.found.last().filter(|_| more).map(|(place, _)| token::write(place, order));
         let hits = all.found.iter().filter_map(|(_, subject)| subject.hit(&self.shared.catalog, &self.shared.timeline));
         Ok(SearchPage { results: hits.collect(), next, total: all.total, indexed_watermark })
+    }
+
+    /// The first `size` results after a place, and how many there are in all.
+    fn search(
+        &self,
+        query: &dyn tantivy::query::Query,
+        order: Order,
+        after: Option<Place>,
+        size: usize,
+    ) -> Result<Gathered, (Part, tantivy::TantivyError)> {
+        let view = read(&self.shared.view).clone();
+        let streams = self.shared.known.streams();
+        let mut parts = Vec::with_capacity(view.sources.len());
+        for source in &view.sources {
+            let chunk = match source.of {
+                Part::Partition(_) => None,
+                Part::Chunk(chunk) => Some(chunk),
+            };
+            let (streams, tail) = (Arc::clone(&streams), Arc::clone(&view.tail));
+            let gather = Gather { order, after, size, streams, tail, chunk };
+            parts.push(source.searcher.search(query, &gather).map_err(|error| (source.of, error))?);
+        }
+        Ok(merge(parts, order, size))
     }
 
     fn report(&self, of: Part, error: &tantivy::TantivyError) -> SearchError {

@@ -231,6 +231,9 @@ impl<'a> Parser<'a> {
             Some('"' | '\'') => {
                 let word = self.quoted()?;
                 let prefix = self.take("*");
+                if self.peek() == Some('~') {
+                    return Err(self.error("distances (~) are not supported"));
+                }
                 Ok(Value::Word { word, quoted: true, prefix })
             }
             Some(_) if self.at_star() => {
@@ -454,6 +457,7 @@ mod tests {
             ("()", 1),
             ("ü ]", 3),
             ("a\\", 2),
+            ("\"a b\"~2", 5),
         ] {
             let error = parse(query).expect_err(query);
             assert!(matches!(error, SearchError::Malformed { position: at, .. } if at == position), "{query}: {error}");

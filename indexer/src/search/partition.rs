@@ -49,20 +49,16 @@ pub(super) struct Partition {
 }
 
 impl Home {
-    /// Partitions that are on disk. What is no partition of this version is removed.
+    /// Partitions that are on disk. Those of another version are removed.
     pub(super) fn list(&self) -> io::Result<BTreeMap<PartitionId, PathBuf>> {
         let mut found = BTreeMap::new();
         let Self::Disk { dir, .. } = self else { return Ok(found) };
         fs::create_dir_all(dir)?;
-        for entry in fs::read_dir(dir)? {
-            let path = entry?.path();
-            match id_of(&path) {
-                Some(id) => {
-                    if let Some(other) = found.insert(id, path) {
-                        remove(&other);
-                    }
-                }
-                None => remove(&path),
+        for (path, version, id) in partitions(dir)? {
+            if version != DOCUMENT_VERSION {
+                remove(&path);
+            } else if let Some(other) = found.insert(id, path) {
+                remove(&other);
             }
         }
         Ok(found)
@@ -88,11 +84,38 @@ impl Home {
     }
 }
 
-fn id_of(path: &Path) -> Option<PartitionId> {
-    let name = path.file_name()?.to_str()?;
-    let id = name.strip_prefix(&format!("v{DOCUMENT_VERSION}-"))?;
-    // Before a hyphen and a UUID.
-    id.get(..id.len().checked_sub(37)?)?.parse().ok()
+/// Removes all partitions in a directory, and the directory if nothing else is in it.
+pub(crate) fn wipe(dir: &Path) -> io::Result<()> {
+    if !dir.try_exists()? {
+        return Ok(());
+    }
+    for (path, _, _) in partitions(dir)? {
+        fs::remove_dir_all(path)?;
+    }
+    match fs::remove_dir(dir) {
+        Err(error) if error.kind() != io::ErrorKind::DirectoryNotEmpty => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Path, version and id of all partitions in a directory. What else is there is not ours.
+fn partitions(dir: &Path) -> io::Result<Vec<(PathBuf, u32, PartitionId)>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        let path = entry?.path();
+        if let Some((version, id)) = path.file_name().and_then(|name| read_name(name.to_str()?)) {
+            found.push((path, version, id));
+        }
+    }
+    Ok(found)
+}
+
+/// `vVERSION-ID-UUID`.
+fn read_name(name: &str) -> Option<(u32, PartitionId)> {
+    let (version, rest) = name.strip_prefix('v')?.split_once('-')?;
+    let (id, uuid) = rest.split_at_checked(rest.len().checked_sub(37)?)?;
+    uuid.strip_prefix('-')?.parse::<FileId>().ok()?;
+    Some((version.parse().ok()?, id.parse().ok()?))
 }
 
 /// Removes a partition's files. Searchers that still hold them may fail.
@@ -244,11 +267,11 @@ impl Collector for Included {
     }
 
     fn merge_fruits(&self, fruits: Vec<HashMap<u64, u64>>) -> tantivy::Result<HashMap<u64, u64>> {
-        Ok(fruits.into_iter().reduce(|mut all, part| {
+        let all = fruits.into_iter().reduce(|mut all, part| {
             all.extend(part);
             all
-        }))
-        .map(Option::unwrap_or_default)
+        });
+        Ok(all.unwrap_or_default())
     }
 }
 
@@ -263,5 +286,36 @@ impl SegmentCollector for IncludedSegment {
 
     fn harvest(self) -> Self::Fruit {
         self.included
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_our_own_directories_are_ours() {
+        let uuid = FileId::new();
+        assert_eq!(read_name(&format!("v1-2922-{uuid}")), Some((1, 2922)));
+        assert_eq!(read_name(&format!("v7--3-{uuid}")), Some((7, -3)));
+        for other in ["", "v1", "video", "v1-5", "segments", &format!("1-5-{uuid}"), &format!("v1-x-{uuid}"), "v1-5-é"]
+        {
+            assert_eq!(read_name(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_ours_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let ours = dir.path().join(format!("v1-5-{}", FileId::new()));
+        fs::create_dir(&ours).unwrap();
+        fs::write(dir.path().join("notes"), "x").unwrap();
+        let old = dir.path().join(format!("v0-5-{}", FileId::new()));
+        fs::create_dir(&old).unwrap();
+        let home = Home::Disk { dir: dir.path().to_owned(), key: [0; 32], cache: ChunkCache::new(0) };
+        assert_eq!(home.list().unwrap(), BTreeMap::from([(5, ours.clone())]));
+        assert!(!old.exists());
+        wipe(dir.path()).unwrap();
+        assert!(!ours.exists() && dir.path().join("notes").exists());
     }
 }

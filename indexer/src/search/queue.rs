@@ -1,5 +1,6 @@
 //! What the log said, on its way to the worker. Bounded: when it is full the worker looks at everything instead.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -46,6 +47,8 @@ struct State {
     taken: Option<FragmentNumber>,
     /// The worker looks at everything.
     catching_up: bool,
+    /// A batch is with the worker.
+    busy: bool,
     /// Someone waits.
     urged: bool,
     /// Events that can be found.
@@ -60,11 +63,19 @@ pub(super) struct Queue {
     state: Mutex<State>,
     wake: Condvar,
     done: Condvar,
+    /// The worker is to end: it does not begin what takes long.
+    stopping: AtomicBool,
 }
 
 impl Queue {
     pub(super) fn new(changes_max: usize) -> Self {
-        Self { changes_max, state: Mutex::default(), wake: Condvar::new(), done: Condvar::new() }
+        Self {
+            changes_max,
+            state: Mutex::default(),
+            wake: Condvar::new(),
+            done: Condvar::new(),
+            stopping: AtomicBool::new(false),
+        }
     }
 
     /// `number`: of the record that the change comes from.
@@ -82,13 +93,25 @@ impl Queue {
             state.next.changes.push(change);
             state.waiting = Some(state.waiting.map_or(number, |least| least.min(number)));
         }
-        self.wake.notify_one();
+        // The worker takes all that is there: it needs to hear of the first.
+        if state.next.changes.len() <= 1 {
+            self.wake.notify_one();
+        }
     }
 
     /// Changes something that is no change of documents.
     pub(super) fn tell(&self, tell: impl FnOnce(&mut Batch)) {
         tell(&mut lock(&self.state).next);
         self.wake.notify_one();
+    }
+
+    pub(super) fn stop(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
+        self.tell(|next| next.stop = true);
+    }
+
+    pub(super) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Relaxed)
     }
 
     pub(super) fn watermark(&self) -> Option<FragmentNumber> {
@@ -113,7 +136,7 @@ impl Queue {
         let observed = state.next.observed;
         state.next.commit |= commit;
         loop {
-            let unsettled = state.searchable < observed || state.next.behind || state.catching_up;
+            let unsettled = state.busy || state.searchable < observed || state.next.behind || state.catching_up;
             if state.stopped || !(unsettled || state.next.commit || !state.next.is_quiet()) {
                 return;
             }
@@ -123,7 +146,23 @@ impl Queue {
         }
     }
 
-    /// The worker's side. Takes what has gathered, after `pace` or at once if urged; at the latest after `idle`.
+    /// The worker's side. Waits as long as much comes in a `step` (an eighth of the queue), up to `longest`, unless urged.
+    pub(super) fn wait_while_flooded(&self, step: Duration, longest: Duration) {
+        let mut waited = Duration::ZERO;
+        let mut state = lock(&self.state);
+        while state.next.behind && waited < longest {
+            let observed = state.next.observed;
+            let is_calm = |state: &mut State| !state.urged && !state.next.is_urgent();
+            let timed = self.wake.wait_timeout_while(state, step, is_calm).unwrap_or_else(PoisonError::into_inner);
+            state = timed.0;
+            if !timed.1.timed_out() || state.next.observed - observed < (self.changes_max / 8) as u64 {
+                return;
+            }
+            waited += step;
+        }
+    }
+
+    /// Takes what has gathered, after `pace` or at once if urged; at the latest after `idle`.
     pub(super) fn take(&self, pace: Duration, idle: Option<Duration>) -> Batch {
         let state = lock(&self.state);
         let is_urgent = |state: &mut State| state.urged || state.next.is_urgent();
@@ -142,6 +181,7 @@ impl Queue {
         let (observed, greatest) = (state.next.observed, state.next.greatest);
         state.taken = state.waiting.take();
         state.urged = false;
+        state.busy = true;
         state.catching_up |= state.next.behind;
         std::mem::replace(&mut state.next, Batch { observed, greatest, ..Batch::default() })
     }
@@ -150,6 +190,7 @@ impl Queue {
     pub(super) fn done(&self, batch: &Batch, complete: bool) {
         let mut state = lock(&self.state);
         state.taken = None;
+        state.busy = false;
         if complete {
             state.catching_up = false;
             state.searchable = batch.observed;
@@ -172,7 +213,7 @@ impl Batch {
     }
 
     fn is_quiet(&self) -> bool {
-        self.changes.is_empty() && !self.behind && !self.is_urgent()
+        self.changes.is_empty() && !self.behind && !self.purge && !self.is_urgent()
     }
 }
 

@@ -26,12 +26,18 @@ pub(crate) enum Subject {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Standing {
     pub(crate) id: u64,
-    /// Differs from that of a document of the same subject that says something else.
+    /// Differs from those of a document of the same subject that says something else.
     pub(crate) attributes: u64,
     /// Decides its partition.
     pub(crate) server_time: UnixMs,
     /// Once the floor's sequence is greater, it is gone.
     pub(crate) expires: u64,
+}
+
+/// Whether documents with these attributes know all that can be known: of a fragment the run, of a run its end. While
+/// the log is replayed that may come later; until then a document that knows more is left alone.
+pub(crate) const fn is_complete(attributes: u64) -> bool {
+    attributes & 1 == 1
 }
 
 /// A run that goes on does not go by a floor.
@@ -81,7 +87,7 @@ impl Subject {
         }
     }
 
-    fn id(self) -> u64 {
+    pub(crate) fn id(self) -> u64 {
         let kind = [kind_code(self.kind()) as u8];
         match self {
             Self::Fragment(stream, number) | Self::Gap(stream, number) => {
@@ -99,7 +105,7 @@ impl Subject {
             Self::Fragment(stream, number) => {
                 let entry = timeline.get(stream, number)?;
                 let run = catalog.run_state(stream, entry.meta.run).and_then(|run| run.record);
-                let attributes = attributes(&record, run.as_ref().map(|(_, run)| &**run), None);
+                let attributes = attributes(&record, run.as_ref().map(|(_, run)| &**run), None, run.is_some());
                 let expires = number.sequence();
                 Some(Standing { id, attributes, server_time: entry.meta.server_start(), expires })
             }
@@ -108,12 +114,12 @@ impl Subject {
                 let (_, run) = run?;
                 let over = ended.as_ref().map(|(_, at, _)| *at);
                 let expires = ended.map_or(NEVER, |(number, _, _)| number.sequence());
-                let attributes = attributes(&record, Some(&run), over);
+                let attributes = attributes(&record, Some(&run), over, over.is_some());
                 Some(Standing { id, attributes, server_time: run.started, expires })
             }
             Self::Gap(stream, number) => {
                 let gap = catalog.gap(stream, number)?;
-                let attributes = attributes(&record, None, None);
+                let attributes = attributes(&record, None, None, true);
                 let (server_time, expires) = (gap.noticed, number.sequence());
                 Some(Standing { id, attributes, server_time, expires })
             }
@@ -213,10 +219,10 @@ fn length(from: UnixMs, to: UnixMs) -> u64 {
 
 /// What the documents of a stream take from its record.
 pub(crate) fn stream_attributes(catalog: &Catalog, stream: StreamId) -> Option<u64> {
-    catalog.stream(stream).map(|record| attributes(&record, None, None))
+    catalog.stream(stream).map(|record| attributes(&record, None, None, true))
 }
 
-fn attributes(stream: &StreamRecord, run: Option<&RunRecord>, ended: Option<UnixMs>) -> u64 {
+fn attributes(stream: &StreamRecord, run: Option<&RunRecord>, ended: Option<UnixMs>, complete: bool) -> u64 {
     let settings = &stream.settings;
     let mut parts: Vec<&[u8]> = vec![stream.name.as_str().as_bytes(), settings.device.as_bytes()];
     for (name, value) in &settings.tags {
@@ -230,7 +236,7 @@ fn attributes(stream: &StreamRecord, run: Option<&RunRecord>, ended: Option<Unix
     if let Some(ended) = &ended {
         parts.push(ended);
     }
-    fingerprint(&parts)
+    fingerprint(&parts) & !1 | u64::from(complete)
 }
 
 /// The first bytes of a SHA-256 over the parts, each after its length.

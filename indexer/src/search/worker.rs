@@ -19,7 +19,7 @@ use super::document::document;
 use super::partition::{Home, Partition, PartitionId, remove, settings};
 use super::queue::{Batch, Change, Queue};
 use super::schema::Fields;
-use super::subject::{Standing, Subject};
+use super::subject::{Standing, Subject, is_complete, stream_attributes};
 use super::view::{Known, Part, Source, View};
 use crate::catalog::Catalog;
 use crate::lock::write;
@@ -27,12 +27,16 @@ use crate::timeline::Timeline;
 
 /// Between two chunks at least: with it every fragment is found within 2 s.
 const PACE: Duration = Duration::from_millis(500);
+/// While the log is replayed it is not worth making documents that the next records change; but not for ever.
+const FLOOD_MAX: Duration = Duration::from_secs(30);
 /// How often the worker looks whether a commit is due.
 const IDLE: Duration = Duration::from_secs(1);
 /// After a failure to write.
 const RETRY: Duration = Duration::from_secs(5);
 /// More new documents than this go into partitions without a chunk before.
 const CHUNK_DOCUMENTS_MAX: usize = 10_000;
+/// A document that is in no chunk, and hides that in a partition.
+const NO_CHUNK: u32 = u32::MAX;
 /// Memory a chunk is made with, in bytes.
 const CHUNK_BYTES: usize = 15 << 20;
 /// Writers kept open, for the newest partitions.
@@ -133,9 +137,10 @@ impl Worker {
     pub(super) fn run(mut self) {
         let shared = Arc::clone(&self.shared);
         let _stopped = Stopped(Arc::clone(&shared));
-        let mut pace = Duration::ZERO;
+        let mut pace = PACE;
         loop {
             let idle = self.uncommitted_since.map(|_| IDLE);
+            shared.queue.wait_while_flooded(PACE, FLOOD_MAX);
             let batch = shared.queue.take(pace, idle);
             let outcome = self.work(&batch);
             if let Err(Failed { partition, error }) = &outcome {
@@ -197,7 +202,7 @@ impl Worker {
             Change::Run(stream, run) => self.consider_run(stream, run),
             Change::Stream(stream) => {
                 // Of a stream only the attributes are in its documents.
-                let attributes = super::subject::stream_attributes(&self.shared.catalog, stream);
+                let attributes = stream_attributes(&self.shared.catalog, stream);
                 if attributes.is_some() && self.streams.get(&stream).copied() != attributes {
                     self.consider_stream(stream)?;
                 }
@@ -215,7 +220,7 @@ impl Worker {
 
     fn consider_stream(&mut self, stream: StreamId) -> Result<(), Failed> {
         let shared = Arc::clone(&self.shared);
-        if let Some(attributes) = super::subject::stream_attributes(&shared.catalog, stream) {
+        if let Some(attributes) = stream_attributes(&shared.catalog, stream) {
             self.streams.insert(stream, attributes);
         }
         for run in shared.catalog.run_ids(stream) {
@@ -226,6 +231,10 @@ impl Worker {
         }
         let mut last = FragmentNumber::MIN;
         loop {
+            if shared.queue.is_stopping() {
+                // What is missing is made after the next start.
+                return Ok(());
+            }
             let page = shared.timeline.after(stream, last, 1000);
             let Some(entry) = page.last() else { return Ok(()) };
             last = entry.meta.number;
@@ -245,7 +254,10 @@ impl Worker {
 
     /// Takes it up if the index does not say the same of it.
     fn consider(&mut self, subject: Subject) -> Result<(), Failed> {
-        let Some(standing) = subject.standing(&self.shared.catalog, &self.shared.timeline) else { return Ok(()) };
+        let Some(standing) = subject.standing(&self.shared.catalog, &self.shared.timeline) else {
+            self.hide_forgotten(subject);
+            return Ok(());
+        };
         let held = match self.tail.get(&standing.id) {
             Some(tailed) => Some(tailed.attributes),
             None => self
@@ -253,7 +265,8 @@ impl Worker {
                 .get(&self.partition_of(&standing))
                 .and_then(|partition| partition.included.get(&standing.id).copied()),
         };
-        if held == Some(standing.attributes) {
+        let knows_more = |held: u64| is_complete(held) && !is_complete(standing.attributes);
+        if held.is_some_and(|held| held == standing.attributes || knows_more(held)) {
             self.fresh.remove(&standing.id);
             return Ok(());
         }
@@ -263,6 +276,19 @@ impl Worker {
             self.publish();
         }
         Ok(())
+    }
+
+    /// A run of which nothing is left: its document may have been made while it went on.
+    fn hide_forgotten(&mut self, subject: Subject) {
+        if let Subject::Run(stream, run) = subject
+            && self.shared.catalog.stream(stream).is_some()
+            && self.shared.catalog.run_state(stream, run).is_none()
+        {
+            let hidden = Tailed { chunk: NO_CHUNK, attributes: 0, subject };
+            self.fresh.remove(&subject.id());
+            self.tail.insert(subject.id(), hidden);
+            self.purge = true;
+        }
     }
 
     fn partition_of(&self, standing: &Standing) -> PartitionId {
@@ -282,15 +308,19 @@ impl Worker {
         if self.fresh.is_empty() {
             return Ok(());
         }
+        let subjects = std::mem::take(&mut self.fresh).into_values().map(|(subject, _)| subject);
+        let documents = subjects.filter_map(|subject| Some((subject, self.document(subject)?)));
+        let documents: Vec<_> = documents.collect();
+        if documents.is_empty() {
+            return Ok(());
+        }
         let builder = Index::builder().schema(self.shared.fields.schema.clone()).settings(settings());
         let mut writer = builder.single_segment_index_writer(RamDirectory::create(), CHUNK_BYTES)?;
         let chunk = self.next_chunk;
-        self.next_chunk = self.next_chunk.wrapping_add(1);
-        for (_, (subject, _)) in std::mem::take(&mut self.fresh) {
-            if let Some((standing, document)) = self.document(subject) {
-                writer.add_document(document)?;
-                self.tail.insert(standing.id, Tailed { chunk, attributes: standing.attributes, subject });
-            }
+        self.next_chunk = (self.next_chunk + 1) % NO_CHUNK;
+        for (subject, (standing, document)) in documents {
+            writer.add_document(document)?;
+            self.tail.insert(standing.id, Tailed { chunk, attributes: standing.attributes, subject });
         }
         let reader: IndexReader = writer.finalize()?.reader_builder().reload_policy(ReloadPolicy::Manual).try_into()?;
         self.chunks.push((chunk, reader.searcher()));
@@ -304,11 +334,14 @@ impl Worker {
         let fresh = self.fresh.iter().map(|(id, (subject, _))| (*id, *subject));
         let all: HashMap<u64, Subject> = tailed.chain(fresh).collect();
         for (id, subject) in all {
-            let Some((standing, document)) = self.document(subject) else { continue };
+            let Some((standing, document)) = self.document(subject) else {
+                self.delete_elsewhere(id, None)?;
+                continue;
+            };
             let partition = self.partition_of(&standing);
             subjects.entry(partition).or_default().push((id, standing.attributes, document));
             if matches!(subject, Subject::Run(..)) {
-                self.delete_elsewhere(id, partition)?;
+                self.delete_elsewhere(id, Some(partition))?;
             }
         }
         for (id, documents) in subjects {
@@ -319,11 +352,10 @@ impl Worker {
         self.chunks.clear();
         self.uncommitted_since = None;
         self.suspect = None;
-        self.close_old_writers()?;
         if std::mem::take(&mut self.purge) {
             self.drop_dead()?;
         }
-        Ok(())
+        self.close_old_writers()
     }
 
     fn fill(&mut self, id: PartitionId, documents: Vec<(u64, u64, TantivyDocument)>) -> tantivy::Result<()> {
@@ -338,10 +370,10 @@ impl Worker {
         partition.commit()
     }
 
-    /// The beginning of a run was corrected: its document moves.
-    fn delete_elsewhere(&mut self, id: u64, home: PartitionId) -> Result<(), Failed> {
+    /// The beginning of a run was corrected and its document moves; or its subject is gone.
+    fn delete_elsewhere(&mut self, id: u64, home: Option<PartitionId>) -> Result<(), Failed> {
         for (partition_id, partition) in &mut self.partitions {
-            if *partition_id != home && partition.included.remove(&id).is_some() {
+            if Some(*partition_id) != home && partition.included.remove(&id).is_some() {
                 let deleted = partition.delete(id).and_then(|()| partition.commit());
                 deleted.map_err(|error| Failed { partition: *partition_id, error })?;
             }
@@ -399,7 +431,7 @@ impl Worker {
             }
         }
         self.drop_partitions(&empty);
-        Ok(())
+        self.close_old_writers()
     }
 
     fn drop_partitions(&mut self, ids: &[PartitionId]) {

@@ -29,8 +29,7 @@ const HOUR_MS: i64 = 3_600_000;
 
 pub(super) fn expired(held: &Held, archive_now: UnixMs, hours: u32, bytes: Option<u64>) -> Option<Expiry> {
     let oldest_kept = archive_now.plus_ms(-i64::from(hours).saturating_mul(HOUR_MS));
-    let aged =
-        held.entries_from(FragmentNumber::MIN).take_while(|entry| entry.meta.server_start() <= oldest_kept).count();
+    let aged = held.entries_from(FragmentNumber::MIN).take_while(|entry| entry.archived <= oldest_kept).count();
     let mut stored = held.stored_bytes();
     let newest_stays = usize::try_from(held.len()).unwrap_or(usize::MAX).saturating_sub(1);
     let over = bytes.map_or(0, |bytes| {

@@ -1,6 +1,6 @@
 //! Fragments by number, ordinal and time.
 //!
-//! In memory, a [`Held`](stream::Held) for each stream with a lock of its own, so that a long read of one stream
+//! In memory, a `Held` for each stream with a lock of its own, so that a long read of one stream
 //! does not keep the others waiting. Lookups are logarithmic.
 //!
 //! Order by number is the order of the server. Order by producer time is a question of intervals: runs may overlap
@@ -135,7 +135,9 @@ impl Timeline {
     /// Times are clipped where another fragment is shown, not to `[start, end)`. A fragment may come more than once.
     #[must_use]
     pub fn shown(&self, stream: StreamId, start: UnixMs, end: UnixMs) -> Vec<Shown> {
-        self.with(stream, |held| shown::shown(held, start, end)).unwrap_or_default()
+        // The plan for a day takes a while: not under the lock.
+        let touched = self.with(stream, |held| shown::touched(held, start, end)).unwrap_or_default();
+        shown::shown(&touched, start, end)
     }
 
     /// The fragment whose picture stands at an instant of producer time: the one shown there, else (in a gap, or

@@ -20,7 +20,8 @@ pub struct Shown {
     pub to: UnixMs,
 }
 
-pub(super) fn shown(held: &Held, start: UnixMs, end: UnixMs) -> Vec<Shown> {
+/// All that bears on what is shown in `[start, end)`, in order of their starts.
+pub(super) fn touched(held: &Held, start: UnixMs, end: UnixMs) -> Vec<SharedEntry> {
     if start >= end {
         return Vec::new();
     }
@@ -30,7 +31,12 @@ pub(super) fn shown(held: &Held, start: UnixMs, end: UnixMs) -> Vec<Shown> {
     });
     // What covers a fragment may lie outside the range, and still decides how far it is shown.
     let Some((from, to)) = bounds else { return Vec::new() };
-    let mut plan = resolve(held.producer.overlapping(from, to, None).map(|(_, _, entry)| entry));
+    held.producer.overlapping(from, to, None).map(|(_, _, entry)| Arc::clone(entry)).collect()
+}
+
+/// The plan for `[start, end)`, of what was touched.
+pub(super) fn shown(touched: &[SharedEntry], start: UnixMs, end: UnixMs) -> Vec<Shown> {
+    let mut plan = resolve(touched.iter());
     plan.retain(|shown| shown.from < end && shown.to > start);
     plan
 }

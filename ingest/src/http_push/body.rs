@@ -13,6 +13,10 @@ use vidar_media::{Demux, DemuxErrorKind, Event};
 use super::problem::Problem;
 use crate::push::Push;
 
+/// Causes for which the server, not the client, ended the body.
+const STOPPING: &str = "the server stops";
+const SILENT: &str = "the body fell silent";
+
 type FirstFrame = Option<Result<Frame<Bytes>, axum::Error>>;
 
 /// The task that reads one body.
@@ -24,6 +28,15 @@ pub(super) struct Reader {
     pub(super) media_type: Option<String>,
     pub(super) idle_timeout: Duration,
     pub(super) stop: CancellationToken,
+    #[cfg(feature = "gst")]
+    pub(super) helpers: crate::gst::Helpers,
+}
+
+/// What takes the body apart.
+enum Parser {
+    Own(Box<dyn Demux>),
+    #[cfg(feature = "gst")]
+    Foreign(crate::gst::Foreign),
 }
 
 /// How a body ended.
@@ -59,6 +72,12 @@ impl Reader {
             End::Lost(cause) => (false, cause),
             End::Failed => (false, "error"),
         };
+        // A client that is still there must not take half a body for the whole.
+        match cause {
+            STOPPING => self.push.note_error(503, cause.to_owned(), None),
+            SILENT => self.push.note_error(408, cause.to_owned(), None),
+            _ => {}
+        }
         self.push.finish(complete, cause).await;
     }
 
@@ -81,7 +100,11 @@ impl Reader {
                 None => {
                     head.extend_from_slice(&chunk);
                     match self.choose(&head, false) {
-                        Ok(Some(chosen)) => demuxer = Some(chosen),
+                        Ok(Some(Parser::Own(chosen))) => demuxer = Some(chosen),
+                        #[cfg(feature = "gst")]
+                        Ok(Some(Parser::Foreign(format))) => {
+                            return self.read_foreign(format, head.into(), false).await;
+                        }
                         Ok(None) => continue,
                         Err(()) => return End::Failed,
                     }
@@ -95,8 +118,13 @@ impl Reader {
         }
         if demuxer.is_none() {
             // Shorter than what tells every format: what it looks like has to do.
-            let Ok(chosen) = self.choose(&head, true) else { return End::Failed };
-            demuxer = chosen;
+            match self.choose(&head, true) {
+                Ok(Some(Parser::Own(chosen))) => demuxer = Some(chosen),
+                #[cfg(feature = "gst")]
+                Ok(Some(Parser::Foreign(format))) => return self.read_foreign(format, head.into(), true).await,
+                Ok(None) => {}
+                Err(()) => return End::Failed,
+            }
         }
         let Some(mut demuxer) = demuxer else {
             self.push.note_error(400, "the body is empty".to_owned(), Some(0));
@@ -108,9 +136,19 @@ impl Reader {
         end(&self.push, &mut *demuxer, End::Clean).await
     }
 
-    fn choose(&self, head: &[u8], ended: bool) -> Result<Option<Box<dyn Demux>>, ()> {
+    fn choose(&self, head: &[u8], ended: bool) -> Result<Option<Parser>, ()> {
+        #[cfg(feature = "gst")]
+        {
+            use crate::gst::Foreign;
+            if let Some(format) = Foreign::sniff(head) {
+                return Ok(Some(Parser::Foreign(format)));
+            }
+            if !ended && Foreign::could_be(head) {
+                return Ok(None);
+            }
+        }
         match sniff(head) {
-            Sniffed::Format(format) => Ok(Some(format.demuxer())),
+            Sniffed::Format(format) => Ok(Some(Parser::Own(format.demuxer()))),
             Sniffed::NeedMore if !ended && head.len() < SNIFF_BYTES => Ok(None),
             Sniffed::NeedMore | Sniffed::Unknown => {
                 if head.is_empty() {
@@ -119,13 +157,71 @@ impl Reader {
                 let declared = self.media_type.as_deref().and_then(Format::from_media_type);
                 if let Some(format) = declared {
                     // It will say at which byte it is not what it was declared to be.
-                    return Ok(Some(format.demuxer()));
+                    return Ok(Some(Parser::Own(format.demuxer())));
                 }
-                let detail = "the body is no Matroska, WebM, fragmented MP4 or MPEG-TS".to_owned();
+                #[cfg(feature = "gst")]
+                if let Some(format) = self.media_type.as_deref().and_then(crate::gst::Foreign::from_media_type) {
+                    return Ok(Some(Parser::Foreign(format)));
+                }
+                let known = "Matroska, WebM, fragmented MP4 or MPEG-TS";
+                let foreign = if cfg!(feature = "gst") { ", nor FLV, AVI, Ogg or MPEG-PS" } else { "" };
+                let detail = format!("the body is no {known}{foreign}");
                 self.push.note_error(ErrorKind::UnsupportedType.http_status(), detail, Some(0));
                 Err(())
             }
         }
+    }
+
+    /// Through a helper process. `ended`: `head` is all of the body.
+    #[cfg(feature = "gst")]
+    async fn read_foreign(&mut self, format: crate::gst::Foreign, head: Bytes, ended: bool) -> End {
+        use crate::gst::Step;
+        let mut helper = match self.helpers.start(format) {
+            Ok(helper) => helper,
+            Err(failure) => {
+                self.push.note_error(failure.status, failure.detail, None);
+                return End::Failed;
+            }
+        };
+        helper.feed(head);
+        let mut body_end = ended.then_some(End::Clean);
+        let end = loop {
+            if body_end.is_some() && helper.hungry() {
+                helper.close();
+            }
+            // Both can be cancelled without loss.
+            let step = tokio::select! {
+                biased;
+                chunk = self.next_chunk(), if helper.hungry() => {
+                    match chunk {
+                        Ok(Some(chunk)) => helper.feed(chunk),
+                        Ok(None) => body_end = Some(End::Clean),
+                        Err(cause) => body_end = Some(End::Lost(cause)),
+                    }
+                    continue;
+                }
+                step = helper.next() => step,
+            };
+            match step {
+                Ok(Step::Event(event)) => {
+                    // The failure is in the log already.
+                    if self.push.event(event, None).await.is_err() {
+                        break End::Failed;
+                    }
+                }
+                Ok(Step::Hungry) => {}
+                Ok(Step::End) => break body_end.unwrap_or(End::Clean),
+                Err(failure) => {
+                    self.push.note_error(failure.status, failure.detail, None);
+                    break End::Failed;
+                }
+            }
+        };
+        match end {
+            End::Failed => helper.kill().await,
+            End::Clean | End::Lost(_) => helper.wait().await,
+        }
+        end
     }
 
     async fn next_chunk(&mut self) -> Result<Option<Bytes>, &'static str> {
@@ -135,9 +231,9 @@ impl Reader {
                 // Either both run to their end or the body is not read again.
                 None => tokio::select! {
                     frame = tokio::time::timeout(self.idle_timeout, self.body.frame()) => {
-                        frame.map_err(|_| "the body fell silent")?
+                        frame.map_err(|_| SILENT)?
                     }
-                    () = self.stop.cancelled() => return Err("the server stops"),
+                    () = self.stop.cancelled() => return Err(STOPPING),
                 },
             };
             match frame {

@@ -74,7 +74,16 @@ async fn push(
         None
     };
     let (idle_timeout, stop) = (ingest.options.idle_timeout, ingest.stop.clone());
-    let reader = body::Reader { push, body, first, media_type, idle_timeout, stop };
+    let reader = body::Reader {
+        push,
+        body,
+        first,
+        media_type,
+        idle_timeout,
+        stop,
+        #[cfg(feature = "gst")]
+        helpers: ingest.helpers.clone(),
+    };
     let done = ingest.tracker.spawn(reader.run());
     if stream_answer {
         return Ok(answer::streamed(log));

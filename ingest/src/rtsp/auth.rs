@@ -262,7 +262,9 @@ mod tests {
             Some(DigestAlgorithm::Md5) => ", algorithm=\"MD5\"",
             Some(DigestAlgorithm::Sha256) => ", algorithm=SHA-256",
         };
-        format!("Digest username=\"{user}\",realm=\"{REALM}\" , nonce=\"{nonce}\", uri=\"{uri}\", response=\"{response}\"{name}")
+        format!(
+            "Digest username=\"{user}\",realm=\"{REALM}\" , nonce=\"{nonce}\", uri=\"{uri}\", response=\"{response}\"{name}"
+        )
     }
 
     #[test]
@@ -271,7 +273,10 @@ mod tests {
         let uri = Url::parse("rtsp://h:1/cam").unwrap();
         let check = |text: &str| challenge.check(&One, "ANNOUNCE", Some(&uri), Some(text));
         for algorithm in [None, Some(DigestAlgorithm::Md5), Some(DigestAlgorithm::Sha256)] {
-            assert_eq!(check(&answer("key", "s3cret", "n0nce", "rtsp://h:1/cam", algorithm)).unwrap().access_key_id, "key");
+            assert_eq!(
+                check(&answer("key", "s3cret", "n0nce", "rtsp://h:1/cam", algorithm)).unwrap().access_key_id,
+                "key"
+            );
             assert_eq!(check(&answer("key", "s3cret", "n0nce", "/cam", algorithm)).unwrap().access_key_id, "key");
             assert_eq!(check(&answer("key", "wrong", "n0nce", "/cam", algorithm)), Err(Denied::Wrong));
             assert_eq!(check(&answer("nobody", "", "n0nce", "/cam", algorithm)), Err(Denied::Wrong));

@@ -1,4 +1,4 @@
-//! One connection: requests and packets in, answers and receiver reports out.
+//! One connection: requests and packets in, answers and receiver reports out. What is answered: `requests`.
 //!
 //! # Invariants
 //! 1. Nothing but OPTIONS is done for a client that has not shown who it is.
@@ -10,30 +10,30 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use rtsp_types::headers::{AUTHORIZATION, CONTENT_TYPE, REQUIRE, SESSION, TRANSPORT, USER_AGENT};
-use rtsp_types::{Method, Request, Url, Version};
+use rtsp_types::Request;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::RtspOptions;
-use super::auth::{Challenge, Denied};
+use super::auth::Challenge;
 use super::media::Now;
-use super::message::{Answer, Item, MessageReader, header};
-use super::outlet::Outlet;
+use super::message::{Answer, Item, MessageReader};
 use super::publish::PublishError;
-use super::session::{Path, Recording, Refused, Session};
+use super::rtcp;
+use super::session::{Path, Recording, Session};
 use super::udp::{self, Datagram};
-use super::{rtcp, transport, uri};
 
-const PUBLIC: &str = "OPTIONS, ANNOUNCE, SETUP, RECORD, PAUSE, TEARDOWN, GET_PARAMETER, SET_PARAMETER";
 /// A message that began must have ended within this.
 const MESSAGE_TIMEOUT: Duration = Duration::from_secs(10);
 /// A client that does not take its answers is dropped after this.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Receiver reports (RFC 3550 section 6.2: 5 s at most bandwidths). Some cameras leave after 10 s without one.
-const REPORT_INTERVAL: Duration = Duration::from_secs(5);
+pub(super) const REPORT_INTERVAL: Duration = Duration::from_secs(5);
+/// Time between looks at the clock.
+const TICK_MIN: Duration = Duration::from_millis(1);
+const TICK_MAX: Duration = Duration::from_secs(1);
 /// UDP packets that are under way when the session ends.
 const DRAIN: Duration = Duration::from_millis(200);
 /// Wrong answers to the challenge before we hang up.
@@ -41,11 +41,11 @@ const DENIED_COUNT_MAX: u32 = 5;
 /// A client that is refused for good is given this long to read why.
 const LINGER: Duration = Duration::from_secs(1);
 /// The longest UDP payload.
-const DATAGRAM_BYTES_MAX: usize = 65_535;
+pub(super) const DATAGRAM_BYTES_MAX: usize = 65_535;
 
 /// How a connection ends.
 #[derive(Debug)]
-enum End {
+pub(super) enum End {
     /// The client hung up, at the end of a message or within one.
     Closed { complete: bool },
     /// We end it: for people, why.
@@ -62,20 +62,22 @@ impl From<PublishError> for End {
 
 /// The state of one connection.
 pub(crate) struct Connection {
-    options: Arc<RtspOptions>,
+    pub(super) options: Arc<RtspOptions>,
     stream: TcpStream,
-    local: SocketAddr,
-    peer: SocketAddr,
-    reader: MessageReader,
-    challenge: Challenge,
-    denied_count: u32,
-    session: Option<Session>,
+    pub(super) local: SocketAddr,
+    pub(super) peer: SocketAddr,
+    pub(super) reader: MessageReader,
+    pub(super) challenge: Challenge,
+    pub(super) denied_count: u32,
+    /// A request has shown who the client is.
+    pub(super) authorized: bool,
+    pub(super) session: Option<Session>,
     /// Names us in receiver reports.
     ssrc: u32,
     heard: Duration,
     /// Since when a message is being received.
     mid_message: Option<Duration>,
-    datagram: Vec<u8>,
+    pub(super) datagram: Vec<u8>,
 }
 
 impl Connection {
@@ -90,6 +92,7 @@ impl Connection {
             reader: MessageReader::new(),
             challenge: Challenge::new(random.simple().to_string(), basic),
             denied_count: 0,
+            authorized: false,
             session: None,
             ssrc: random.as_fields().0,
             heard,
@@ -117,23 +120,23 @@ impl Connection {
 
     async fn serve(&mut self, stop: &CancellationToken) -> End {
         loop {
-            if let Err(end) = self.handle_buffered().await {
-                return end;
-            }
             let now = self.now();
             self.mid_message = self.reader.is_mid_item().then_some(self.mid_message.unwrap_or(now.monotonic));
             if let Err(end) = self.tick(now).await {
                 return end;
             }
-            let sleep = self.deadline().saturating_sub(now.monotonic).max(Duration::from_millis(1));
-            let has_udp = self.session.as_ref().is_some_and(|session| session.recording.is_some() && session.has_udp());
+            // The clock that was handed in may go faster than the runtime's: look again once a second.
+            let sleep = self.deadline().saturating_sub(now.monotonic).clamp(TICK_MIN, TICK_MAX);
+            let is_recording = self.session.as_ref().is_some_and(|session| session.recording.is_some());
+            let has_udp = is_recording && self.session.as_ref().is_some_and(Session::has_udp);
             let (session, datagram) = (&mut self.session, &mut self.datagram);
+            let mut heard = false;
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return End::Ours("the server is stopping".to_owned()),
                 read = self.stream.read_buf(self.reader.buffer()) => match read {
                     Ok(0) => return End::Closed { complete: !self.reader.is_mid_item() },
-                    Ok(_) => self.heard = now.monotonic.max(self.options.clock.monotonic()),
+                    Ok(_) => heard = true,
                     Err(error) => {
                         tracing::info!(%error, "connection lost");
                         return End::Closed { complete: false };
@@ -146,10 +149,18 @@ impl Connection {
                 }
                 () = tokio::time::sleep(sleep) => {}
             }
+            if let Err(end) = self.handle_buffered().await {
+                return end;
+            }
+            // A stranger has until the timeout to say who it is, however much it talks. Waiting for the store is no
+            // silence of the client.
+            if heard && self.authorized {
+                self.heard = self.options.clock.monotonic();
+            }
         }
     }
 
-    fn now(&self) -> Now {
+    pub(super) fn now(&self) -> Now {
         Now { wall: self.options.clock.now(), monotonic: self.options.clock.monotonic() }
     }
 
@@ -289,7 +300,7 @@ impl Connection {
     }
 
     /// Ends the run, if there is one. The session stays: a client that said goodbye may still want to tear it down.
-    async fn end_run(&mut self, complete: bool, cause: &str, drain: bool) -> Result<(), PublishError> {
+    pub(super) async fn end_run(&mut self, complete: bool, cause: &str, drain: bool) -> Result<(), PublishError> {
         if drain && self.session.as_ref().is_some_and(|session| session.recording.is_some() && session.has_udp()) {
             self.drain().await;
         }
@@ -352,178 +363,6 @@ impl Connection {
         }
         Ok(())
     }
-
-    async fn answer(&mut self, request: &Request<Vec<u8>>) -> Result<Answer, End> {
-        if request.version() != Version::V1_0 {
-            return Ok(Answer::new(505, "RTSP Version Not Supported"));
-        }
-        if request.method() == Method::Options {
-            return Ok(self.with_session(Answer::ok().field("Public", PUBLIC)));
-        }
-        if let Err(refused) = self.authorize(request) {
-            return Ok(refused);
-        }
-        if let Some(features) = header(request, &REQUIRE) {
-            return Ok(Answer::new(551, "Option not supported").field("Unsupported", features));
-        }
-        if let Some(refused) = self.check_session(request) {
-            return Ok(refused);
-        }
-        let answered = match request.method() {
-            Method::Announce => self.announce(request),
-            Method::Setup => self.set_up(request).await,
-            Method::Record => self.record(request).await,
-            Method::Pause => self.pause(request),
-            Method::Teardown => return self.teardown(request).await,
-            Method::GetParameter => Ok(self.with_session(Answer::ok())),
-            Method::SetParameter => self.set_parameter(request),
-            Method::Describe | Method::Play => {
-                Err(Answer::new(405, "Method Not Allowed: playback is over HTTP").field("Allow", PUBLIC))
-            }
-            _ => Err(Answer::new(501, "Not Implemented").field("Public", PUBLIC)),
-        };
-        Ok(answered.unwrap_or_else(|refused| refused))
-    }
-
-    fn authorize(&mut self, request: &Request<Vec<u8>>) -> Result<(), Refused> {
-        let method: &str = request.method().into();
-        let authorization = header(request, &AUTHORIZATION);
-        match self.challenge.check(&*self.options.auth, method, request.request_uri(), authorization) {
-            Ok(principal) => {
-                tracing::trace!(access_key_id = principal.access_key_id, "authorised");
-                self.denied_count = 0;
-                Ok(())
-            }
-            Err(denied) => {
-                if denied == Denied::Wrong {
-                    self.denied_count += 1;
-                    tracing::warn!(count = self.denied_count, "wrong credentials");
-                }
-                let answer = Answer::new(401, "Unauthorized");
-                let fields = self.challenge.fields(denied);
-                Err(fields.iter().fold(answer, |answer, field| answer.field("WWW-Authenticate", field)))
-            }
-        }
-    }
-
-    /// RFC 2326 section 12.37. A request without the field means the session of its connection.
-    fn check_session(&self, request: &Request<Vec<u8>>) -> Option<Refused> {
-        let given = header(request, &SESSION)?.split(';').next().unwrap_or_default().trim();
-        let ours = self.session.as_ref().is_some_and(|session| session.id == given);
-        (!ours).then(|| Answer::new(454, "Session Not Found"))
-    }
-
-    fn with_session(&self, answer: Answer) -> Answer {
-        match &self.session {
-            Some(session) if !session.set_up.is_empty() => {
-                let timeout = self.options.session_timeout.as_secs().max(1);
-                answer.field("Session", &format!("{};timeout={timeout}", session.id))
-            }
-            _ => answer,
-        }
-    }
-
-    fn announce(&mut self, request: &Request<Vec<u8>>) -> Result<Answer, Refused> {
-        if self.session.as_ref().is_some_and(|session| !session.set_up.is_empty()) {
-            return Err(wrong_state("a session is under way"));
-        }
-        let uri = request_uri(request)?;
-        let stream = uri::stream_name(uri).map_err(|(status, reason)| Answer::new(status, reason))?;
-        if !uri::is_aggregate(uri) {
-            return Err(Answer::new(404, "Not Found: the path is /STREAM"));
-        }
-        let kind = header(request, &CONTENT_TYPE).unwrap_or("application/sdp");
-        if !kind.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("application/sdp") {
-            return Err(Answer::new(415, "Unsupported Media Type: expected application/sdp"));
-        }
-        let session = Session::announce(Uuid::new_v4().simple().to_string(), stream, uri.clone(), request.body())?;
-        tracing::Span::current().record("stream", session.stream.as_str());
-        self.session = Some(session);
-        Ok(Answer::ok())
-    }
-
-    async fn set_up(&mut self, request: &Request<Vec<u8>>) -> Result<Answer, Refused> {
-        let uri = request_uri(request)?;
-        let Some(session) = &mut self.session else { return Err(wrong_state("nothing was announced")) };
-        if session.recording.is_some() {
-            return Err(wrong_state("recording"));
-        }
-        let taken: Vec<usize> = session.set_up.iter().map(|set_up| set_up.section).collect();
-        let section = uri::find_track(&session.uri, uri, &session.description, &taken);
-        let section = section.ok_or_else(|| Answer::new(404, "Not Found: no such track was announced"))?;
-        let wanted = transport::parse(header(request, &TRANSPORT).unwrap_or_default())
-            .map_err(|reason| Answer::new(461, &format!("Unsupported Transport: {reason}")))?;
-        let field = session.set_up(section, wanted, self.local, self.peer).await?;
-        for set_up in &session.set_up {
-            if let Path::Interleaved { rtp, rtcp } = set_up.path {
-                self.reader.expect_channel(rtp);
-                self.reader.expect_channel(rtcp);
-            }
-        }
-        Ok(self.with_session(Answer::ok().field("Transport", &field)))
-    }
-
-    async fn record(&mut self, request: &Request<Vec<u8>>) -> Result<Answer, Refused> {
-        let uri = request_uri(request)?;
-        let now = self.now();
-        let Some(session) = self.session.as_mut().filter(|session| !session.set_up.is_empty()) else {
-            return Err(wrong_state("nothing was set up"));
-        };
-        only_aggregate(session, uri)?;
-        if session.recording.is_none() {
-            let user_agent = header(request, &USER_AGENT).unwrap_or_default();
-            let begun = self.options.publishers.begin(session.stream.clone(), self.peer, user_agent).await;
-            let publish = begun.map_err(|refusal| {
-                tracing::info!(status = refusal.status, reason = refusal.reason, "publisher refused");
-                // Somebody else publishes: the method is not valid in this state. RTSP has no word for a full disk.
-                let (status, phrase) = match refusal.status {
-                    409 => (455, "Method Not Valid in This State"),
-                    507 => (503, "Service Unavailable"),
-                    status @ 400..=599 => (status, "Refused"),
-                    _ => (500, "Internal Server Error"),
-                };
-                Answer::new(status, &format!("{phrase}: {}", refusal.reason))
-            })?;
-            let outlet = Outlet::new(publish, session.has_udp());
-            let media = session.media(self.options.report_wait);
-            let next_report = now.monotonic + REPORT_INTERVAL;
-            session.recording = Some(Recording { media, outlet, next_report });
-            self.datagram.resize(if session.has_udp() { DATAGRAM_BYTES_MAX } else { 0 }, 0);
-            tracing::info!(tracks = session.set_up.len(), udp = session.has_udp(), user_agent, "publisher began");
-        }
-        Ok(self.with_session(Answer::ok()))
-    }
-
-    /// What comes nevertheless is taken: the run goes on with the next RECORD.
-    fn pause(&mut self, request: &Request<Vec<u8>>) -> Result<Answer, Refused> {
-        let uri = request_uri(request)?;
-        match &self.session {
-            Some(session) if !session.set_up.is_empty() => only_aggregate(session, uri)?,
-            _ => return Err(wrong_state("nothing was set up")),
-        }
-        Ok(self.with_session(Answer::ok()))
-    }
-
-    async fn teardown(&mut self, request: &Request<Vec<u8>>) -> Result<Answer, End> {
-        let refused = match (&self.session, request.request_uri()) {
-            (None, _) => Some(Answer::new(454, "Session Not Found")),
-            (Some(session), Some(uri)) => only_aggregate(session, uri).err(),
-            (Some(_), None) => None,
-        };
-        if let Some(refused) = refused {
-            return Ok(refused);
-        }
-        self.end_run(true, "TEARDOWN", true).await?;
-        self.session = None;
-        Ok(Answer::ok())
-    }
-
-    fn set_parameter(&self, request: &Request<Vec<u8>>) -> Result<Answer, Refused> {
-        if !request.body().is_empty() {
-            return Err(Answer::new(451, "Parameter Not Understood"));
-        }
-        Ok(self.with_session(Answer::ok()))
-    }
 }
 
 fn packet(recording: &mut Recording, track: usize, is_rtcp: bool, bytes: &Bytes, now: Now) {
@@ -533,22 +372,6 @@ fn packet(recording: &mut Recording, track: usize, is_rtcp: bool, bytes: &Bytes,
     } else {
         recording.media.rtp(track, bytes, now);
     }
-}
-
-fn request_uri(request: &Request<Vec<u8>>) -> Result<&Url, Refused> {
-    request.request_uri().ok_or_else(|| Answer::new(400, "Bad Request: no URI"))
-}
-
-fn wrong_state(why: &str) -> Refused {
-    Answer::new(455, &format!("Method Not Valid in This State: {why}")).field("Allow", PUBLIC)
-}
-
-/// RFC 2326 section 11.3.11: what holds for the whole is asked of the whole.
-fn only_aggregate(session: &Session, uri: &Url) -> Result<(), Refused> {
-    if session.set_up.len() > 1 && !uri::is_aggregate(uri) {
-        return Err(Answer::new(460, "Only Aggregate Operation Allowed"));
-    }
-    Ok(())
 }
 
 async fn receive(session: &mut Option<Session>, buffer: &mut [u8]) -> (usize, std::io::Result<Datagram>) {

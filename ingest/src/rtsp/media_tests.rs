@@ -45,7 +45,8 @@ impl Sender {
     fn send(&mut self, media: &mut Media, timestamp: u32, payload: &[u8], now: Now) {
         let payload_type = [96, 8][self.track];
         let payload = Bytes::copy_from_slice(payload);
-        let packet = Packet { marker: true, payload_type, sequence: self.sequence, timestamp, ssrc: self.ssrc, payload };
+        let packet =
+            Packet { marker: true, payload_type, sequence: self.sequence, timestamp, ssrc: self.ssrc, payload };
         self.sequence = self.sequence.wrapping_add(1);
         media.rtp(self.track, &packet.encode(), now);
     }

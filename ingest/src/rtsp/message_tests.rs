@@ -83,7 +83,7 @@ fn a_dialogue_cut_anywhere() {
 
 #[test]
 fn garbage_is_skipped_up_to_the_next_packet_or_request() {
-    let garbage: &[u8] = b"\x00\xffGET / \x01$\x00\x00\x20\x17$$RTSP\x80";
+    let garbage: &[u8] = b"\x00\xffGET / \x01$\x00\x00\x20\x17$$RTSP\x80$\x02\x00\x0c\x17";
     let stream = [garbage, &frame(2, &PACKET)].concat();
     let found = vec![format!("skipped {}", garbage.len()), format!("data 2 {PACKET:02x?}")];
     assert_eq!(read(&[&stream], &[2, 3]), (found, None));
@@ -98,7 +98,11 @@ fn sizes_are_bounded() {
     let head = |len: usize| [&OPTIONS[..OPTIONS.len() - 2], b"X: ", &vec![b'x'; len][..]].concat();
     assert_eq!(read(&[&head(HEAD_BYTES_MAX)], &[]), (vec![], Some(StreamError::HeadTooLarge)));
     assert_eq!(read(&[&[&head(8000)[..], b"\r\n\r\n"].concat()], &[]).0.len(), 1);
-    for (length, error) in [("65537", StreamError::BodyTooLarge), ("-1", StreamError::Length), ("99999999999999999999", StreamError::Length)] {
+    for (length, error) in [
+        ("65537", StreamError::BodyTooLarge),
+        ("-1", StreamError::Length),
+        ("99999999999999999999", StreamError::Length),
+    ] {
         let stream = format!("ANNOUNCE rtsp://h/c RTSP/1.0\r\nContent-Length: {length}\r\n\r\n");
         assert_eq!(read(&[stream.as_bytes()], &[]), (vec![], Some(error)), "{length}");
         assert!(matches!(error.status(), 400 | 413));
@@ -110,8 +114,14 @@ fn sizes_are_bounded() {
 
 #[test]
 fn whole_messages_that_do_not_read() {
-    for text in ["OPTIONS not-a-uri RTSP/1.0\r\nCSeq: 4\r\n\r\n", "OPTIONS rtsp://h/ RTSP/1.0\r\nno colon\r\nCSeq: 4\r\n\r\n"] {
-        assert_eq!(read(&[text.as_bytes(), OPTIONS], &[]).0, ["unreadable Some(\"4\")", "OPTIONS Some(\"1\") +0"], "{text}");
+    for text in
+        ["OPTIONS not-a-uri RTSP/1.0\r\nCSeq: 4\r\n\r\n", "OPTIONS rtsp://h/ RTSP/1.0\r\nno colon\r\nCSeq: 4\r\n\r\n"]
+    {
+        assert_eq!(
+            read(&[text.as_bytes(), OPTIONS], &[]).0,
+            ["unreadable Some(\"4\")", "OPTIONS Some(\"1\") +0"],
+            "{text}"
+        );
     }
 }
 

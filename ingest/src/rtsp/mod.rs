@@ -10,11 +10,13 @@
 mod auth;
 mod connection;
 mod depacketize;
+pub(crate) mod fuzz;
 mod media;
 mod message;
 mod outlet;
 mod publish;
 mod reorder;
+mod requests;
 mod rtcp;
 mod rtp;
 mod sdp;

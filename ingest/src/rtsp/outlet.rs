@@ -56,11 +56,11 @@ impl Outlet {
             Event::Sample(sample) => Some(sample.track) == self.primary && sample.sync == SyncKind::Sync,
             _ => false,
         };
-        if let Some(mut dropping) = self.dropping.take() {
-            if !resumes || !self.resume(&mut dropping)? {
-                self.drop_event(event, dropping);
-                return Ok(());
-            }
+        if let Some(mut dropping) = self.dropping.take()
+            && !(resumes && self.resume(&mut dropping)?)
+        {
+            self.drop_event(event, dropping);
+            return Ok(());
         }
         // What is not taken is gone, but a config must not be.
         let kept = if let Event::Config(config) = &event { Some(config.clone()) } else { None };

@@ -54,7 +54,15 @@ fn config() -> Event {
 
 fn sample(track: u8, presentation_ticks: i64, sync: SyncKind) -> Event {
     let data = Bytes::new();
-    Event::Sample(RawSample { track, presentation_ticks, decode_ticks: None, duration_ticks: None, sync, block_flags: 0, data })
+    Event::Sample(RawSample {
+        track,
+        presentation_ticks,
+        decode_ticks: None,
+        duration_ticks: None,
+        sync,
+        block_flags: 0,
+        data,
+    })
 }
 
 async fn give(cannot_wait: bool, room: &[bool], events: Vec<Event>) -> (Vec<String>, u64) {
@@ -83,8 +91,22 @@ fn events() -> Vec<Event> {
 
 #[tokio::test]
 async fn whole_groups_of_pictures_are_dropped_and_counted() {
-    let all = ["at 7", "config 2", "sample 1/0", "sample 0/1", "sample 1/2", "lost 2", "sample 0/3", "sample 1/4", "sample 0/5"];
-    assert_eq!(give(false, &[false], events()).await, (all.map(str::to_owned).to_vec(), 0), "who can wait loses nothing");
+    let all = [
+        "at 7",
+        "config 2",
+        "sample 1/0",
+        "sample 0/1",
+        "sample 1/2",
+        "lost 2",
+        "sample 0/3",
+        "sample 1/4",
+        "sample 0/5",
+    ];
+    assert_eq!(
+        give(false, &[false], events()).await,
+        (all.map(str::to_owned).to_vec(), 0),
+        "who can wait loses nothing"
+    );
     assert_eq!(give(true, &[], events()).await, (all.map(str::to_owned).to_vec(), 0));
     let (taken, dropped) = give(true, &[true, true, false], events()).await;
     assert_eq!(taken, ["at 7", "config 2", "sample 1/0", "lost 5", "sample 1/4", "sample 0/5"]);
@@ -97,7 +119,21 @@ async fn whole_groups_of_pictures_are_dropped_and_counted() {
 #[tokio::test]
 async fn a_config_is_never_dropped() {
     let (taken, dropped) = give(true, &[false], events()).await;
-    assert_eq!(taken, ["at 7", "config 2", "lost 0", "sample 1/0", "sample 0/1", "sample 1/2", "lost 2", "sample 0/3", "sample 1/4", "sample 0/5"]);
+    assert_eq!(
+        taken,
+        [
+            "at 7",
+            "config 2",
+            "lost 0",
+            "sample 1/0",
+            "sample 0/1",
+            "sample 1/2",
+            "lost 2",
+            "sample 0/3",
+            "sample 1/4",
+            "sample 0/5"
+        ]
+    );
     assert_eq!(dropped, 0);
     let mut later = events();
     later.insert(3, config());

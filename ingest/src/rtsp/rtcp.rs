@@ -42,7 +42,7 @@ impl SenderReport {
 
 /// NTP time in nanoseconds since 1970.
 pub(crate) fn ntp_ns(ntp: u64) -> i128 {
-    (i128::from(ntp) * 1_000_000_000 >> 32) - i128::from(NTP_UNIX_OFFSET_S) * 1_000_000_000
+    ((i128::from(ntp) * 1_000_000_000) >> 32) - i128::from(NTP_UNIX_OFFSET_S) * 1_000_000_000
 }
 
 /// The reports of a compound packet. Reading ends where it makes no sense.
@@ -53,7 +53,9 @@ pub(crate) fn parse(bytes: &[u8]) -> Vec<Report> {
         rest = after;
         match kind {
             SENDER_REPORT => reports.extend(sender_report(packet).map(Report::Sender)),
-            GOODBYE => reports.extend(packet.chunks_exact(4).take(count).map(|ssrc| Report::Goodbye { ssrc: word(ssrc) })),
+            GOODBYE => {
+                reports.extend(packet.chunks_exact(4).take(count).map(|ssrc| Report::Goodbye { ssrc: word(ssrc) }))
+            }
             _ => {}
         }
     }
@@ -147,9 +149,9 @@ impl Reception {
         let lost_since = expected_since.saturating_sub(received_since);
         let fraction = (lost_since * 256).checked_div(expected_since).unwrap_or(0).min(255) as u32;
         let lost = lost.clamp(-0x80_0000, 0x7f_ffff) as u32 & 0xff_ffff;
-        let (last, delay) = self.last_report.map_or((0, 0), |(last, at)| {
-            (last, u32::try_from(now_65536ths.saturating_sub(at)).unwrap_or(u32::MAX))
-        });
+        let (last, delay) = self
+            .last_report
+            .map_or((0, 0), |(last, at)| (last, u32::try_from(now_65536ths.saturating_sub(at)).unwrap_or(u32::MAX)));
         let words = [self.ssrc, fraction << 24 | lost, self.highest, self.jitter >> 4, last, delay];
         let mut block = [0; 24];
         for (bytes, word) in block.chunks_exact_mut(4).zip(words) {

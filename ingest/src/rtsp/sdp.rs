@@ -215,7 +215,10 @@ mod tests {
         let description = Description::parse(text.as_bytes()).unwrap();
         assert_eq!(description.base, None);
         let [video, audio] = &description.medias[..] else { panic!("two sections") };
-        assert_eq!((&video.kind[..], video.payload_type, &video.encoding[..], video.clock_hz), ("video", 96, "H264", 90_000));
+        assert_eq!(
+            (&video.kind[..], video.payload_type, &video.encoding[..], video.clock_hz),
+            ("video", 96, "H264", 90_000)
+        );
         assert_eq!(video.base64_list("sprop-parameter-sets"), [&[0x67, 0x64, 0, 0x0c][..], &[0x68, 0xef, 0x3c, 0xb0]]);
         assert_eq!(video.number("packetization-mode", 0), 1);
         assert_eq!((audio.channels, audio.clock_hz, audio.control.as_deref()), (2, 48_000, Some("streamid=1")));
@@ -252,7 +255,9 @@ mod tests {
 
     #[test]
     fn parameters_that_do_not_decode_are_left_out() {
-        let video = media("m=video 0 RTP/AVP 96\r\na=rtpmap:96 H264/90000\r\na=fmtp:96 sprop-parameter-sets=!!,aO88sA; ;=x;A=\"b\"");
+        let video = media(
+            "m=video 0 RTP/AVP 96\r\na=rtpmap:96 H264/90000\r\na=fmtp:96 sprop-parameter-sets=!!,aO88sA; ;=x;A=\"b\"",
+        );
         assert_eq!(video.base64_list("sprop-parameter-sets").len(), 1);
         assert_eq!(video.parameter("a"), Some("b"));
         assert_eq!(video.hex("sprop-parameter-sets"), None);

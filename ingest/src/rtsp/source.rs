@@ -36,12 +36,7 @@ pub(crate) struct Source {
 }
 
 impl Source {
-    pub(crate) fn new(
-        payload_type: u8,
-        clock_hz: u32,
-        depacketizer: Box<dyn Depacketize>,
-        patience: Patience,
-    ) -> Self {
+    pub(crate) fn new(payload_type: u8, clock_hz: u32, depacketizer: Box<dyn Depacketize>, patience: Patience) -> Self {
         Self {
             payload_type,
             clock_hz,
@@ -79,9 +74,10 @@ impl Source {
             Some(ssrc) if ssrc == packet.ssrc => self.candidate = None,
             None => self.ssrc = Some(packet.ssrc),
             Some(_) => {
-                let confirmed = self.candidate.take().filter(|first| {
-                    first.ssrc == packet.ssrc && first.sequence.wrapping_add(1) == packet.sequence
-                });
+                let confirmed = self
+                    .candidate
+                    .take()
+                    .filter(|first| first.ssrc == packet.ssrc && first.sequence.wrapping_add(1) == packet.sequence);
                 let Some(first) = confirmed else {
                     self.candidate = Some(packet);
                     return;

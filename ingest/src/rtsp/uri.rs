@@ -67,10 +67,14 @@ mod tests {
 
     #[test]
     fn the_first_segment_names_the_stream() {
-        for uri in ["rtsp://h:1/cam", "rtsp://h/cam/", "rtsp://u:p@h/cam/trackID=1", "rtsp://h/cam?x=1", "rtsp://h//cam"] {
+        for uri in
+            ["rtsp://h:1/cam", "rtsp://h/cam/", "rtsp://u:p@h/cam/trackID=1", "rtsp://h/cam?x=1", "rtsp://h//cam"]
+        {
             assert_eq!(stream_name(&url(uri)).unwrap().as_str(), "cam", "{uri}");
         }
-        for (uri, status) in [("rtsp://h", 404), ("rtsp://h/", 404), ("rtsp://h/a%20b", 400), ("rtsp://h/%2e%2e%2fx", 400)] {
+        for (uri, status) in
+            [("rtsp://h", 404), ("rtsp://h/", 404), ("rtsp://h/a%20b", 400), ("rtsp://h/%2e%2e%2fx", 400)]
+        {
             assert_eq!(stream_name(&url(uri)).unwrap_err().0, status, "{uri}");
         }
         assert!(is_aggregate(&url("rtsp://h/cam/")));
@@ -80,10 +84,8 @@ mod tests {
     #[test]
     fn tracks_are_found_by_their_control() {
         let description = |controls: [&str; 2], base: &str| {
-            let text = format!(
-                "v=0\r\n{base}m=video 0 RTP/AVP 96\r\n{}m=audio 0 RTP/AVP 0\r\n{}",
-                controls[0], controls[1]
-            );
+            let text =
+                format!("v=0\r\n{base}m=video 0 RTP/AVP 96\r\n{}m=audio 0 RTP/AVP 0\r\n{}", controls[0], controls[1]);
             Description::parse(text.as_bytes()).unwrap()
         };
         let cam = url("rtsp://h:8554/cam");
@@ -92,7 +94,8 @@ mod tests {
         assert_eq!(find_track(&url("rtsp://h/cam/"), &url("rtsp://h/cam/stream=1"), &gst, &[]), Some(0));
         assert_eq!(find_track(&cam, &url("rtsp://h:8554/cam/stream=7"), &gst, &[]), None);
         assert_eq!(find_track(&cam, &cam, &gst, &[]), None);
-        let absolute = description(["a=control:rtsp://10.0.0.1/cam/a\r\n", "a=control:b\r\n"], "a=control:rtsp://h/x/\r\n");
+        let absolute =
+            description(["a=control:rtsp://10.0.0.1/cam/a\r\n", "a=control:b\r\n"], "a=control:rtsp://h/x/\r\n");
         assert_eq!(find_track(&cam, &url("rtsp://h/cam/a"), &absolute, &[]), Some(0));
         assert_eq!(find_track(&cam, &url("rtsp://h/x/b"), &absolute, &[]), Some(1));
         let silent = description(["", ""], "");

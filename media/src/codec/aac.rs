@@ -156,6 +156,9 @@ impl AudioSpecificConfig {
         if self.sbr || self.ps {
             write_rate(&mut w, self.extension_rate_hz.unwrap_or(self.sample_rate_hz.saturating_mul(2)));
             w.bits(self.object_type.into(), 5);
+            if self.object_type == ER_BSAC {
+                w.bits(channel_config.into(), 4);
+            }
         }
         w.bits(u32::from(matches!(self.frame_len, 960 | 480)), 1).bits(0, 2);
         if self.object_type >= 17 {
@@ -370,6 +373,22 @@ mod tests {
             broken[at] ^= bits;
             assert!(parse_adts(&broken).is_err(), "byte {at}");
         }
+    }
+
+    #[test]
+    fn channels_that_have_no_number_come_from_the_frame() {
+        // As ffmpeg writes four channels: in ADTS, and as private data without its extension.
+        let raw = b"\xa0\x98\x80\x80\x04\x22\x0dLavc59.37.100\xde\x02";
+        let expected = b"\x11\x80\x04\xc4\x04\x00\x21\x10\x0dLavc59.37.100";
+        let config = AudioSpecificConfig::lc(48_000, 0);
+        let made = config_of_adts(&config, raw).unwrap();
+        assert_eq!(made, &expected[..]);
+        assert_eq!(AudioSpecificConfig::parse(&made).unwrap().channels, 4);
+        for len in 0..20 {
+            assert!(config_of_adts(&config, &raw[..len]).is_err(), "{len}");
+        }
+        assert!(config_of_adts(&config, &[0x21, 0, 3]).is_err(), "a frame without a program config element");
+        assert_eq!(config_of_adts(&AudioSpecificConfig::lc(48_000, 2), &[]).unwrap(), &[0x11, 0x90][..]);
     }
 
     #[test]

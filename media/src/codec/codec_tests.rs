@@ -1,3 +1,5 @@
+//! Tests of the codec module.
+
 use std::fs::File;
 use std::path::Path;
 

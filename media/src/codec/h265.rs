@@ -488,3 +488,7 @@ pub(super) fn parameter_set_id(nal: &[u8]) -> Option<(u8, u32)> {
     };
     Some((kind, id))
 }
+
+#[cfg(test)]
+#[path = "h265_tests.rs"]
+mod tests;

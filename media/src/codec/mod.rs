@@ -133,7 +133,7 @@ pub fn private_size(codec: Codec, codec_private: &[u8]) -> Option<VideoParams> {
     Some(VideoParams { width, height })
 }
 
-/// A NAL unit and where it stands, with its length field.
+/// A NAL unit without padding, and where it stands, with padding and length field.
 struct Placed<'a> {
     offset: usize,
     len: usize,
@@ -146,7 +146,7 @@ fn placed_nals(framing: NalFraming, data: &[u8]) -> Vec<Placed<'_>> {
         NalFraming::None => Vec::new(),
         NalFraming::LengthPrefixed(size) => nal::iter_length_prefixed(data, size)
             .map_while(Result::ok)
-            .map(|(offset, nal)| Placed { offset, len: nal.len() + usize::from(size), nal })
+            .map(|(offset, nal)| Placed { offset, len: nal.len() + usize::from(size), nal: nal::trim(nal) })
             .collect(),
         NalFraming::AnnexB => {
             let mut nals = Vec::new();
@@ -176,7 +176,7 @@ fn inspect_nals(track: &Track, data: &[u8]) -> Inspection {
         return inspection;
     }
     let config = private_sets(track.codec, &track.codec_private);
-    let known = |nal: &[u8]| config.iter().any(|set| nal::trim(set) == nal::trim(nal));
+    let known = |nal: &[u8]| config.iter().any(|set| set == nal);
     if sets.iter().all(|placed| known(placed.nal)) {
         if let NalFraming::LengthPrefixed(_) = track.framing {
             inspection.drops = sets.iter().filter_map(|placed| range(placed)).collect();
@@ -191,15 +191,14 @@ fn range(placed: &Placed<'_>) -> Option<(u32, u32)> {
     Some((u32::try_from(placed.offset).ok()?, u32::try_from(placed.len).ok()?))
 }
 
-/// All parameter sets of private data; none if it does not read.
+/// All parameter sets of private data, without padding; none if it does not read.
 fn private_sets(codec: Codec, codec_private: &[u8]) -> Vec<Bytes> {
-    match codec {
-        Codec::H264 => h264::parse_avcc(codec_private).map(|avcc| [avcc.sps, avcc.pps].concat()).unwrap_or_default(),
-        Codec::H265 => {
-            h265::parse_hvcc(codec_private).map(|hvcc| [hvcc.vps, hvcc.sps, hvcc.pps].concat()).unwrap_or_default()
-        }
-        _ => Vec::new(),
-    }
+    let sets = match codec {
+        Codec::H264 => h264::parse_avcc(codec_private).map(|avcc| [avcc.sps, avcc.pps].concat()),
+        Codec::H265 => h265::parse_hvcc(codec_private).map(|hvcc| [hvcc.vps, hvcc.sps, hvcc.pps].concat()),
+        _ => return Vec::new(),
+    };
+    sets.unwrap_or_default().into_iter().map(|set| set.slice(..nal::trim(&set).len())).collect()
 }
 
 /// Private data of the config's sets, each replaced by the sample's of the same kind and id. None if nothing changed
@@ -209,10 +208,9 @@ fn merged_private<'a>(track: &Track, config: &[Bytes], sets: impl Iterator<Item 
     let set_id = if h265 { h265::parameter_set_id } else { h264::parameter_set_id };
     let mut merged = config.to_vec();
     for set in sets {
-        let set = Bytes::copy_from_slice(nal::trim(set));
+        let set = Bytes::copy_from_slice(set);
         let id = set_id(&set);
         match merged.iter_mut().find(|old| set_id(old) == id) {
-            Some(old) if nal::trim(old) == &set[..] => {}
             Some(old) => *old = set,
             None => merged.push(set),
         }
@@ -264,7 +262,13 @@ fn take_byte(rest: &mut &[u8]) -> Result<u8, CodecError> {
 }
 
 /// A track without anything particular.
-pub(crate) fn plain_track(kind: TrackKind, codec: Codec, codec_id: &str, source_number: u64, timescale_hz: u32) -> Track {
+pub(crate) fn plain_track(
+    kind: TrackKind,
+    codec: Codec,
+    codec_id: &str,
+    source_number: u64,
+    timescale_hz: u32,
+) -> Track {
     Track {
         source_number,
         kind,

@@ -57,9 +57,8 @@ impl Format {
     pub fn from_media_type(media_type: &str) -> Option<Self> {
         let essence = media_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
         match essence.as_str() {
-            "video/x-matroska" | "audio/x-matroska" | "video/matroska" | "audio/matroska" | "video/webm" | "audio/webm" => {
-                Some(Self::Matroska)
-            }
+            "video/x-matroska" | "audio/x-matroska" | "video/matroska" | "audio/matroska" | "video/webm"
+            | "audio/webm" => Some(Self::Matroska),
             "video/mp4" | "audio/mp4" | "application/mp4" | "video/iso.segment" => Some(Self::Mp4),
             "video/mp2t" | "video/mpegts" => Some(Self::MpegTs),
             _ => None,

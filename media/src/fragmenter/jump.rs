@@ -29,6 +29,11 @@ impl JumpDetector {
         distance > self.jump_ticks || distance < -self.jump_ticks || behind_all
     }
 
+    /// After all that came lately: a gap, not a step back.
+    pub(super) fn ahead(&self, presentation: i64) -> bool {
+        self.recent.iter().all(|p| *p < presentation)
+    }
+
     pub(super) fn note(&mut self, presentation: i64) {
         if self.recent.len() > REORDER_DEPTH_MAX {
             self.recent.pop_front();

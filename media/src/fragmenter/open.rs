@@ -11,6 +11,12 @@ use vidar_core::track::{StreamConfig, TrackKind};
 use super::{Cut, Options};
 use crate::table::{SampleEntry, Table, TrackTable, totals};
 
+/// Samples of a fragment: 20 s of ten tracks of sound in frames of 3 ms. Without this bound samples without bytes or
+/// duration would grow a table for ever.
+const FRAGMENT_SAMPLE_COUNT_MAX: u32 = 1 << 16;
+/// Samples of an open fragment that go out as a part.
+const PART_SAMPLE_COUNT: u32 = 1 << 13;
+
 #[derive(Debug)]
 pub(super) struct OpenFragment {
     /// Media time of the first sample of any track.
@@ -25,6 +31,8 @@ pub(super) struct OpenFragment {
     piece: Vec<Vec<(SampleEntry, Bytes)>>,
     piece_bytes: u64,
     arrival: u32,
+    /// Of all pieces.
+    sample_count: u32,
     /// Pieces that went out as parts.
     parts: Vec<(Piece, Table)>,
     parts_bytes: u64,
@@ -45,6 +53,7 @@ impl OpenFragment {
             piece: vec![Vec::new(); track_count],
             piece_bytes: 0,
             arrival: 0,
+            sample_count: 0,
             parts: Vec::new(),
             parts_bytes: 0,
             last_sync: vec![None; track_count],
@@ -85,12 +94,14 @@ impl OpenFragment {
         let too_old = age_ms >= i64::from(options.fragment_duration_ms_max);
         let bytes = self.piece_bytes + self.parts_bytes;
         let too_large = bytes.saturating_add(len as u64) > options.fragment_bytes_max;
-        (too_old || too_large).then_some(FragmentFlags::CUT_AT_LIMIT)
+        let too_many = self.sample_count >= FRAGMENT_SAMPLE_COUNT_MAX;
+        (too_old || too_large || too_many).then_some(FragmentFlags::CUT_AT_LIMIT)
     }
 
     pub(super) fn part_due(&self, options: &Options, presentation_ms: i64) -> bool {
         let age_ms = presentation_ms.saturating_sub(self.part_start_ms);
-        (age_ms >= i64::from(options.part_duration_ms) || self.piece_bytes >= options.part_bytes)
+        let many = self.arrival >= PART_SAMPLE_COUNT;
+        (age_ms >= i64::from(options.part_duration_ms) || self.piece_bytes >= options.part_bytes || many)
             && self.parts.len() < usize::from(u16::MAX)
     }
 
@@ -118,6 +129,7 @@ impl OpenFragment {
         }
         // The sample before is followed by this one: its duration is no guess any more.
         if let Some((entry, _)) = self.piece[track].last_mut()
+            && entry.duration_estimated
             && let Ok(delta) = u32::try_from(sample.decode_ticks.saturating_sub(entry.decode_ticks))
         {
             (entry.duration_ticks, entry.duration_estimated) = (delta, false);
@@ -135,6 +147,7 @@ impl OpenFragment {
             drops,
         };
         self.arrival += 1;
+        self.sample_count += 1;
         self.piece[track].push((entry, sample.data));
     }
 

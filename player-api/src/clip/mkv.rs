@@ -1,5 +1,6 @@
 //! A clip as Matroska: a Cluster for each fragment, its length known from counts.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -11,7 +12,7 @@ use vidar_media::container::mkv::mux::{self, HeaderOptions, Timing};
 use vidar_media::table::SampleEntry;
 
 use super::plan::{Plan, Refused};
-use super::span::{Fragment, Opened};
+use super::span::{Fragment, Opened, Part};
 use super::timing::{Taken, span_starts};
 use super::tracks::{ClipTrack, Source};
 
@@ -39,7 +40,7 @@ pub(super) struct Mkv {
 pub(super) struct MkvFragment {
     pub(super) fragment: Fragment,
     /// For each track of the clip.
-    parts: Vec<Option<super::span::Part>>,
+    parts: Vec<Option<Part>>,
     /// Added to the run's times, in units.
     base: i64,
     /// From here on, in nanoseconds of the run, nothing is shown.
@@ -72,7 +73,8 @@ pub(super) fn carries(config: &StreamConfig, track: usize) -> bool {
 /// Lays a clip out.
 pub(super) fn lay_out(plan: &Plan) -> Result<Mkv, Refused> {
     // What the header declares: a config that has all tracks, else the clip's tracks.
-    let complete = (0..plan.configs.len()).find(|config| plan.tracks.iter().all(|track| track.source(*config).is_some()));
+    let complete =
+        (0..plan.configs.len()).find(|config| plan.tracks.iter().all(|track| track.source(*config).is_some()));
     let config = complete.map_or_else(|| made_config(plan), |config| StreamConfig::clone(&plan.configs[config]));
     let timing = Timing::of(&config);
     let numbered = fixed::tracks(&config);
@@ -96,6 +98,10 @@ pub(super) fn lay_out(plan: &Plan) -> Result<Mkv, Refused> {
         layouts,
         start_offset_ms: 0,
     };
+    let need = unknown_sizes(plan);
+    if !need.is_empty() {
+        return Err(Refused::Need(need));
+    }
     let mut lens = Vec::new();
     for (Taken { span, selection }, start_ns) in plan.taken.iter().zip(&starts_ns) {
         let base = nearest(*start_ns).saturating_sub(nearest(selection.origin_ns));
@@ -124,11 +130,8 @@ pub(super) fn lay_out(plan: &Plan) -> Result<Mkv, Refused> {
     let zero_ns = i128::from(zero) * i128::from(timing.scale_ns());
     let ms = |ns: i128| i64::try_from(ns.div_euclid(1_000_000)).unwrap_or(0);
     let date = UnixMs(first.epoch_ms.saturating_add(ms(first.origin_ns - zero_ns)));
-    let options = HeaderOptions {
-        date: Some(date),
-        duration: Some(units(end_ns + zero_ns)),
-        len_after_bytes: Some(after),
-    };
+    let options =
+        HeaderOptions { date: Some(date), duration: Some(units(end_ns + zero_ns)), len_after_bytes: Some(after) };
     mkv.start_offset_ms = ms(first.shown_ns - first.origin_ns + zero_ns + 500_000);
     mkv.header = mux::header(&config, timing, &options);
     mkv.offsets.push(mkv.header.len() as u64);
@@ -141,6 +144,27 @@ pub(super) fn lay_out(plan: &Plan) -> Result<Mkv, Refused> {
 fn made_config(plan: &Plan) -> StreamConfig {
     let tracks = plan.tracks.iter().map(|track| track.track.clone()).collect();
     StreamConfig { tracks, matroska_header: Bytes::new() }
+}
+
+/// Fragments of which some tracks are taken, but not all that have samples: the entry's bytes are those of all.
+fn unknown_sizes(plan: &Plan) -> BTreeSet<(usize, usize)> {
+    let in_part = |fragment: &Fragment, parts: &[Option<Part>]| {
+        let mut tracks = plan.tracks.iter().zip(parts);
+        let left_out = |(track, part): (&ClipTrack, &Option<Part>)| {
+            let totals = track.source(fragment.config).and_then(|source| fragment.totals(source));
+            part.is_none() && totals.is_some_and(|totals| totals.sample_count > 0)
+        };
+        fragment.opened.is_none()
+            && fragment.sizes.is_none()
+            && parts.iter().any(Option::is_some)
+            && tracks.any(left_out)
+    };
+    let mut unknown = BTreeSet::new();
+    for (index, Taken { span, selection }) in plan.taken.iter().enumerate() {
+        let fragments = span.fragments.iter().zip(&selection.parts).enumerate();
+        unknown.extend(fragments.filter(|(_, (of, parts))| in_part(of, parts)).map(|(place, _)| (index, place)));
+    }
+    unknown
 }
 
 impl Mkv {
@@ -207,7 +231,8 @@ impl Mkv {
         let mut out = Vec::with_capacity(frames.len());
         for (position, frame) in frames.iter().enumerate() {
             let mut head = Vec::new();
-            let cluster = if of.single { frame.timestamp } else { cluster_at };
+            // A Cluster cannot begin before 0; a block can.
+            let cluster = if of.single { frame.timestamp } else { cluster_at }.max(0);
             if of.single || position == 0 {
                 let len = if of.single { single(frame) } else { blocks_len };
                 fixed::write_cluster_head(&mut head, u64::try_from(cluster).ok()?, len);

@@ -10,8 +10,9 @@ use vidar_core::source::{FragmentSource, ReadError};
 
 use super::mkv::{Mkv, MkvFrame};
 use super::plan::open_tables;
+use super::scatter::read_into;
 use super::span::Opened;
-use crate::fragment::{StoredRange, group_reads, read_group};
+use crate::fragment::StoredRange;
 use crate::virtual_file::VirtualFile;
 
 /// Bytes that are made at once.
@@ -84,45 +85,8 @@ impl MkvFile {
             }
             at += head_len + frame.len;
         }
-        self.read(index, wanted, &mut chunks).await?;
+        read_into(&*self.source, &self.mkv.fragments[index].fragment.entry, wanted, &mut chunks).await?;
         Ok(chunks)
-    }
-
-    /// Reads in the order of the store, and puts each range in its place.
-    async fn read(
-        &self,
-        index: usize,
-        mut wanted: Vec<(StoredRange, usize)>,
-        chunks: &mut [Bytes],
-    ) -> Result<(), ReadError> {
-        let order = |part: Option<u16>| part.map_or(u32::MAX, u32::from);
-        wanted.sort_by_key(|(stored, _)| (order(stored.part), stored.range.start));
-        let entry = &self.mkv.fragments[index].fragment.entry;
-        let mut next = wanted.iter().flat_map(|(stored, place)| (stored.range.start < stored.range.end).then_some((stored, *place)));
-        let mut open: Option<(usize, u64, Vec<Bytes>)> = None;
-        for group in group_reads(wanted.iter().map(|(stored, _)| stored.clone())) {
-            for slice in read_group(&*self.source, entry, &group).await? {
-                let mut slice = slice;
-                while !slice.is_empty() {
-                    let (place, left, mut parts) = match open.take() {
-                        Some(open) => open,
-                        None => {
-                            let Some((stored, place)) = next.next() else { break };
-                            (place, stored.range.end - stored.range.start, Vec::new())
-                        }
-                    };
-                    let taken = slice.split_to((slice.len() as u64).min(left) as usize);
-                    let left = left - taken.len() as u64;
-                    parts.push(taken);
-                    if left > 0 {
-                        open = Some((place, left, parts));
-                    } else {
-                        chunks[place] = if parts.len() == 1 { parts.remove(0) } else { parts.concat().into() };
-                    }
-                }
-            }
-        }
-        Ok(())
     }
 }
 

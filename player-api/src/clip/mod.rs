@@ -12,11 +12,13 @@
 //! 2. A fragment that is found damaged while a clip is planned is a gap, and named; while it is sent, the connection
 //!    is aborted. Damage is never sent as media.
 
+mod live;
 mod mkv;
 mod mkv_file;
 mod mp4;
 mod mp4_file;
 mod plan;
+mod scatter;
 mod snapshot;
 mod span;
 mod timing;
@@ -33,6 +35,7 @@ use vidar_media::container::mkv::fixed;
 use crate::Api;
 use crate::error::{ApiError, ApiResult};
 use crate::virtual_file::VirtualFile;
+pub(crate) use live::live;
 use plan::{Opener, Plan, Wants};
 pub(crate) use snapshot::ClipRange;
 

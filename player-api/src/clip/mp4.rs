@@ -34,8 +34,7 @@ pub(super) fn carries(config: &StreamConfig, track: usize) -> bool {
 /// Lays a clip out. `configs` are as many as the tracks' sources; `at` is the producer time of its beginning.
 pub(super) fn lay_out(tracks: &[ClipTrack], config_tracks: &[Vec<Track>], taken: &[Taken]) -> Result<Mp4, Refused> {
     let used: BTreeSet<usize> = taken.iter().flat_map(|t| &t.span.fragments).map(|fragment| fragment.config).collect();
-    let present: Vec<usize> =
-        (0..tracks.len()).filter(|track| fragments_of(taken, *track).next().is_some()).collect();
+    let present: Vec<usize> = (0..tracks.len()).filter(|track| fragments_of(taken, *track).next().is_some()).collect();
     let mut coarse = vec![false; tracks.len()];
     let mut extra_ns = vec![0; taken.len()];
     loop {
@@ -289,6 +288,7 @@ impl TrackPlan<'_> {
     ) -> impl Iterator<Item = (i64, i64)> + 'a {
         let (base, scale) = (self.base_ticks(span, fragment), self.scale_of(fragment));
         let at = move |ticks: i64| scale.apply(ticks).saturating_add(base);
-        self.kept(fragment, part).map(move |sample| (at(sample.presentation_ticks()), at(sample.presentation_end_ticks())))
+        self.kept(fragment, part)
+            .map(move |sample| (at(sample.presentation_ticks()), at(sample.presentation_end_ticks())))
     }
 }

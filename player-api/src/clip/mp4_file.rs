@@ -127,13 +127,13 @@ impl VirtualFile for Mp4File {
                 UnitContent::Media { fragment, range } => chunks.extend(self.media(fragment, range).await?),
                 UnitContent::Column { track, column, fragments, skip } => {
                     let mut entries = Vec::new();
-                    let opened = stream::iter(fragments).map(|fragment| async move {
-                        self.tables(fragment).await.map(|opened| (fragment, opened))
-                    });
+                    let opened = stream::iter(fragments)
+                        .map(|fragment| async move { self.tables(fragment).await.map(|opened| (fragment, opened)) });
                     let mut opened = opened.buffered(OPEN_AT_ONCE);
                     while let Some(next) = opened.next().await {
                         let (fragment, opened) = next?;
-                        let written = self.mp4.layout.write_column(track, column, fragment, &opened.tables, &mut entries);
+                        let written =
+                            self.mp4.layout.write_column(track, column, fragment, &opened.tables, &mut entries);
                         written.map_err(|error| self.disagrees(fragment, &error))?;
                     }
                     let skip = usize::try_from(skip).unwrap_or(usize::MAX).min(entries.len());

@@ -131,7 +131,8 @@ impl<'a> Opener<'a> {
             let detail = format!("the container carries none of the tracks: {}", omitted.join(", "));
             return Err(Interrupted::Failed(ApiError::unusable(detail)));
         }
-        let in_part = |config: &Arc<StreamConfig>| !(0..config.tracks.len()).all(|track| (wants.carries)(config, track));
+        let in_part =
+            |config: &Arc<StreamConfig>| !(0..config.tracks.len()).all(|track| (wants.carries)(config, track));
         let sizes_of: Vec<bool> = configs.iter().map(|config| wants.sizes && in_part(config)).collect();
         let mut plan = Plan { snapshot, configs, tracks, omitted, taken: Vec::new() };
         for index in 0..plan.snapshot.spans.len() {
@@ -248,8 +249,7 @@ impl<'a> Opener<'a> {
 
     async fn open(&mut self, fragments: &mut [Fragment], indexes: &BTreeSet<usize>) -> Result<(), Interrupted> {
         let entries = indexes.iter().map(|index| fragments[*index].entry.clone());
-        let unknown: Vec<SharedEntry> =
-            entries.filter(|entry| !self.opened.contains_key(&entry.meta.number)).collect();
+        let unknown: Vec<SharedEntry> = entries.filter(|entry| !self.opened.contains_key(&entry.meta.number)).collect();
         let source = self.source;
         let mut loads = stream::iter(unknown)
             .map(|entry| async move { (entry.meta.number, open_tables(source, &entry).await) })

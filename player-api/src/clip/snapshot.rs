@@ -9,7 +9,7 @@ use vidar_core::limits::CONTINUES_MS;
 use vidar_core::time::UnixMs;
 use vidar_indexer::{Shown, Timeline};
 
-use super::span::{End, Start};
+use super::span::{End, OVERLAP_MS, Start};
 
 /// What a client asked for, by producer time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,7 +37,7 @@ impl Damage {
 /// Consecutive fragments of one run.
 #[derive(Debug)]
 pub(super) struct SpanEntries {
-    /// Neighbours in the run, then what is shown, then a neighbour.
+    /// Neighbours in the run, then what is shown, then neighbours.
     pub(super) entries: Vec<SharedEntry>,
     /// How many of them are neighbours before, and after.
     pub(super) before: usize,
@@ -63,13 +63,7 @@ impl Snapshot {
         shown.retain(|shown| !damage.has(&shown.entry));
         let gaps = gaps(timeline, range, &shown);
 
-        let mut spans: Vec<Vec<Shown>> = Vec::new();
-        for next in shown {
-            match spans.last_mut() {
-                Some(span) if span.last().is_some_and(|last| goes_on(last, &next)) => span.push(next),
-                _ => spans.push(vec![next]),
-            }
-        }
+        let spans = spans_of(shown);
         let last = spans.len().saturating_sub(1);
         let spans = spans.into_iter().enumerate().map(|(index, shown)| {
             let start = (index == 0).then_some(start);
@@ -91,7 +85,9 @@ impl Snapshot {
             }));
         }
         for span in &self.spans {
-            hash.update(&[span.before as u64, span.after as u64, span.entries.len() as u64].map(u64::to_be_bytes).concat());
+            hash.update(
+                &[span.before as u64, span.after as u64, span.entries.len() as u64].map(u64::to_be_bytes).concat(),
+            );
             for at in [span.start.instant(), span.end.instant()] {
                 hash.update(&at.map_or(i64::MIN, |at| at.0).to_be_bytes());
             }
@@ -106,12 +102,35 @@ impl Snapshot {
     }
 }
 
-/// The next fragment of the run follows at once.
-fn goes_on(last: &Shown, next: &Shown) -> bool {
-    last.entry.meta.run == next.entry.meta.run
-        && last.entry.meta.number < next.entry.meta.number
-        && next.from == next.entry.meta.producer_start
-        && next.from.since_ms(last.to) <= CONTINUES_MS
+/// Cuts what is shown where another run is, or a gap.
+fn spans_of(shown: Vec<Shown>) -> Vec<Vec<Shown>> {
+    let mut spans: Vec<Vec<Shown>> = Vec::new();
+    let mut shown = shown.into_iter().peekable();
+    while let Some(first) = shown.next() {
+        let run = first.entry.meta.run;
+        let mut of_run = vec![first];
+        while let Some(next) = shown.next_if(|next| next.entry.meta.run == run) {
+            of_run.push(next);
+        }
+        // Fragments of a run may overlap one another (sound alone that comes late): each comes once, in its order.
+        of_run.sort_by_key(|shown| (shown.entry.meta.number, shown.from));
+        of_run.dedup_by(|later, kept| {
+            let same = later.entry.meta.number == kept.entry.meta.number;
+            kept.to = if same { kept.to.max(later.to) } else { kept.to };
+            same
+        });
+        let mut covered = None;
+        for next in of_run {
+            let adjoins = |covered: UnixMs| next.from.since_ms(covered) <= CONTINUES_MS;
+            let goes_on = covered.is_some_and(adjoins);
+            covered = covered.max(Some(next.to));
+            match spans.last_mut().filter(|_| goes_on) {
+                Some(span) => span.push(next),
+                None => spans.push(vec![next]),
+            }
+        }
+    }
+    spans
 }
 
 fn adjoins(before: &SharedEntry, after: &SharedEntry) -> bool {
@@ -137,28 +156,47 @@ fn span_entries(
         _ if last.to < last.entry.meta.producer_end() => End::Cut(last.to),
         _ => End::Last,
     };
-    let mut before = Vec::new();
-    if matches!(start, Start::At(_)) {
-        // The fragment before, whose samples may overlap, and those that its decoding starts with.
-        let mut wanted = 1;
-        let mut at = first.entry.clone();
-        while wanted > 0 {
-            let earlier = timeline.previous_in_run(&at).filter(|earlier| !damage.has(earlier) && adjoins(earlier, &at));
-            let Some(earlier) = earlier else { break };
-            wanted = if before.is_empty() { earlier.sync_back } else { wanted - 1 };
-            before.push(earlier.clone());
-            at = earlier;
-        }
-        before.reverse();
-    }
+    let before = start.instant().map_or_else(Vec::new, |at| before(timeline, &first.entry, at, damage));
     let after = match end {
-        End::Before(_) => timeline.next_in_run(&last.entry),
-        _ => None,
+        End::Before(at) => after(timeline, &last.entry, at, damage),
+        _ => Vec::new(),
     };
-    let after = after.filter(|after| !damage.has(after) && adjoins(&last.entry, after));
-    let (before_count, after_count) = (before.len(), usize::from(after.is_some()));
+    let (before_count, after_count) = (before.len(), after.len());
     let entries = before.into_iter().chain(shown.into_iter().map(|shown| shown.entry)).chain(after).collect();
     SpanEntries { entries, before: before_count, after: after_count, start, end }
+}
+
+/// The fragments before, whose samples may overlap, and those that their decoding starts with.
+fn before(timeline: &Timeline, first: &SharedEntry, start: UnixMs, damage: &Damage) -> Vec<SharedEntry> {
+    let mut before: Vec<SharedEntry> = Vec::new();
+    let mut decoding = 0;
+    let mut at = first.clone();
+    while let Some(earlier) = timeline.previous_in_run(&at) {
+        let overlaps = before.is_empty() || earlier.meta.producer_end() > start.plus_ms(-OVERLAP_MS);
+        if damage.has(&earlier) || !adjoins(&earlier, &at) || !(overlaps || decoding > 0) {
+            break;
+        }
+        decoding = if overlaps { earlier.sync_back } else { decoding - 1 };
+        before.push(earlier.clone());
+        at = earlier;
+    }
+    before.reverse();
+    before
+}
+
+/// The fragments after, whose samples may overlap.
+fn after(timeline: &Timeline, last: &SharedEntry, end: UnixMs, damage: &Damage) -> Vec<SharedEntry> {
+    let mut after: Vec<SharedEntry> = Vec::new();
+    let mut at = last.clone();
+    while let Some(later) = timeline.next_in_run(&at) {
+        let overlaps = after.is_empty() || later.meta.producer_start < end.plus_ms(OVERLAP_MS);
+        if damage.has(&later) || !adjoins(&at, &later) || !overlaps {
+            break;
+        }
+        after.push(later.clone());
+        at = later;
+    }
+    after
 }
 
 /// Stretches of the range without media. A pause of [`CONTINUES_MS`] is none; nor is what has not come yet.

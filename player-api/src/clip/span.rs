@@ -46,6 +46,8 @@ pub(super) struct Fragment {
     pub(super) sizes: Option<Arc<[u64]>>,
 }
 
+/// Tracks overlap across fragments by one, or by this much: what a sender holds back of one to fill the other.
+pub(super) const OVERLAP_MS: i64 = 500;
 /// What a codec needs to settle is shorter (SeekPreRoll of Opus: 80 ms).
 const LEAD_NS_MAX: i128 = 100_000_000;
 
@@ -210,18 +212,45 @@ impl Fragment {
 }
 
 impl Span {
-    /// Tables that its selection needs in any case.
-    pub(super) fn edges(&self) -> Need {
+    /// Tables that its selection needs in any case: those at its edges, and where each track ends.
+    fn edges(&self, tracks: &[ClipTrack]) -> Need {
+        let ends = tracks.iter().filter_map(|track| self.shown.clone().rfind(|index| self.holds(*index, track)));
+        let zones = self.start_zone().chain(self.end_zone()).chain(ends);
+        Need(zones.filter(|index| self.fragments[*index].opened.is_none()).collect())
+    }
+
+    /// A fragment has samples of the track.
+    fn holds(&self, index: usize, track: &ClipTrack) -> bool {
+        let fragment = &self.fragments[index];
+        let totals = fragment.source(track).and_then(|source| fragment.totals(source));
+        totals.is_some_and(|totals| totals.sample_count > 0)
+    }
+
+    /// The fragments that may hold what is shown around the start: the first and its neighbours, and what is near.
+    fn start_zone(&self) -> Range<usize> {
         let (first, end) = (self.shown.start, self.shown.end);
-        let at_start = match self.start {
-            Start::At(_) => first.saturating_sub(1)..end.min(first + 2),
-            Start::First => first..end.min(first + 1),
-        };
-        let at_end = match self.end {
-            End::Last => end - 1..end,
-            _ => end.saturating_sub(2).max(first)..self.fragments.len().min(end + 1),
-        };
-        Need(at_start.chain(at_end).filter(|index| self.fragments[*index].opened.is_none()).collect())
+        let Start::At(at) = self.start else { return first..end.min(first + 1) };
+        let meta = |index: usize| &self.fragments[index].entry.meta;
+        let mut zone = first.saturating_sub(1)..end.min(first + 2);
+        while zone.start > 0 && meta(zone.start - 1).producer_end() > at.plus_ms(-OVERLAP_MS) {
+            zone.start -= 1;
+        }
+        while zone.end < end && meta(zone.end).producer_start < at.plus_ms(OVERLAP_MS) {
+            zone.end += 1;
+        }
+        zone
+    }
+
+    /// The same around the end.
+    fn end_zone(&self) -> Range<usize> {
+        let (first, end) = (self.shown.start, self.shown.end);
+        let (End::Before(at) | End::Cut(at)) = self.end else { return end - 1..end };
+        let meta = |index: usize| &self.fragments[index].entry.meta;
+        let mut zone = end.saturating_sub(2).max(first)..self.fragments.len();
+        while zone.start > first && meta(zone.start - 1).producer_end() > at.plus_ms(-OVERLAP_MS) {
+            zone.start -= 1;
+        }
+        zone
     }
 
     /// Chooses what is taken. None: nothing of it can be shown.
@@ -231,7 +260,7 @@ impl Span {
         configs: &[Arc<StreamConfig>],
         style: Style,
     ) -> Result<Option<Selection>, Need> {
-        let need = self.edges();
+        let need = self.edges(tracks);
         if !need.0.is_empty() {
             return Err(need);
         }
@@ -264,8 +293,11 @@ impl Span {
                 origin = Some((if style.whole_gop { start.sync_ns } else { start.shown_ns }, start.shown_ns));
             }
         }
-        let others = || tracks.iter().filter(|track| !track.is_video());
-        let origin = origin.or_else(|| others().find_map(|track| self.sound_start(track, start_ns, configs)));
+        for track in tracks.iter().filter(|track| !track.is_video()) {
+            if origin.is_none() {
+                origin = self.sound_start(track, start_ns, configs)?;
+            }
+        }
         let Some((origin_ns, shown_ns)) = origin else { return Ok(None) };
         let sound_from_ns = if style.keeps_lead && self.begins_run(tracks, shown_ns) { i128::MIN } else { origin_ns };
 
@@ -303,7 +335,8 @@ impl Span {
     fn known<'a>(&'a self, track: &'a ClipTrack) -> impl Iterator<Item = Known<'a>> {
         self.fragments.iter().enumerate().flat_map(move |(fragment, of)| {
             let source = of.source(track);
-            let samples = source.into_iter().flat_map(move |source| of.samples(source).map(move |entry| (source, entry)));
+            let samples =
+                source.into_iter().flat_map(move |source| of.samples(source).map(move |entry| (source, entry)));
             samples.enumerate().map(move |(position, (source, entry))| Known { fragment, position, source, entry })
         })
     }
@@ -313,7 +346,7 @@ impl Span {
         let before = if matches!(self.start, Start::At(_)) { 0 } else { self.shown.start };
         let known: Vec<Known<'_>> = self.known(track).filter(|sample| sample.fragment >= before).collect();
         // The last of those with the greatest time not after the instant.
-        let zone = self.shown.start.saturating_sub(1).max(before)..self.shown.start + 2;
+        let zone = self.start_zone();
         let candidates = known.iter().enumerate().filter(|(_, sample)| zone.contains(&sample.fragment));
         let shown = at_ns.and_then(|at_ns| {
             let not_after = candidates.filter(|(_, sample)| sample.at_ns() <= at_ns);
@@ -365,9 +398,13 @@ impl Span {
         track: &ClipTrack,
         start_ns: Option<i128>,
         configs: &[Arc<StreamConfig>],
-    ) -> Option<(i128, i128)> {
+    ) -> Result<Option<(i128, i128)>, Need> {
+        let first = self.shown.clone().find(|index| self.holds(*index, track));
+        if let Some(first) = first.filter(|first| self.fragments[*first].opened.is_none()) {
+            return Err(Need(BTreeSet::from([first])));
+        }
         let known: Vec<Known<'_>> = self.known(track).collect();
-        let in_shown = known.iter().find(|sample| self.shown.contains(&sample.fragment))?;
+        let Some(in_shown) = known.iter().find(|sample| self.shown.contains(&sample.fragment)) else { return Ok(None) };
         let not_after = |at_ns: i128| known.iter().rev().find(|sample| sample.at_ns() <= at_ns);
         let shown = start_ns.and_then(not_after).unwrap_or(in_shown);
         // What the codec needs to settle at the beginning of a run is not presented.
@@ -379,7 +416,7 @@ impl Span {
             i128::from(trims.codec_delay_ns).max(edit_ticks * 1_000_000_000 / i128::from(shown.source.timescale_hz))
         });
         let at_ns = shown.at_ns() + trim_ns.min(LEAD_NS_MAX);
-        Some((at_ns, at_ns))
+        Ok(Some((at_ns, at_ns)))
     }
 
     /// What is taken of each fragment. None: the fragment was not opened and is taken whole.

@@ -95,7 +95,7 @@ pub(super) fn match_tracks(
 }
 
 /// Index and codec of a track: `2;codec=S_TEXT/UTF8`. Header field values are visible ASCII.
-fn omitted_name(index: u8, track: &Track) -> String {
+pub(super) fn omitted_name(index: u8, track: &Track) -> String {
     let codec_id: String = track.codec_id.chars().filter(|c| c.is_ascii_graphic() && !",;\"".contains(*c)).collect();
     let name = if track.codec == Codec::Opaque { codec_id } else { track.codec.name().to_owned() };
     format!("{index};codec={name}")

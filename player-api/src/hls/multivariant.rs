@@ -133,7 +133,12 @@ mod tests {
                 ..rendition("v1", "avc1.64000d")
             }],
             audio: vec![
-                Rendition { language: "en".into(), name: "Ma\"in\n".into(), channels: 2, ..rendition("a1", "mp4a.40.2") },
+                Rendition {
+                    language: "en".into(),
+                    name: "Ma\"in\n".into(),
+                    channels: 2,
+                    ..rendition("a1", "mp4a.40.2")
+                },
                 rendition("a2", "Opus"),
             ],
             peak_bps: 500_000,

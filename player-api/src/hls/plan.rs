@@ -119,7 +119,8 @@ impl Plan {
     }
 
     fn rendition(&self, id: RenditionId, uri: String, tracks: &[(ConfigId, u8, &Track)]) -> Rendition {
-        let mut codecs: Vec<String> = tracks.iter().filter_map(|(.., track)| sample_entry::codec_string(track)).collect();
+        let mut codecs: Vec<String> =
+            tracks.iter().filter_map(|(.., track)| sample_entry::codec_string(track)).collect();
         codecs.sort();
         codecs.dedup();
         let sizes = tracks.iter().filter_map(|(.., track)| track.video).map(|video| (video.width, video.height));

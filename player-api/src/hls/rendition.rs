@@ -65,7 +65,8 @@ pub(crate) fn carries(track: &Track) -> bool {
 /// A track that is left out, for `Vidar-Omitted-Tracks`: its index and codec.
 pub(crate) fn omitted(config: &StreamConfig) -> impl Iterator<Item = String> {
     config.tracks.iter().enumerate().filter(|(_, track)| !carries(track)).map(|(index, track)| {
-        let codec_id: String = track.codec_id.chars().filter(|c| c.is_ascii_graphic() && !",;\"".contains(*c)).collect();
+        let codec_id: String =
+            track.codec_id.chars().take(64).filter(|c| c.is_ascii_graphic() && !",;\"".contains(*c)).collect();
         let name = if track.codec == Codec::Opaque { codec_id } else { track.codec.name().to_owned() };
         format!("{index};codec={name}")
     })

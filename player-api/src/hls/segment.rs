@@ -75,7 +75,11 @@ impl Segment {
         }
         let rest = stream::iter(reads).then(move |read| {
             let (source, entry) = (source.clone(), entry.clone());
-            async move { fragment::read_group(&*source, &entry, &read).await }
+            async move {
+                let slices = fragment::read_group(&*source, &entry, &read).await;
+                // The status was sent: breaking off is all that is left to say so.
+                slices.inspect_err(|error| tracing::warn!(%error, "a segment broke off"))
+            }
         });
         let slices = |slices: Vec<Bytes>| stream::iter(slices.into_iter().map(Ok::<_, ReadError>));
         Ok(slices(first).chain(rest.map_ok(slices).try_flatten()))

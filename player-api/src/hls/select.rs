@@ -1,5 +1,6 @@
 //! Which fragments a playlist has.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 
 use vidar_core::entry::SharedEntry;
@@ -34,12 +35,7 @@ pub(crate) struct Range {
 ///
 /// # Errors
 /// 404 if there are none, 422 if there are too many.
-pub(crate) async fn range(
-    api: &Api,
-    stream: StreamId,
-    start: Option<UnixMs>,
-    end: Option<UnixMs>,
-) -> ApiResult<Range> {
+pub(crate) async fn range(api: &Api, stream: StreamId, start: Option<UnixMs>, end: Option<UnixMs>) -> ApiResult<Range> {
     let timeline = api.index.timeline();
     let query = RangeQuery {
         stream,
@@ -122,8 +118,8 @@ fn window(entries: &[SharedEntry], target_s: u32) -> &[SharedEntry] {
 async fn with_configs(api: &Api, entries: Vec<SharedEntry>) -> ApiResult<Plan> {
     let mut configs = HashMap::new();
     for entry in &entries {
-        if !configs.contains_key(&entry.meta.config) {
-            configs.insert(entry.meta.config, api.source.config(entry).await?);
+        if let Entry::Vacant(vacant) = configs.entry(entry.meta.config) {
+            vacant.insert(api.source.config(entry).await?);
         }
     }
     Ok(Plan { entries, configs })

@@ -109,7 +109,8 @@ impl Pipeline {
         let sink = AppSink::builder().sync(false).max_buffers(1).build();
         let decoder = make(decoder)?;
         if decoder.has_property("max-threads") {
-            decoder.set_property("max-threads", 1_i32);
+            // With one thread the decoder of GStreamer 1.22 refuses a first picture whose frame_num is not 0.
+            decoder.set_property("max-threads", 2_i32);
         }
         let convert = make("videoconvert")?;
         let scale = make("videoscale")?;

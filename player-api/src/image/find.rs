@@ -108,7 +108,8 @@ async fn reach_back(api: &Api, last: LoadedFragment, shown: ShownSample) -> ApiR
     let up_to: Vec<SyncKind> = last.samples(track).take(index + 1).map(|sample| sample.entry.sync).collect();
     let leading = up_to.last() == Some(&SyncKind::Leading);
     // A leading picture needs what came before the sync sample that it follows.
-    let before = if leading { up_to.iter().rposition(|sync| *sync == SyncKind::Sync).unwrap_or(0) } else { up_to.len() };
+    let before =
+        if leading { up_to.iter().rposition(|sync| *sync == SyncKind::Sync).unwrap_or(0) } else { up_to.len() };
     let mut fragments = vec![last];
     let from = last_sync(api, &mut fragments, track, before).await?;
     Ok(from.map(|from| Picture { fragments, track, from, wanted: index, time }))
@@ -163,11 +164,20 @@ impl Picture {
         Ok(from.map(|from| Self { from, ..self }))
     }
 
-    /// The samples to decode of one fragment.
-    fn samples_of(&self, index: usize) -> Vec<StoredSample<'_>> {
-        let from = if index == 0 { self.from } else { 0 };
-        let to = if index + 1 == self.fragments.len() { self.wanted + 1 } else { usize::MAX };
-        self.fragments[index].samples(self.track).take(to).skip(from).collect()
+    /// The samples to decode, with the fragment of each. Leading pictures of the first sync sample need what is not
+    /// decoded: they are skipped.
+    fn samples(&self) -> Vec<(usize, StoredSample<'_>)> {
+        let all = self.fragments.iter().enumerate().flat_map(|(index, loaded)| {
+            let from = if index == 0 { self.from } else { 0 };
+            let to = if index + 1 == self.fragments.len() { self.wanted + 1 } else { usize::MAX };
+            loaded.samples(self.track).take(to).skip(from).map(move |sample| (index, sample))
+        });
+        let mut syncs = 0;
+        let decodable = all.filter(|(_, sample)| {
+            syncs += u32::from(sample.entry.sync == SyncKind::Sync);
+            syncs > 1 || sample.entry.sync != SyncKind::Leading
+        });
+        decodable.collect()
     }
 
     /// Reads what is to be decoded, in decode order.
@@ -175,16 +185,17 @@ impl Picture {
     /// # Errors
     /// 422 if it is too much.
     pub(crate) async fn read(&self, api: &Api) -> ApiResult<Vec<CodedPicture>> {
-        let samples: Vec<_> = (0..self.fragments.len()).map(|index| self.samples_of(index)).collect();
-        let size = samples.iter().flatten().map(|sample| u64::from(sample.entry.size)).sum::<u64>();
+        let samples = self.samples();
+        let size = samples.iter().map(|(_, sample)| u64::from(sample.entry.size)).sum::<u64>();
         if size > BYTES_MAX {
             return Err(ApiError::unusable(format!("the picture needs {size} bytes decoded, over {BYTES_MAX}")));
         }
-        let mut pictures = Vec::new();
-        for (loaded, samples) in self.fragments.iter().zip(samples) {
-            let ranges = samples.iter().map(StoredSample::stored);
+        let mut pictures = Vec::with_capacity(samples.len());
+        for samples in samples.chunk_by(|(a, _), (b, _)| a == b) {
+            let loaded = &self.fragments[samples[0].0];
+            let ranges = samples.iter().map(|(_, sample)| sample.stored());
             let mut bytes = Bytes::from(fragment::read_all(&*api.source, &loaded.entry, ranges).await?);
-            pictures.extend(samples.iter().map(|sample| CodedPicture {
+            pictures.extend(samples.iter().map(|(_, sample)| CodedPicture {
                 presentation_ticks: sample.entry.presentation_ticks(),
                 sync: sample.entry.sync == SyncKind::Sync,
                 data: bytes.split_to(sample.entry.size as usize),

@@ -33,6 +33,7 @@ impl ImageFormat {
 
 /// One coded picture on its way to a decoder.
 #[derive(Debug, Clone)]
+#[cfg_attr(not(feature = "gst"), allow(dead_code))] // made all the same, and refused
 pub(crate) struct CodedPicture {
     pub(crate) presentation_ticks: i64,
     pub(crate) sync: bool,
@@ -41,6 +42,7 @@ pub(crate) struct CodedPicture {
 
 /// What is to be decoded.
 #[derive(Debug, Clone)]
+#[cfg_attr(not(feature = "gst"), allow(dead_code))]
 pub(crate) struct Job {
     pub(crate) track: Track,
     /// In decode order, from a sync sample on.

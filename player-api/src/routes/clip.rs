@@ -46,6 +46,9 @@ async fn answer(
     let gaps_fail = params.choice("gaps", &[("skip", false), ("error", true)])?;
     let stream = params::stream(&api, stream)?.stream;
     let range = ClipRange { stream, start, end };
+    if params.choice("live", &[("0", false), ("1", true)])? {
+        return clip::live(api, range, container, method).await;
+    }
     let clip = clip::clip(&api, &range, container, gaps_fail).await?;
     let answer = Answer { content_type: container.content_type(), etag: clip.etag, headers: clip.headers };
     Ok(answer.respond(method, headers, clip.file))

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::extract::{Path, RawQuery, State};
 use axum::response::Response;
-use http::{HeaderMap, HeaderValue, header};
+use http::{HeaderMap, HeaderValue, Method, header};
 use vidar_core::entry::SharedEntry;
 use vidar_core::ids::{ConfigId, FragmentNumber, StreamId};
 
@@ -58,6 +58,7 @@ pub(super) async fn rendition(
     State(api): State<Arc<Api>>,
     Path((stream, id, file)): Path<(String, String, String)>,
     RawQuery(query): RawQuery,
+    method: Method,
     headers: HeaderMap,
 ) -> ApiResult<Response> {
     let stream = params::stream(&api, &stream)?.stream;
@@ -65,7 +66,7 @@ pub(super) async fn rendition(
     let query = query.as_deref();
     if let Some(number) = file.strip_suffix(".m4s").and_then(|number| number.parse().ok()) {
         Params::parse(query, &[])?;
-        return segment(&api, stream, id, number, &headers).await;
+        return segment(&api, stream, id, number, &method, &headers).await;
     }
     if let Some(config) = file.strip_prefix("init-").and_then(|rest| rest.strip_suffix(".mp4")) {
         let params = Params::parse(query, &["at"])?;
@@ -150,6 +151,7 @@ async fn segment(
     stream: StreamId,
     id: RenditionId,
     number: FragmentNumber,
+    method: &Method,
     request: &HeaderMap,
 ) -> ApiResult<Response> {
     let entry = api.index.timeline().get(stream, number);
@@ -161,7 +163,10 @@ async fn segment(
     let loaded = fragment::load(api, &entry).await?;
     let segment = Segment::new(&loaded, id).ok_or_else(|| ApiError::not_found(format!("no rendition {id}")))?;
     let len = segment.len();
-    let body = Body::from_stream(segment.open(api.source.clone()).await?);
+    let body = match *method {
+        Method::HEAD => Body::empty(),
+        _ => Body::from_stream(segment.open(api.source.clone()).await?),
+    };
     let mut response = cache::answer(request, &tag, cache::IMMUTABLE, SEGMENT_TYPE, body);
     response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(len));
     Ok(response)

@@ -57,3 +57,24 @@ fn totals(api: &Api, stream: StreamId) -> Value {
         "end": totals.producer.map(|(_, end)| end),
     })
 }
+
+/// A prefix that is signed names a stream, and is not read in two ways. For fuzzing.
+///
+/// # Panics
+/// If it is not so.
+pub(crate) fn check_prefix_is_below_a_stream(prefix: &str) {
+    if let Ok(prefix) = sign::check_prefix(prefix) {
+        let rest = prefix.strip_prefix("/v1/streams/").expect("a stream");
+        assert!(!rest.is_empty() && rest.split('/').all(|part| !matches!(part, "" | "." | "..")), "{prefix:?}");
+    }
+}
+
+/// A page token of the timeline that is read is written the same. For fuzzing.
+///
+/// # Panics
+/// If it is not so.
+pub(crate) fn check_page_token(bytes: &[u8]) {
+    if let Ok(place) = timeline::Place::decode(bytes) {
+        assert_eq!(place.encode(), bytes);
+    }
+}

@@ -51,9 +51,10 @@ pub(super) async fn sign(
 }
 
 /// `/v1/streams/NAME` or something below it, in the one form that requests use.
-fn check_prefix(prefix: &str) -> ApiResult<&str> {
+pub(super) fn check_prefix(prefix: &str) -> ApiResult<&str> {
     let wrong = |what: &str| ApiError::unusable(format!("path_prefix: {what}")).with("field", "path_prefix");
-    let rest = prefix.strip_prefix("/v1/streams/").ok_or_else(|| wrong("expected /v1/streams/NAME or a path below it"))?;
+    let rest =
+        prefix.strip_prefix("/v1/streams/").ok_or_else(|| wrong("expected /v1/streams/NAME or a path below it"))?;
     let mut parts = rest.strip_suffix('/').unwrap_or(rest).split('/');
     params::stream_name(parts.next().unwrap_or_default())?;
     // Anything that could be read in two ways is not signed.
@@ -74,8 +75,19 @@ mod tests {
             assert_eq!(check_prefix(good).expect(good), good.trim_end_matches('/'));
         }
         for bad in [
-            "", "/", "/v1", "/v1/streams", "/v1/streams/", "v1/streams/a", "/v1/streams/..", "/v1/streams/a//b",
-            "/v1/streams/a/../b", "/v1/streams/a/%2e", "/v1/streams/a?x", "/v1/search", "/v1/streams/a/ü",
+            "",
+            "/",
+            "/v1",
+            "/v1/streams",
+            "/v1/streams/",
+            "v1/streams/a",
+            "/v1/streams/..",
+            "/v1/streams/a//b",
+            "/v1/streams/a/../b",
+            "/v1/streams/a/%2e",
+            "/v1/streams/a?x",
+            "/v1/search",
+            "/v1/streams/a/ü",
         ] {
             assert!(check_prefix(bad).is_err(), "{bad}");
         }

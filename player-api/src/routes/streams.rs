@@ -97,11 +97,8 @@ fn show(api: &Api, record: &StreamRecord) -> Value {
 pub(super) async fn list(State(api): State<Arc<Api>>, RawQuery(query): RawQuery) -> ApiResult<Json<Value>> {
     let params = Params::parse(query.as_deref(), &["limit", "next_token"])?;
     let limit = params.limit()?;
-    let after = match params.next_token()? {
-        Some(bytes) => Some(String::from_utf8(bytes).ok().and_then(|name| StreamName::new(name).ok())),
-        None => None,
-    };
-    let after = after.map(|name| name.ok_or_else(params::bad_token)).transpose()?;
+    let name_of = |bytes| String::from_utf8(bytes).ok().and_then(|name| StreamName::new(name).ok());
+    let after = params.next_token()?.map(|bytes| name_of(bytes).ok_or_else(params::bad_token)).transpose()?;
     let streams = api.registry.list();
     let from = after.map_or(0, |after| streams.partition_point(|record| record.name <= after));
     let page: Vec<_> = streams.iter().skip(from).take(limit).collect();

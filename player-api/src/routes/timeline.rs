@@ -32,10 +32,8 @@ pub(super) async fn show(
     let catalog = api.index.catalog();
     let (runs, more_runs) = page(catalog.runs(stream, range.clone()), run_key, place.run, limit);
     let (gaps, more_gaps) = page(catalog.gaps(stream, range), |gap| gap_key(gap), place.gap, limit);
-    let next = Place {
-        run: runs.last().map(run_key).or(place.run),
-        gap: gaps.last().map(|gap| gap_key(gap)).or(place.gap),
-    };
+    let next =
+        Place { run: runs.last().map(run_key).or(place.run), gap: gaps.last().map(|gap| gap_key(gap)).or(place.gap) };
     Ok(Json(json!({
         "runs": runs.iter().map(show_run).collect::<Vec<_>>(),
         "gaps": gaps.iter().map(|gap| show_gap(gap)).collect::<Vec<_>>(),
@@ -56,12 +54,7 @@ fn gap_key(gap: &GapRecord) -> GapKey {
 }
 
 /// What comes after a place, in order; and whether there is more.
-fn page<T, K: Ord + Copy>(
-    mut all: Vec<T>,
-    key: impl Fn(&T) -> K,
-    after: Option<K>,
-    limit: usize,
-) -> (Vec<T>, bool) {
+fn page<T, K: Ord + Copy>(mut all: Vec<T>, key: impl Fn(&T) -> K, after: Option<K>, limit: usize) -> (Vec<T>, bool) {
     all.sort_by_key(&key);
     let from = after.map_or(0, |after| all.partition_point(|item| key(item) <= after));
     let mut page = all.split_off(from);
@@ -72,13 +65,13 @@ fn page<T, K: Ord + Copy>(
 
 /// The last run and the last gap of a page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-struct Place {
+pub(super) struct Place {
     run: Option<RunKey>,
     gap: Option<GapKey>,
 }
 
 impl Place {
-    fn encode(&self) -> Vec<u8> {
+    pub(super) fn encode(&self) -> Vec<u8> {
         let mut writer = Writer::new();
         writer.option(self.run, |w, (started, run)| {
             w.i64(started.0).raw(run.as_bytes());
@@ -89,7 +82,7 @@ impl Place {
         writer.into_vec()
     }
 
-    fn decode(bytes: &[u8]) -> Result<Self, WireError> {
+    pub(super) fn decode(bytes: &[u8]) -> Result<Self, WireError> {
         let mut reader = Reader::new(bytes);
         let run = reader.option(|r| Ok((UnixMs(r.i64()?), RunId::from_bytes(r.array()?))))?;
         let gap = reader.option(|r| Ok((UnixMs(r.i64()?), UnixMs(r.i64()?), UnixMs(r.i64()?))))?;

@@ -28,7 +28,7 @@ use vidar_core::time::UnixMs;
 use vidar_core::track::StreamConfig;
 use vidar_indexer::{Index, IndexOptions};
 use vidar_live::{Hub, HubOptions};
-use vidar_media::container::{fmp4, mkv};
+use vidar_media::container::{fmp4, mkv, ts};
 use vidar_media::demux::{Demux, Event};
 use vidar_media::fragmenter::{Cut, Fragmenter, Options, Output};
 use vidar_player_api::{Api, ApiOptions};
@@ -222,11 +222,8 @@ impl Archive {
         let clock = ManualClock::new(START.plus_ms(3_600_000));
         let index = open_index(clock.clone());
         let source = Arc::new(MemorySource::default());
-        let registry = Arc::new(MemoryRegistry {
-            index: index.clone(),
-            streams: Mutex::default(),
-            counter: Mutex::new(1 << 40),
-        });
+        let registry =
+            Arc::new(MemoryRegistry { index: index.clone(), streams: Mutex::default(), counter: Mutex::new(1 << 40) });
         let api = Arc::new(Api {
             index: index.clone(),
             source: source.clone(),
@@ -399,11 +396,13 @@ fn concat(media: &[Bytes]) -> Bytes {
     media.concat().into()
 }
 
-/// The events of a clip.
+/// The events of a clip: a fixture by name, or any file by its path.
 pub fn events(clip: &str) -> Vec<Event> {
-    let bytes = Bytes::from(vidar_fixtures::read(clip));
+    let path = if clip.starts_with('/') { clip.into() } else { vidar_fixtures::path(clip) };
+    let bytes = Bytes::from(std::fs::read(path).unwrap());
     let mut demuxer: Box<dyn Demux> = match clip.rsplit('.').next() {
         Some("mp4") => Box::new(fmp4::Demuxer::new()),
+        Some("ts") => Box::new(ts::Demuxer::new()),
         _ => Box::new(mkv::Demuxer::new()),
     };
     let mut events = Vec::new();

@@ -58,7 +58,8 @@ impl Client {
 
     async fn send(&self, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<Response<Incoming>> {
         let url = format!("{}{path}", self.base);
-        let mut request = Request::builder().method(method).uri(&url).header(header::AUTHORIZATION, &self.authorization);
+        let mut request =
+            Request::builder().method(method).uri(&url).header(header::AUTHORIZATION, &self.authorization);
         let mut bytes = Bytes::new();
         if let Some(body) = body {
             request = request.header(header::CONTENT_TYPE, "application/json");

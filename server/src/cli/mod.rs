@@ -40,6 +40,12 @@ enum Command {
     Credentials(offline::CredentialsArgs),
     /// Checks a stopped data directory; exit status 1 if damage was found.
     Verify(offline::VerifyArgs),
+    /// Takes a container on standard input apart, for a server that started it.
+    #[command(hide = true)]
+    DemuxHelper {
+        /// What it is: flv, avi, ogg or mpeg-ps.
+        format: String,
+    },
     /// Works on the index of a stopped data directory.
     Index(offline::IndexArgs),
 }
@@ -64,6 +70,16 @@ pub fn main() -> ExitCode {
     init_log(json, matches!(cli.command, Command::Serve(_)));
     for name in unknown_variables(&Cli::command()) {
         tracing::warn!(name, "unknown variable");
+    }
+    if let Command::DemuxHelper { format } = &cli.command {
+        // Before the runtime: limits come first, and threads of our own are none of its business.
+        return match vidar_ingest::gst::run_helper(format) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("vidar: {error}");
+                ExitCode::FAILURE
+            }
+        };
     }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -91,6 +107,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Credentials(args) => offline::credentials(args),
         Command::Verify(args) => offline::verify(args),
         Command::Index(args) => offline::index(args),
+        Command::DemuxHelper { .. } => Ok(ExitCode::SUCCESS),
     }
 }
 

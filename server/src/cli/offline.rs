@@ -125,10 +125,19 @@ pub(crate) fn verify(args: VerifyArgs) -> anyhow::Result<ExitCode> {
     bar.finish_and_clear();
     let damage: Vec<String> = report.damage.iter().map(ToString::to_string).collect();
     if args.json {
-        print(&json!({ "files": report.files, "records": report.records, "bytes": report.bytes, "damage": damage }).to_string())?;
+        print(
+            &json!({ "files": report.files, "records": report.records, "bytes": report.bytes, "damage": damage })
+                .to_string(),
+        )?;
     } else {
         damage.iter().try_for_each(|line| print(line))?;
-        print(&format!("{} files, {} records, {} bytes, {} damaged", report.files, report.records, report.bytes, damage.len()))?;
+        print(&format!(
+            "{} files, {} records, {} bytes, {} damaged",
+            report.files,
+            report.records,
+            report.bytes,
+            damage.len()
+        ))?;
     }
     Ok(if damage.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(EXIT_DAMAGE) })
 }
@@ -148,9 +157,13 @@ pub(crate) fn index(args: IndexArgs) -> anyhow::Result<ExitCode> {
     let index = index.context("the log was read without its observers")?;
     let streams = index.catalog().streams();
     let fragments: u64 = streams.iter().map(|stream| index.timeline().totals(stream.stream).fragment_count).sum();
+    index.search().commit();
     index.close();
     if json {
-        print(&json!({ "streams": streams.len(), "fragments": fragments, "damaged_records": report.damage.len() }).to_string())?;
+        print(
+            &json!({ "streams": streams.len(), "fragments": fragments, "damaged_records": report.damage.len() })
+                .to_string(),
+        )?;
     } else {
         print(&format!("{} streams, {fragments} fragments, {} damaged records", streams.len(), report.damage.len()))?;
     }

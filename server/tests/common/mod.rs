@@ -40,9 +40,12 @@ pub fn start_with(flags: &[&str]) -> Vidar {
 pub fn start_in(dir: &Path, flags: &[&str]) -> Vidar {
     let mut child = Command::new(env!("CARGO_BIN_EXE_vidar"))
         .args(["serve", "--http", "127.0.0.1:0", "--rtsp", "127.0.0.1:0"])
-        .args(["--disk-policy-mib", "2", "--disk-refuse-mib", "1", "--segment-mib", "16", "--data-dir"])
+        .arg("--data-dir")
         .arg(dir)
         .args(flags)
+        .env("VIDAR_DISK_POLICY_MIB", "2")
+        .env("VIDAR_DISK_REFUSE_MIB", "1")
+        .env("VIDAR_SEGMENT_MIB", "16")
         .env("VIDAR_ROOT_ACCESS_KEY_ID", ID)
         .env("VIDAR_ROOT_SECRET_ACCESS_KEY", SECRET)
         .stderr(Stdio::piped())
@@ -107,7 +110,12 @@ impl Vidar {
     pub fn curl(&self, args: &[&str], path: &str) -> Output {
         let user = format!("{ID}:{SECRET}");
         let url = format!("http://{}{path}", self.http);
-        Command::new("curl").args(["-sS", "--max-time", "120", "-u", &user]).args(args).arg(url).output().expect("curl runs")
+        Command::new("curl")
+            .args(["-sS", "--max-time", "120", "-u", &user])
+            .args(args)
+            .arg(url)
+            .output()
+            .expect("curl runs")
     }
 
     /// Status and body.
@@ -129,7 +137,10 @@ impl Vidar {
         let path = format!("/v1/streams/{stream}/media{query}");
         let (status, body) = self.request(&["-T", file.to_str().expect("a UTF-8 path")], &path);
         let text = String::from_utf8(body).expect("UTF-8");
-        (status, text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"))).collect())
+        (
+            status,
+            text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"))).collect(),
+        )
     }
 
     /// All fragments of a stream, by producer time.
@@ -198,7 +209,8 @@ pub fn signal(pid: u32, name: &str) {
 
 /// Runs a tool to its end; its standard output.
 pub fn run(program: &str, args: &[&str]) -> Vec<u8> {
-    let output = Command::new(program).args(args).stdin(Stdio::null()).output().unwrap_or_else(|e| panic!("{program}: {e}"));
+    let output =
+        Command::new(program).args(args).stdin(Stdio::null()).output().unwrap_or_else(|e| panic!("{program}: {e}"));
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{program} {args:?}: {stderr}");
     output.stdout
@@ -247,7 +259,8 @@ pub struct Packet {
 /// Packets by track, tracks in the order of the file.
 pub fn packets(input: &str) -> Vec<Vec<Packet>> {
     let entries = "packet=stream_index,pts_time,size,flags,data_hash";
-    let args = ["-v", "error", "-show_packets", "-show_data_hash", "md5", "-show_entries", entries, "-of", "json", input];
+    let args =
+        ["-v", "error", "-show_packets", "-show_data_hash", "md5", "-show_entries", entries, "-of", "json", input];
     let answer: Value = serde_json::from_slice(&run("ffprobe", &args)).expect("JSON");
     let mut tracks: Vec<Vec<Packet>> = Vec::new();
     for packet in answer["packets"].as_array().expect("packets") {
@@ -271,6 +284,15 @@ pub fn decoded(input: &str, kind: &str) -> Vec<String> {
     let text = String::from_utf8(output).expect("UTF-8");
     let frames = text.lines().filter(|line| !line.starts_with('#'));
     frames.map(|line| line.rsplit(',').next().expect("a hash").trim().to_owned()).collect()
+}
+
+/// Equal lists; else the first difference, and not all of both.
+pub fn assert_lists<T: PartialEq + std::fmt::Debug>(what: &str, expected: &[T], got: &[T]) {
+    let differs = expected.iter().zip(got).position(|(a, b)| a != b);
+    let at = differs.unwrap_or(expected.len().min(got.len()));
+    let same = expected.len() == got.len() && differs.is_none();
+    let (a, b) = (expected.get(at), got.get(at));
+    assert!(same, "{what}: {} expected, {} got; the first difference at {at}: {a:?}, {b:?}", expected.len(), got.len());
 }
 
 /// The same numbers in each run (SplitMix64, public domain by Sebastiano Vigna).

@@ -18,6 +18,8 @@ pub enum Op {
     Read,
     /// Punching holes.
     Punch,
+    /// Cutting one.
+    Truncate,
     /// Removing one.
     Unlink,
     /// Replacing a small file.
@@ -164,6 +166,7 @@ impl SegmentHandle for FaultyHandle {
     }
 
     fn truncate(&self, len: u64) -> io::Result<()> {
+        self.plan.io(Op::Truncate)?;
         self.inner.truncate(len)
     }
 }

@@ -1,3 +1,5 @@
+//! Tests of the keychain module.
+
 use std::io::ErrorKind;
 
 use super::*;

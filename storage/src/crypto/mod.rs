@@ -1,6 +1,6 @@
 //! Keys and sealing. Layouts: `docs/formats/keyring.md` and `docs/formats/record.md`.
 //!
-//! KEK ([`kek`]) → keyring secret → stream keys ([`keyring`]) → a key for each record ([`keys`]) → [`aead`].
+//! KEK ([`kek`]) → keyring secret → stream keys (`keyring`) → a key for each record (`keys`) → `aead`.
 
 pub(crate) mod aead;
 pub mod kek;

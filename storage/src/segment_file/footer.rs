@@ -57,10 +57,10 @@ impl RecordEntry {
     }
 
     /// What the timeline knows of a fragment.
-    pub(crate) fn timeline(&self, file: FileId, volume: u16, parts: Vec<Locator>) -> FragmentEntry {
+    pub(crate) fn timeline(&self, file: FileId, volume: u16, archived: UnixMs, parts: Vec<Locator>) -> FragmentEntry {
         let Summary { size_bytes, sync_back, totals } = self.summary.clone().unwrap_or_default();
         let record = self.shape.locator(file, volume, self.offset);
-        FragmentEntry { meta: self.shape.meta, size_bytes, totals, sync_back, record, parts }
+        FragmentEntry { meta: self.shape.meta, size_bytes, totals, sync_back, archived, record, parts }
     }
 
     /// Its head is copied into the footer.
@@ -137,7 +137,7 @@ impl Trailer {
     }
 }
 
-/// The bytes of a footer that starts at `data_end`: copies, sealed entries, padding, trailer.
+/// The bytes of a footer that starts at `data_end`: copies, sealed entries, padding, and a block that ends with the trailer.
 pub(crate) fn encode(
     log_key: &Secret,
     file: FileId,
@@ -168,8 +168,8 @@ pub(crate) fn encode(
     trailer.entries_crc = crc32c::crc32c(&sealed);
     let mut bytes = copies.to_vec();
     bytes.append(&mut sealed);
-    let end = align_up(data_end + bytes.len() as u64 + TRAILER_LEN as u64, BLOCK_LEN);
-    bytes.resize((end - data_end) as usize - TRAILER_LEN, 0);
+    let block_start = align_up(bytes.len() as u64, BLOCK_LEN) as usize;
+    bytes.resize(block_start + BLOCK_LEN as usize - TRAILER_LEN, 0);
     bytes.extend(trailer.encode());
     bytes
 }

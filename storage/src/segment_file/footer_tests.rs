@@ -1,3 +1,5 @@
+//! Tests of the footer module.
+
 use proptest::prelude::*;
 use vidar_core::record::TrackFacts;
 use vidar_core::track::TrackKind;

@@ -22,6 +22,9 @@ pub(crate) const BLOCK_LEN: u64 = 4096;
 /// Records of at least this length start on a block, so that their blocks can be given back.
 pub(crate) const LARGE_RECORD_LEN: u64 = 64 << 10;
 
+/// Padding between records begins with this and its length: zeros there are a record that was lost.
+pub(crate) const PADDING_MAGIC: &[u8; 4] = b"VPAD";
+
 /// The next multiple of `unit`.
 pub(crate) const fn align_up(offset: u64, unit: u64) -> u64 {
     offset.div_ceil(unit).saturating_mul(unit)

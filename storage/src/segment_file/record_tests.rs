@@ -1,3 +1,5 @@
+//! Tests of the record module.
+
 use proptest::prelude::*;
 use sha2::{Digest, Sha256};
 

@@ -15,7 +15,7 @@ use super::footer::{RecordEntry, Summary};
 use super::header::HEADER_LEN;
 use super::reader::read;
 use super::record::{RECORD_HEADER_LEN, RecordHeader, RecordKind, RecordOpener};
-use super::{BLOCK_LEN, LARGE_RECORD_LEN, align_up};
+use super::{BLOCK_LEN, PADDING_MAGIC, align_up};
 use crate::backend::SegmentHandle;
 use crate::crypto::keyring::Keyring;
 
@@ -173,7 +173,7 @@ impl Scan {
             self.trusted(&bytes, range.start, keys);
         } else if in_tail {
             let kept = self.tail(&bytes, range.start, keys);
-            self.dropped_bytes += range.end - kept;
+            self.dropped_bytes += range.end.saturating_sub(kept);
         } else {
             let before = (self.records.len(), self.bad.len());
             let skipped = self.salvage(&bytes, range.start, BATCH_HEADER_LEN, keys);
@@ -190,7 +190,7 @@ impl Scan {
     /// A batch whose checksum is right.
     fn trusted(&mut self, bytes: &[u8], base: u64, keys: &Keyring) {
         let mut at = BATCH_HEADER_LEN;
-        while let Some(found) = next_record(bytes, base, at) {
+        while let Some(found) = next_record(bytes, at) {
             let Some(header) = found.header else {
                 self.bad(base, at, bytes.len(), "no record where one must be");
                 return;
@@ -205,13 +205,9 @@ impl Scan {
     /// A batch that was being written: records up to the first that is not whole. Returns where it ends.
     fn tail(&mut self, bytes: &[u8], base: u64, keys: &Keyring) -> u64 {
         let mut at = BATCH_HEADER_LEN;
-        while let Some(Found { at: start, header: Some(header) }) = next_record(bytes, base, at) {
+        while let Some(Found { at: start, header: Some(header) }) = next_record(bytes, at) {
             let end = start + header.shape.record_len() as usize;
-            // The place must be the one that the writer would have chosen: no record before it is missing.
-            let place = header.shape.place(base + at as u64);
-            if place != base + start as u64
-                || self.take(&header, &bytes[start..end], base + start as u64, true, keys) != Taken::Good
-            {
+            if self.take(&header, &bytes[start..end], base + start as u64, true, keys) != Taken::Good {
                 break;
             }
             at = align_up(end as u64, 8) as usize;
@@ -243,7 +239,7 @@ impl Scan {
                 }
                 at = align_up(end as u64, 8) as usize;
             } else {
-                if bytes[at..at + 8] != [0; 8] {
+                if bytes[at..at + 8] != [0; 8] && padding_len(&bytes[at..]).is_none() {
                     bad_from.get_or_insert(at);
                 }
                 at += 8;
@@ -305,10 +301,10 @@ struct Found {
     header: Option<RecordHeader>,
 }
 
-/// The record at `at`, or at the next block if zeros stand at `at`. None at the end of the batch.
-fn next_record(bytes: &[u8], base: u64, mut at: usize) -> Option<Found> {
-    if bytes.get(at..at + 4)? == [0; 4] {
-        at = (align_up(base + at as u64 + 1, BLOCK_LEN) - base) as usize;
+/// The record at `at`, or behind the padding that stands there. None at the end of the batch.
+fn next_record(bytes: &[u8], mut at: usize) -> Option<Found> {
+    if let Some(padding) = padding_len(bytes.get(at..)?) {
+        at += padding;
     }
     if at >= bytes.len() {
         return None;
@@ -318,7 +314,12 @@ fn next_record(bytes: &[u8], base: u64, mut at: usize) -> Option<Found> {
     Some(Found { at, header: header.filter(fits) })
 }
 
-const _: () = assert!(LARGE_RECORD_LEN > BLOCK_LEN, "zeros before a record are shorter than a block");
+/// Bytes of the padding that `bytes` begin with.
+fn padding_len(bytes: &[u8]) -> Option<usize> {
+    let len = bytes.strip_prefix(PADDING_MAGIC)?.first_chunk()?;
+    let len = u32::from_be_bytes(*len) as usize;
+    (len >= 8 && len < BLOCK_LEN as usize && len.is_multiple_of(8)).then_some(len)
+}
 
 #[cfg(test)]
 #[path = "recover_tests.rs"]

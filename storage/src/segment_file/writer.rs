@@ -9,7 +9,7 @@ use super::batch::{BATCH_HEADER_LEN, BatchHeader, payload_crc};
 use super::footer::{self, RecordEntry, Summary};
 use super::header::{FileHeader, HEADER_LEN, file_name};
 use super::record::{self, Content, RecordHeader, RecordShape};
-use super::{BLOCK_LEN, align_up};
+use super::{BLOCK_LEN, PADDING_MAGIC, align_up};
 use crate::backend::{SegmentHandle, SegmentIo};
 use crate::crypto::keys::{Secret, random};
 
@@ -97,9 +97,15 @@ impl Writer {
         shape.facts_len = u32::try_from(content.facts.len()).expect("checked against the bound");
         shape.table_len = u32::try_from(content.table.len()).expect("checked against the bound");
         shape.media_len = content.media.iter().map(|bytes| bytes.len() as u64).sum();
-        let offset = shape.place(self.offset + self.buffer.len() as u64);
+        let end = align_up(self.buffer.len() as u64, 8);
+        let offset = shape.place(self.offset + end);
         let start = (offset - self.offset) as usize;
-        self.buffer.resize(start, 0);
+        self.buffer.resize(end as usize, 0);
+        if let Some(padding) = (start as u64).checked_sub(end).filter(|len| *len > 0) {
+            self.buffer.extend_from_slice(PADDING_MAGIC);
+            self.buffer.extend_from_slice(&(padding as u32).to_be_bytes());
+            self.buffer.resize(start, 0);
+        }
         record::seal(&mut self.buffer, &RecordHeader { shape, salt: random() }, outer, content);
         let entry = RecordEntry { shape, offset, summary };
         if entry.has_copy() {
@@ -142,9 +148,14 @@ impl Writer {
     }
 }
 
-/// Ends a file whose batches are synced with its footer.
+/// Ends a file whose batches are synced with its footer. The block of the trailer comes last, so that a trailer is never
+/// found without what it stands for.
 pub(crate) fn close(handle: &dyn SegmentHandle, data_end: u64, footer: &[u8]) -> io::Result<()> {
-    handle.write_at(data_end, footer)?;
-    handle.truncate(data_end + footer.len() as u64)?;
+    let (body, trailer) = footer.split_at(footer.len() - BLOCK_LEN as usize);
+    let trailer_at = data_end + body.len() as u64;
+    handle.write_at(data_end, body)?;
+    handle.truncate(trailer_at)?;
+    handle.sync_data()?;
+    handle.write_at(trailer_at, trailer)?;
     handle.sync_data()
 }

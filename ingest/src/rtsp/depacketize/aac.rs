@@ -84,7 +84,10 @@ impl Aac {
             let mut reader = Bits { data: payload.get(2..at)?, at: 0, end: bits };
             let mut unit_index = 0_u32;
             while reader.at < reader.end {
+                let before = reader.at;
                 let (size, delta) = self.header(&mut reader, units.is_empty())?;
+                // Fields of no bits would make headers without end.
+                (reader.at > before).then_some(())?;
                 unit_index = if units.is_empty() { 0 } else { unit_index.checked_add(delta)?.checked_add(1)? };
                 let offset = i64::from(unit_index) * i64::from(self.frame_ticks);
                 units.push((ticks.saturating_add(offset), size));

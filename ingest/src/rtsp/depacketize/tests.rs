@@ -23,6 +23,11 @@ fn h265() -> Box<dyn Depacketize> {
     choose(&media("H265/90000", "")).unwrap()
 }
 
+/// Time and NAL units.
+type Nals = (i64, Vec<Vec<u8>>);
+/// Time, duration and bytes.
+type Frame = (i64, Option<u32>, Vec<u8>);
+
 struct Feeder {
     depacketizer: Box<dyn Depacketize>,
     sequence: u16,
@@ -49,13 +54,13 @@ impl Feeder {
     }
 
     /// Times and NAL units of what came out, and how much was broken.
-    fn nals(&mut self) -> (Vec<(i64, Vec<Vec<u8>>)>, u32) {
+    fn nals(&mut self) -> (Vec<Nals>, u32) {
         let units = std::mem::take(&mut self.out.units);
         let nals = |data: &[u8]| iter_length_prefixed(data, 4).map(|nal| nal.unwrap().1.to_vec()).collect();
         (units.iter().map(|unit| (unit.ticks, nals(&unit.data))).collect(), std::mem::take(&mut self.out.broken))
     }
 
-    fn frames(&mut self) -> (Vec<(i64, Option<u32>, Vec<u8>)>, u32) {
+    fn frames(&mut self) -> (Vec<Frame>, u32) {
         let units = std::mem::take(&mut self.out.units);
         let frames = units.iter().map(|unit| (unit.ticks, unit.duration_ticks, unit.data.to_vec())).collect();
         (frames, std::mem::take(&mut self.out.broken))
@@ -80,7 +85,8 @@ fn packetize_h265(nal: &[u8], mtu: usize) -> Vec<Vec<u8>> {
     }
     let pieces: Vec<&[u8]> = nal[2..].chunks(mtu).collect();
     let last = pieces.len() - 1;
-    let head = |at| [nal[0] & 0x81 | 49 << 1, nal[1], nal[0] >> 1 & 0x3f | u8::from(at == 0) << 7 | u8::from(at == last) << 6];
+    let head =
+        |at| [nal[0] & 0x81 | 49 << 1, nal[1], nal[0] >> 1 & 0x3f | u8::from(at == 0) << 7 | u8::from(at == last) << 6];
     pieces.iter().enumerate().map(|(at, piece)| [&head(at)[..], piece].concat()).collect()
 }
 
@@ -280,6 +286,9 @@ fn aac_other_header_layouts() {
     let mut feeder = Feeder::new(choose(&constant).unwrap());
     feeder.push(0, true, &[1, 2, 3, 4]);
     assert_eq!(feeder.frames().0, [(0, Some(960), vec![1, 2]), (960, Some(960), vec![3, 4])]);
+    let endless = media("mpeg4-generic/48000", "mode=generic;indexlength=3;constantsize=1;config=1190");
+    let mut feeder = Feeder::new(choose(&endless).unwrap());
+    assert_eq!(feeder.push(0, true, &[0, 16, 0, 0, 1, 2]).frames(), (vec![], 1), "headers without end");
     for fmtp in ["mode=AAC-hbr", "mode=CELP-cbr;config=1190", "mode=AAC-hbr;config=zz", "sizelength=40;config=1190"] {
         assert!(choose(&media("MPEG4-GENERIC/48000", fmtp)).is_err(), "{fmtp}");
     }
@@ -326,7 +335,9 @@ fn latm_with_its_config_in_band() {
         for byte in [&[payload.len() as u8][..], payload].concat() {
             bits.extend((0..8).rev().map(|bit| byte >> bit & 1 == 1));
         }
-        bits.chunks(8).map(|byte| byte.iter().enumerate().fold(0, |sum, (at, bit)| sum | u8::from(*bit) << (7 - at))).collect::<Vec<u8>>()
+        bits.chunks(8)
+            .map(|byte| byte.iter().enumerate().fold(0, |sum, (at, bit)| sum | u8::from(*bit) << (7 - at)))
+            .collect::<Vec<u8>>()
     };
     feeder.push(0, true, &element(&bits, &[1, 2, 3]));
     feeder.push(1024, true, &element(&[true], &[4, 5]));
@@ -359,9 +370,17 @@ fn mpeg_audio_whole_and_in_pieces() {
     let duration = 1152 * 90_000 / 44_100;
     let expected = vec![(0, Some(duration), frame.clone()), (duration.into(), Some(duration), frame.clone())];
     assert_eq!(feeder.frames(), (expected, 0));
-    feeder.push(9000, false, &[&[0; 4], &frame[..200]].concat()).push(9000, true, &[&[0, 0, 0, 200], &frame[200..]].concat());
+    feeder.push(9000, false, &[&[0; 4], &frame[..200]].concat()).push(
+        9000,
+        true,
+        &[&[0, 0, 0, 200], &frame[200..]].concat(),
+    );
     assert_eq!(feeder.frames(), (vec![(9000, Some(duration), frame.clone())], 0));
-    feeder.push(9000, true, &[&[0, 0, 0, 200], &frame[200..]].concat()).push(0, true, &[0]).push(0, true, &[0, 0, 0, 0, 1]);
+    feeder.push(9000, true, &[&[0, 0, 0, 200], &frame[200..]].concat()).push(0, true, &[0]).push(
+        0,
+        true,
+        &[0, 0, 0, 0, 1],
+    );
     assert_eq!(feeder.frames(), (vec![], 3));
 }
 

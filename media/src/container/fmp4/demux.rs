@@ -9,8 +9,6 @@
 //!
 //! - A track without `tfdt` goes on where its fragment before ended.
 //! - A `moov` equal to the one before is a repetition. A different one is a discontinuity and a new config.
-//! - Where an edit list says when the presentation starts, the config waits for the first `moof`, because the trim is
-//!   relative to the first composition time.
 //! - A track whose sample entry is not known (encrypted ones too) is opaque; its private data is the body of the entry.
 //!
 //! ISO/IEC 14496-12:2022, 23000-19 (CMAF). Not here: plain MP4, which is refused with advice.
@@ -44,10 +42,6 @@ pub struct Demuxer {
     /// The tracks as announced last, with the sample entries (numbered from 1) that they use.
     config: StreamConfig,
     description_indexes: Vec<u32>,
-    /// The config waits for the first composition times.
-    config_is_held: bool,
-    /// The last wall-clock time that came while it does.
-    held_wall: Option<Event>,
     moof_count: u64,
     next_decode_ticks: Vec<i64>,
     /// Runs of the last `moof` whose data was not read, in the order of their data.
@@ -77,8 +71,7 @@ impl Demux for Demuxer {
         Ok(())
     }
 
-    fn finish(&mut self, events: &mut Vec<Event>) -> Result<(), DemuxError> {
-        self.release(None, events);
+    fn finish(&mut self, _events: &mut Vec<Event>) -> Result<(), DemuxError> {
         let end = self.input.offset() + self.input.available() as u64;
         let truncated = |kind: FourCc, start: u64, what: &str| DemuxError {
             kind: DemuxErrorKind::Truncated,
@@ -276,16 +269,10 @@ impl Demuxer {
             b"moof" => {
                 self.moof_count += 1;
                 let Some(movie) = &self.movie else { return Ok(()) };
-                match Moof::parse(body, offset, start, movie, &self.next_decode_ticks) {
-                    Ok(moof) => {
-                        self.begin_fragment(moof, events);
-                        Ok(())
-                    }
-                    Err(error) => {
-                        self.release(None, events);
-                        Err(self.in_moof(error))
-                    }
-                }
+                let moof = Moof::parse(body, offset, start, movie, &self.next_decode_ticks);
+                let moof = moof.map_err(|error| self.in_moof(error))?;
+                self.begin_fragment(moof, events);
+                Ok(())
             }
             _ => self.wall(BoxReader::new(body, offset), events).within(|| kind_text(kind)),
         }
@@ -295,38 +282,17 @@ impl Demuxer {
         if self.movie.as_ref() == Some(&movie) {
             return;
         }
-        self.release(None, events);
         if self.movie.is_some() {
             events.push(Event::Discontinuity);
         }
         self.next_decode_ticks = vec![0; movie.tracks.len()];
         self.description_indexes = vec![1; movie.tracks.len()];
         self.config = movie.config.clone();
-        self.config_is_held = true;
-        let waits = movie.tracks.iter().any(|track| track.has_edit);
         self.movie = Some(movie);
-        if !waits {
-            self.release(None, events);
-        }
-    }
-
-    /// Gives out the config that was held, its trims relative to the first composition times of `moof`.
-    fn release(&mut self, moof: Option<&Moof>, events: &mut Vec<Event>) {
-        let Some(movie) = self.movie.as_ref().filter(|_| self.config_is_held) else { return };
-        self.config_is_held = false;
-        let tracks = self.config.tracks.iter_mut().enumerate();
-        for (index, track) in tracks.filter(|(index, _)| movie.tracks[*index].has_edit) {
-            let runs = moof.into_iter().flat_map(|moof| &moof.runs).filter(|run| usize::from(run.track) == index);
-            // A track that is not there yet starts with whatever it starts with: nothing to cut.
-            let first = runs.filter_map(Run::first_presentation_ticks).min();
-            track.trims.edit_start_ticks = first.map_or(0, |first| track.trims.edit_start_ticks.saturating_sub(first));
-        }
         events.push(Event::Config(self.config.clone()));
-        events.extend(self.held_wall.take());
     }
 
     fn begin_fragment(&mut self, moof: Moof, events: &mut Vec<Event>) {
-        self.release(Some(&moof), events);
         self.use_entries(&moof.description_indexes, events);
         events.push(Event::SourceFragment { timecode: moof.timecode });
         self.next_decode_ticks = moof.next_decode_ticks;
@@ -395,12 +361,7 @@ impl Demuxer {
         let era_s = if seconds & 1 << 31 == 0 { 1_i64 << 32 } else { 0 };
         let unix_s = era_s + i64::from(seconds) - NTP_TO_UNIX_S;
         let at = UnixMs(unix_s * 1000 + ((i64::from(fraction) * 1000 + (1 << 31)) >> 32));
-        let event = Event::Wall { track: track as u8, presentation_ticks, at };
-        if self.config_is_held {
-            self.held_wall = Some(event);
-        } else {
-            events.push(event);
-        }
+        events.push(Event::Wall { track: track as u8, presentation_ticks, at });
         Ok(())
     }
 }

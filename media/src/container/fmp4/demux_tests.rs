@@ -1,3 +1,5 @@
+//! Tests of the demux module.
+
 use bytes::Bytes;
 use proptest::prelude::*;
 use vidar_core::limits::INIT_BYTES_MAX;
@@ -475,7 +477,7 @@ fn with_edits(init: &[u8], edits: &[(u32, i32)]) -> Vec<u8> {
 }
 
 #[test]
-fn edit_lists_are_announced_once_the_first_composition_time_is_known() {
+fn edit_lists_are_announced_as_they_are() {
     let init = with_edits(&two_tracks(), &[(250, -1), (500, -1), (0, 1024), (0, 9)]);
     let traf: &[Full] = &[
         tfhd(&[1, 10, 1, 0]),
@@ -485,13 +487,9 @@ fn edit_lists_are_announced_once_the_first_composition_time_is_known() {
     let file = File(init.clone()).full(b"prft", 0, 0, &[1, 4_000_000_000, 0, 77]).moof(&[traf]).mdat(b"ab");
     let with_edits = events(&file.0);
     let trims = config(&with_edits).tracks[0].trims;
-    // Composition times are 1020 and 1007.
-    assert_eq!(trims, Trims { edit_start_ticks: 17, edit_delay_ms: 750, ..Trims::default() });
+    assert_eq!(trims, Trims { edit_start_ticks: 1024, edit_delay_ms: 750, ..Trims::default() });
     assert_eq!(config(&with_edits).tracks[1].trims, Trims::default());
     assert!(matches!(with_edits[1], Event::Wall { .. }));
-    // Without a sample nothing is cut, and the config still comes.
-    let alone = events(&init);
-    assert_eq!((alone.len(), config(&alone).tracks[0].trims.edit_start_ticks), (1, 0));
 }
 
 #[test]

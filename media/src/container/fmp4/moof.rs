@@ -101,16 +101,6 @@ impl Run {
         })
     }
 
-    /// The smallest presentation time.
-    pub(super) fn first_presentation_ticks(&self) -> Option<i64> {
-        let mut run = self.clone();
-        if self.fields.composition {
-            std::iter::from_fn(|| run.next()).map(|sample| sample.presentation_ticks).min()
-        } else {
-            run.next().map(|sample| sample.presentation_ticks)
-        }
-    }
-
     /// Checks the sizes, and returns the bytes and ticks of all samples.
     fn totals(&self) -> Result<(u64, u64), DemuxError> {
         if self.fields.count() == 0 {

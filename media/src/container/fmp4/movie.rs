@@ -16,7 +16,7 @@ pub(super) const NOT_FRAGMENTED: &str = "the MP4 is not fragmented; \
 /// A `moov`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Movie {
-    /// What the demuxer announces. Edit starts are media times, not yet less the first composition times.
+    /// What the demuxer announces.
     pub(super) config: StreamConfig,
     /// Beside `config.tracks`.
     pub(super) tracks: Vec<MovieTrack>,
@@ -29,8 +29,6 @@ pub(super) struct MovieTrack {
     /// In the order of `stsd`, numbered from 1.
     pub(super) entries: Vec<Entry>,
     pub(super) defaults: Defaults,
-    /// An edit list says where the presentation starts.
-    pub(super) has_edit: bool,
 }
 
 /// Defaults of a track's samples: `trex`, overridden by `tfhd`.
@@ -97,8 +95,7 @@ impl Movie {
             }
             let defaults = defaults.iter().find(|(id, _)| *id == trak.id).map_or(NO_DEFAULTS, |(_, found)| *found);
             movie.config.tracks.push(trak.track(movie_timescale_hz));
-            let has_edit = trak.edits.media_time.is_some();
-            movie.tracks.push(MovieTrack { id: trak.id, entries: trak.entries, defaults, has_edit });
+            movie.tracks.push(MovieTrack { id: trak.id, entries: trak.entries, defaults });
         }
         Ok(movie)
     }

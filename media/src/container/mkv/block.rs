@@ -10,6 +10,8 @@ pub(super) const FLAG_KEYFRAME: u8 = 0x80;
 pub(super) const FLAG_INVISIBLE: u8 = 0x08;
 /// May be dropped (SimpleBlock only).
 pub(super) const FLAG_DISCARDABLE: u8 = 0x01;
+/// In a sample's flags, not a block's: it came in a BlockGroup.
+pub(super) const FLAG_BLOCK_GROUP: u8 = 0x10;
 const LACING: u8 = 0x06;
 
 /// A block without its bytes.

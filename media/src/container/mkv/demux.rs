@@ -24,18 +24,16 @@
 
 use bytes::Bytes;
 use vidar_core::limits::{INIT_BYTES_MAX, SAMPLE_BYTES_MAX};
-use vidar_core::sample::SyncKind;
 
-use super::block::{Block, FLAG_DISCARDABLE, FLAG_INVISIBLE, FLAG_KEYFRAME};
-use super::document::{Document, Info, TrackState, share};
+use super::document::{Document, Info};
 use super::ebml::{BodyError, Element, HEAD_BYTES_MAX, Head, HeadStep, VintLimits, read_head};
 use super::input::Input;
+use super::samples::{Around, Times, read_block};
+use super::timing::Scale;
 use super::track_entry::parse_tracks;
 use super::{id, tags};
-use crate::demux::{Demux, DemuxError, DemuxErrorKind, Event, RawSample};
+use crate::demux::{Demux, DemuxError, DemuxErrorKind, Event};
 
-/// In a sample's flags: it came in a BlockGroup.
-const FLAG_BLOCK_GROUP: u8 = 0x10;
 /// A block is at most a sample, its head, and the sizes of what is laced into it.
 const BLOCK_BYTES_MAX: usize = SAMPLE_BYTES_MAX + 4096;
 /// An integer.
@@ -102,36 +100,6 @@ struct Group {
     block: Option<(u64, Bytes)>,
     duration: Option<u64>,
     has_reference: bool,
-}
-
-/// How a block came.
-#[derive(Debug, Clone, Copy)]
-enum Around {
-    SimpleBlock,
-    BlockGroup { duration: Option<u64>, has_reference: bool },
-}
-
-impl Around {
-    fn duration(self) -> Option<u64> {
-        match self {
-            Self::SimpleBlock => None,
-            Self::BlockGroup { duration, .. } => duration,
-        }
-    }
-
-    fn is_keyframe(self, flags: u8) -> bool {
-        match self {
-            Self::SimpleBlock => flags & FLAG_KEYFRAME != 0,
-            Self::BlockGroup { has_reference, .. } => !has_reference,
-        }
-    }
-
-    fn sample_flags(self, flags: u8) -> u8 {
-        match self {
-            Self::SimpleBlock => flags & (FLAG_INVISIBLE | FLAG_DISCARDABLE),
-            Self::BlockGroup { .. } => flags & FLAG_INVISIBLE | FLAG_BLOCK_GROUP,
-        }
-    }
 }
 
 impl Demux for Demuxer {
@@ -445,33 +413,9 @@ impl Demuxer {
     }
 
     fn read_block(&mut self, bytes: &Bytes, around: Around, events: &mut Vec<Event>) -> Result<(), BodyError> {
-        let block = Block::parse(bytes)?;
         let tracks = self.document.as_ref().map_or(&[][..], |document| &document.tracks);
-        let found = tracks.iter().zip(0_u8..).find(|(state, _)| state.track.source_number == block.track_number);
-        let (state, track) =
-            found.ok_or_else(|| BodyError::new(0, format!("track {} was not declared", block.track_number)))?;
-        let timestamp =
-            self.cluster.timestamp.ok_or_else(|| BodyError::new(0, "expected the Cluster's Timestamp before it"))?;
-        let time = timestamp.checked_add(block.relative_timestamp.into()).and_then(|units| self.ticks(units));
-        let too_late = || BodyError::new(0, "a time beyond 64 bits");
-        let time = time.ok_or_else(too_late)?;
-        let block_ticks = around.duration().and_then(|units| self.ticks(i64::try_from(units).ok()?));
-        let count = block.frames.len();
-        let first = block.frames.first().and_then(|range| bytes.get(range.clone())).unwrap_or_default();
-        let sync = around.is_keyframe(block.flags) || !state.has_keyframes();
-        for (index, range) in block.frames.iter().enumerate() {
-            let ticks = state.laced_ticks(index, count, first, block_ticks);
-            let ticks = ticks.and_then(|ticks| time.checked_add(ticks)).ok_or_else(too_late)?;
-            events.push(Event::Sample(RawSample {
-                track,
-                presentation_ticks: ticks,
-                decode_ticks: None,
-                duration_ticks: block_ticks.and_then(|ticks| frame_duration(ticks, index, count)),
-                sync: if sync { SyncKind::Sync } else { SyncKind::None },
-                block_flags: around.sample_flags(block.flags),
-                data: frame_data(state, bytes.slice(range.clone()))?,
-            }));
-        }
+        let scale = self.document.as_ref().map_or(Scale::DEFAULT, |document| document.info.scale);
+        read_block(bytes, around, tracks, Times { scale, cluster: self.cluster.timestamp }, events)?;
         self.cluster.block_count += 1;
         Ok(())
     }
@@ -518,21 +462,6 @@ const NO_TRACK: &str = "no track before the first Cluster";
 
 fn value(id: u32, body: &[u8]) -> Element<'_> {
     Element { id, body, range: 0..body.len() }
-}
-
-fn frame_duration(block_ticks: i64, index: usize, count: usize) -> Option<u32> {
-    let index = i64::try_from(index).ok()?;
-    let ticks = share(block_ticks, index + 1, count)? - share(block_ticks, index, count)?;
-    u32::try_from(ticks).ok()
-}
-
-fn frame_data(state: &TrackState, frame: Bytes) -> Result<Bytes, BodyError> {
-    let len = state.stripped.len() + frame.len();
-    if len > SAMPLE_BYTES_MAX {
-        let detail = format!("a sample of {len} bytes; at most {SAMPLE_BYTES_MAX} are taken");
-        return Err(BodyError::of(DemuxErrorKind::TooLarge, 0, detail));
-    }
-    Ok(if state.stripped.is_empty() { frame } else { [&state.stripped[..], &frame].concat().into() })
 }
 
 #[cfg(test)]

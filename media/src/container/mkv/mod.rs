@@ -11,6 +11,7 @@ mod id;
 mod input;
 pub mod mux;
 mod original;
+mod samples;
 mod tags;
 mod timing;
 mod track_entry;

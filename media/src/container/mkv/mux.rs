@@ -14,7 +14,7 @@ use bytes::Bytes;
 use vidar_core::sample::{Sample, SyncKind, Tag};
 use vidar_core::track::{StreamConfig, Track, TrackKind};
 
-use super::block::{FLAG_DISCARDABLE, FLAG_INVISIBLE, FLAG_KEYFRAME};
+use super::block::{FLAG_BLOCK_GROUP, FLAG_DISCARDABLE, FLAG_INVISIBLE, FLAG_KEYFRAME};
 use super::ebml::{id_len, uint_len, vint_len, write_element, write_id, write_master, write_uint, write_vint};
 use super::header::UNKNOWN_SIZE;
 pub use super::header::{HeaderOptions, can_carry, header};
@@ -22,8 +22,6 @@ use super::id;
 pub use super::timing::Timing;
 use crate::table::SampleEntry;
 
-/// In `block_flags`: it came, and goes, in a BlockGroup.
-const FLAG_BLOCK_GROUP: u8 = 0x10;
 /// Cluster id, size of eight bytes, Timestamp of eight.
 const CLUSTER_HEAD_BYTES: u64 = 22;
 const REFERENCE_BLOCK_BYTES: u64 = 3;

@@ -1,3 +1,5 @@
+//! Tests of the mux module.
+
 use bytes::Bytes;
 use proptest::prelude::*;
 use vidar_core::sample::{Sample, SyncKind, Tag};

@@ -1,3 +1,5 @@
+//! Tests of the demux module.
+
 use bytes::Bytes;
 use proptest::prelude::*;
 use vidar_core::sample::SyncKind;

@@ -1,0 +1,40 @@
+//! Benchmarks that anybody can run, each beside a baseline of the same run. How, and what the rows mean:
+//! `docs/performance.md`.
+
+// What is measured is printed: that is all this program is for.
+#![allow(clippy::print_stdout, clippy::print_stderr)]
+
+mod machine;
+mod measure;
+mod micro;
+mod process;
+mod whole_path;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Debug, Parser)]
+#[command(name = "vidar-benches", about = "Benchmarks, each beside a baseline of the same run.")]
+struct Arguments {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// Pieces on their own: sealing, demuxing, tables, muxing, fragmenting, timeline lookups.
+    Micro(micro::Arguments),
+    /// A real server and real ffmpeg publishers over RTSP, beside the same publishers into a raw TCP sink.
+    WholePath(whole_path::Arguments),
+}
+
+fn main() -> anyhow::Result<()> {
+    let arguments = Arguments::parse();
+    println!("{}", machine::Machine::of_this());
+    if cfg!(debug_assertions) {
+        println!("A debug build: its numbers say nothing. Run with --release.");
+    }
+    match arguments.what {
+        What::Micro(arguments) => micro::run(&arguments),
+        What::WholePath(arguments) => whole_path::run(&arguments),
+    }
+}

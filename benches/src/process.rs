@@ -1,0 +1,117 @@
+//! What the kernel says of a process and of the machine (proc_pid_stat(5), proc_pid_status(5), proc_stat(5)).
+
+use std::fs;
+
+use anyhow::Context;
+
+/// Of the times in `/proc`: USER_HZ, 100 on every platform we run on, so a tick is 10 ms.
+pub(crate) const TICK_MS: u64 = 10;
+
+/// A process at an instant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Snapshot {
+    /// Spent so far in user and kernel mode by all its threads, ended ones too.
+    pub(crate) cpu_ms: u64,
+    pub(crate) rss_kib: u64,
+    pub(crate) threads: u64,
+}
+
+impl Snapshot {
+    /// `pid`: a number, or `self`.
+    pub(crate) fn of(pid: &str) -> anyhow::Result<Self> {
+        let read = |file: &str| {
+            let path = format!("/proc/{pid}/{file}");
+            fs::read_to_string(&path).with_context(|| path)
+        };
+        let (stat, status) = (read("stat")?, read("status")?);
+        let field = |name| status_field(&status, name).with_context(|| format!("no {name} in /proc/{pid}/status"));
+        Ok(Self {
+            cpu_ms: cpu_ticks(&stat).with_context(|| format!("/proc/{pid}/stat does not read"))? * TICK_MS,
+            rss_kib: field("VmRSS")?,
+            threads: field("Threads")?,
+        })
+    }
+}
+
+/// Time of all cores so far, in ticks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Cores {
+    idle: u64,
+    total: u64,
+}
+
+impl Cores {
+    pub(crate) fn now() -> anyhow::Result<Self> {
+        let stat = fs::read_to_string("/proc/stat").context("/proc/stat")?;
+        Self::parse(&stat).context("/proc/stat does not read")
+    }
+
+    /// `cpu user nice system idle iowait irq softirq steal …`; what follows is counted in those already.
+    fn parse(stat: &str) -> Option<Self> {
+        let line = stat.lines().next()?.strip_prefix("cpu ")?;
+        let times = line.split_whitespace().take(8).map(|field| field.parse().ok()).collect::<Option<Vec<u64>>>()?;
+        Some(Self { idle: times.get(3)? + times.get(4)?, total: times.iter().sum() })
+    }
+
+    /// Share of the time since then in which cores had nothing to do.
+    pub(crate) fn idle_percent_since(self, earlier: Self) -> f64 {
+        let (idle, total) = (self.idle.saturating_sub(earlier.idle), self.total.saturating_sub(earlier.total));
+        if total == 0 { 0.0 } else { 100.0 * idle as f64 / total as f64 }
+    }
+}
+
+/// utime and stime, fields 14 and 15. The second field is the program's name in parentheses, which may hold anything.
+fn cpu_ticks(stat: &str) -> Option<u64> {
+    let (_, after_name) = stat.rsplit_once(')')?;
+    let mut fields = after_name.split_whitespace().skip(11);
+    let mut ticks = || fields.next()?.parse::<u64>().ok();
+    ticks()?.checked_add(ticks()?)
+}
+
+/// The number of a line such as `VmRSS:   1234 kB`.
+fn status_field(status: &str, name: &str) -> Option<u64> {
+    let mut values = status.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    values.next()?.split_whitespace().next()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cpu_time_is_read_whatever_the_program_is_called() {
+        let stat = |name: &str| format!("77 ({name}) S 1 77 77 0 -1 4194560 100 0 0 0 1234 66 5 5 20 0 9 0 8\n");
+        for name in ["vidar", "a b", "x) S 1 (y", ""] {
+            assert_eq!(cpu_ticks(&stat(name)), Some(1300), "{name}");
+        }
+        assert_eq!(cpu_ticks("77 (vidar) S 1 2 3"), None);
+        assert_eq!(cpu_ticks("77 vidar S"), None);
+    }
+
+    #[test]
+    fn status_fields_are_found_by_their_whole_name() {
+        let status = "Name:\tvidar\nVmRSSx:\t1 kB\nVmRSS:\t  2048 kB\nThreads:\t7\n";
+        assert_eq!(status_field(status, "VmRSS"), Some(2048));
+        assert_eq!(status_field(status, "Threads"), Some(7));
+        assert_eq!(status_field(status, "VmHWM"), None);
+        assert_eq!(status_field(status, "Name"), None);
+    }
+
+    #[test]
+    fn idle_time_counts_what_waits_for_disks_and_no_guest_twice() {
+        let before = Cores::parse("cpu  10 0 10 70 10 0 0 0 5 5\ncpu0 1 1 1 1\n").unwrap();
+        assert_eq!(before, Cores { idle: 80, total: 100 });
+        let after = Cores::parse("cpu  60 0 60 140 40 0 0 0 5 5\n").unwrap();
+        assert!((after.idle_percent_since(before) - 50.0).abs() < 1e-9);
+        assert!(after.idle_percent_since(after).abs() < 1e-9);
+        assert_eq!(Cores::parse("cpu0 1 2 3 4 5"), None);
+        assert_eq!(Cores::parse("cpu  1 2 x 4 5"), None);
+    }
+
+    #[test]
+    fn this_process_is_alive() {
+        let snapshot = Snapshot::of("self").unwrap();
+        assert!(snapshot.threads >= 1 && snapshot.rss_kib > 0, "{snapshot:?}");
+        assert!(Snapshot::of("no-such-process").is_err());
+    }
+}

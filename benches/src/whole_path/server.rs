@@ -1,0 +1,138 @@
+//! A server of its own on loopback.
+
+use std::collections::VecDeque;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+
+use super::metrics::Metrics;
+
+const ID: &str = "bench";
+const SECRET: &str = "bench-secret";
+/// For the server to listen, and for an answer of it.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Last lines of a log that are shown if the server does not start.
+const LOG_LINES: usize = 20;
+
+/// Ends with its owner.
+pub(super) struct Server {
+    child: Child,
+    http: String,
+    rtsp: String,
+}
+
+impl Server {
+    /// Keeps everything in `folder`.
+    pub(super) fn start(folder: &Path) -> anyhow::Result<Self> {
+        let program = program()?;
+        let mut command = Command::new(&program);
+        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("VIDAR_")) {
+            command.env_remove(name);
+        }
+        let mut child = command
+            .args(["serve", "--http", "127.0.0.1:0", "--rtsp", "127.0.0.1:0", "--data-dir"])
+            .arg(folder.join("data"))
+            // A disk that is nearly full is no reason to measure nothing.
+            .args(["--disk-policy-mib", "2", "--disk-refuse-mib", "1"])
+            .env("VIDAR_ROOT_ACCESS_KEY_ID", ID)
+            .env("VIDAR_ROOT_SECRET_ACCESS_KEY", SECRET)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .with_context(|| program.display().to_string())?;
+        let stderr = child.stderr.take();
+        let mut server = Self { child, http: String::new(), rtsp: String::new() };
+        let (sender, listening) = mpsc::channel();
+        // Reads on after that line: a full pipe would stop the server.
+        thread::spawn(move || {
+            let mut last = VecDeque::new();
+            for line in BufReader::new(stderr?).lines().map_while(Result::ok) {
+                if let Some(addresses) = addresses(&line) {
+                    let _ = sender.send(Ok(addresses));
+                }
+                last.push_back(line);
+                last.drain(..last.len().saturating_sub(LOG_LINES));
+            }
+            sender.send(Err(Vec::from(last).join("\n"))).ok()
+        });
+        match listening.recv_timeout(PATIENCE).context("the server does not say where it listens")? {
+            Ok((http, rtsp)) => (server.http, server.rtsp) = (http, rtsp),
+            Err(log) => bail!("the server ended:\n{log}"),
+        }
+        Ok(server)
+    }
+
+    pub(super) fn pid(&self) -> String {
+        self.child.id().to_string()
+    }
+
+    pub(super) fn rtsp_url(&self, stream: &str) -> String {
+        format!("rtsp://{ID}:{SECRET}@{}/{stream}", self.rtsp)
+    }
+
+    pub(super) fn metrics(&self) -> anyhow::Result<Metrics> {
+        let mut connection = TcpStream::connect(&self.http)?;
+        connection.set_read_timeout(Some(PATIENCE))?;
+        let credentials = BASE64_STANDARD.encode(format!("{ID}:{SECRET}"));
+        let host = &self.http;
+        let request = format!(
+            "GET /metrics HTTP/1.1\r\nHost: {host}\r\nAuthorization: Basic {credentials}\r\nConnection: close\r\n\r\n"
+        );
+        connection.write_all(request.as_bytes())?;
+        let mut answer = String::new();
+        connection.read_to_string(&mut answer)?;
+        Metrics::parse(&answer)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// `VIDAR_BIN`, else the `vidar` beside this program.
+fn program() -> anyhow::Result<PathBuf> {
+    if let Some(path) = std::env::var_os("VIDAR_BIN").filter(|path| !path.is_empty()) {
+        return Ok(path.into());
+    }
+    let beside = std::env::current_exe()?.with_file_name("vidar");
+    if !beside.is_file() {
+        bail!("no {}: build it (`cargo build --release -p vidar-server`), or set VIDAR_BIN", beside.display());
+    }
+    Ok(beside)
+}
+
+/// Of the ports, HTTP and RTSP, out of the line of the log that says `listening`.
+fn addresses(line: &str) -> Option<(String, String)> {
+    let (_, fields) = line.split_once("listening ")?;
+    let value = |name: &str| {
+        let mut fields = fields.split_whitespace().filter_map(|field| field.split_once('='));
+        fields.find_map(|(known, value)| (known == name).then(|| value.to_owned()))
+    };
+    Some((value("http")?, value("rtsp")?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_read_from_the_line_that_names_both() {
+        let line = "2026-01-01T00:00:00Z  INFO vidar_server::serve: listening http=127.0.0.1:81 rtsp=127.0.0.1:554";
+        assert_eq!(addresses(line), Some(("127.0.0.1:81".to_owned(), "127.0.0.1:554".to_owned())));
+        assert_eq!(addresses("listening rtsp=[::1]:1 http=[::1]:2").unwrap().0, "[::1]:2");
+        assert_eq!(addresses("INFO listening http=127.0.0.1:81"), None);
+        assert_eq!(addresses("INFO ready http=127.0.0.1:81 rtsp=127.0.0.1:554"), None);
+    }
+}
