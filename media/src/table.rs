@@ -372,7 +372,7 @@ mod tests {
             for len in 0..bytes.len() {
                 prop_assert!(Table::decode(&bytes[..len]).is_err());
             }
-            let totals = totals(&[table.clone()], 0);
+            let totals = totals(std::slice::from_ref(&table), 0);
             prop_assert_eq!(totals.sample_count as usize, table.tracks[0].samples.len());
         }
 

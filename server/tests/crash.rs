@@ -3,7 +3,7 @@
 mod common;
 
 use std::collections::BTreeSet;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
@@ -125,11 +125,9 @@ fn what_was_acknowledged_survives_kill_9() {
     let verify = Command::new(env!("CARGO_BIN_EXE_vidar"))
         .args(["verify", "--depth", "decrypt", "--json", "--data-dir"])
         .arg(&dir)
-        .stdout(Stdio::piped())
-        .spawn()
+        .output()
         .expect("vidar verify runs");
-    let mut text = String::new();
-    verify.stdout.expect("stdout is piped").read_to_string(&mut text).expect("a report");
+    let text = String::from_utf8(verify.stdout).expect("UTF-8");
     let report: Value = serde_json::from_str(&text).expect("JSON");
     assert_eq!(report["damage"].as_array().map(Vec::len), Some(0), "{text}");
 }

@@ -65,7 +65,8 @@ fn http_cell(vidar: &Vidar, file: &Path, stream: &str) {
             let (mut pushed, mut stored) = (decoded(path, &kind[..1]), decoded(&mkv, &kind[..1]));
             if kind == "audio" {
                 // DiscardPadding cuts the last frame of sound short; it is not kept.
-                (pushed.pop(), stored.pop());
+                pushed.pop();
+                stored.pop();
             }
             assert_lists(&format!("{name}: {kind} from MKV"), &pushed, &stored);
         }

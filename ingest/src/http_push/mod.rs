@@ -34,7 +34,6 @@ pub const PUSH_ID_HEADER: &str = "vidar-push-id";
 const FIRST_FRAME_WAIT: Duration = Duration::from_millis(100);
 
 /// The routes of this protocol. The caller adds authentication.
-#[must_use]
 pub fn router(ingest: Arc<Ingest>) -> Router {
     Router::new()
         .route("/v1/streams/{stream}/media", put(push).post(push))

@@ -165,7 +165,18 @@ struct PictureStart {
     first: (usize, usize),
     left_out: BTreeSet<(usize, usize)>,
     sync_ns: i128,
+    origin: Origin,
+}
+
+/// What a span starts with.
+#[derive(Debug, Clone, Copy, Default)]
+struct Origin {
+    /// Where it is.
+    fragment: usize,
+    /// When it is shown.
     shown_ns: i128,
+    /// When the span starts: not later.
+    at_ns: i128,
 }
 
 impl Fragment {
@@ -217,6 +228,18 @@ impl Span {
         let ends = tracks.iter().filter_map(|track| self.shown.clone().rfind(|index| self.holds(*index, track)));
         let zones = self.start_zone().chain(self.end_zone()).chain(ends);
         Need(zones.filter(|index| self.fragments[*index].opened.is_none()).collect())
+    }
+
+    /// Tables around what the span starts with, that are not open.
+    fn near(&self, origin: Origin, epoch_ms: i64) -> Need {
+        let at = UnixMs(epoch_ms.saturating_add(i64::try_from(origin.at_ns / 1_000_000).unwrap_or(0)));
+        let (from, to) = (at.plus_ms(-OVERLAP_MS), at.plus_ms(OVERLAP_MS));
+        let near = |index: &usize| {
+            let Fragment { entry, opened, .. } = &self.fragments[*index];
+            let overlaps = entry.meta.producer_end() > from && entry.meta.producer_start < to;
+            opened.is_none() && (overlaps || index.abs_diff(origin.fragment) <= 1)
+        };
+        Need((0..self.fragments.len()).filter(near).collect())
     }
 
     /// A fragment has samples of the track.
@@ -285,12 +308,13 @@ impl Span {
         };
 
         let mut starts: Vec<Option<PictureStart>> = vec![None; tracks.len()];
-        let mut origin: Option<(i128, i128)> = None;
+        let mut origin: Option<Origin> = None;
         for (index, track) in tracks.iter().enumerate().filter(|(_, track)| track.is_video()) {
-            let at_ns = origin.map(|(origin_ns, _)| origin_ns).or(start_ns);
+            let at_ns = origin.map(|origin| origin.at_ns).or(start_ns);
             starts[index] = self.picture_start(track, at_ns)?;
             if let (None, Some(start)) = (origin, &starts[index]) {
-                origin = Some((if style.whole_gop { start.sync_ns } else { start.shown_ns }, start.shown_ns));
+                let at_ns = if style.whole_gop { start.sync_ns } else { start.origin.shown_ns };
+                origin = Some(Origin { at_ns, ..start.origin });
             }
         }
         for track in tracks.iter().filter(|track| !track.is_video()) {
@@ -298,7 +322,12 @@ impl Span {
                 origin = self.sound_start(track, start_ns, configs)?;
             }
         }
-        let Some((origin_ns, shown_ns)) = origin else { return Ok(None) };
+        let Some(origin) = origin else { return Ok(None) };
+        let near = self.near(origin, epoch_ms);
+        if !near.0.is_empty() {
+            return Err(near);
+        }
+        let Origin { shown_ns, at_ns: origin_ns, fragment: origin_fragment } = origin;
         let sound_from_ns = if style.keeps_lead && self.begins_run(tracks, shown_ns) { i128::MIN } else { origin_ns };
 
         let mut parts = vec![vec![None; tracks.len()]; self.fragments.len()];
@@ -309,7 +338,7 @@ impl Span {
                     None => continue,
                 }
             } else {
-                self.take_by_time(track, sound_from_ns, end_ns)
+                self.take_by_time(track, origin_fragment, sound_from_ns, end_ns)
             };
             for (fragment, keep) in flags.into_iter().enumerate() {
                 parts[fragment][index] = self.part(fragment, track, keep);
@@ -358,7 +387,7 @@ impl Span {
         for (index, sample) in known[..=shown].iter().enumerate().rev() {
             if sample.entry.sync == SyncKind::Sync {
                 if skip == 0 {
-                    return Ok(Some(start_at(&known, index, known[shown].at_ns())));
+                    return Ok(Some(start_at(&known, index, &known[shown])));
                 }
                 skip -= 1;
             }
@@ -373,7 +402,7 @@ impl Span {
         }
         // Nothing stored decodes it: the next sync sample.
         let later = known.iter().enumerate().skip(shown).find(|(_, sample)| sample.entry.sync == SyncKind::Sync);
-        Ok(later.map(|(index, sample)| start_at(&known, index, sample.at_ns())))
+        Ok(later.map(|(index, sample)| start_at(&known, index, sample)))
     }
 
     fn first_picture(&self, track: &ClipTrack, known: &[Known<'_>]) -> Result<Option<PictureStart>, Need> {
@@ -388,7 +417,7 @@ impl Span {
         };
         match (self.shown.start..found_in).find(holds) {
             Some(index) => Err(Need(BTreeSet::from([index]))),
-            None => Ok(sync.map(|(index, sample)| start_at(known, index, sample.at_ns()))),
+            None => Ok(sync.map(|(index, sample)| start_at(known, index, sample))),
         }
     }
 
@@ -398,7 +427,7 @@ impl Span {
         track: &ClipTrack,
         start_ns: Option<i128>,
         configs: &[Arc<StreamConfig>],
-    ) -> Result<Option<(i128, i128)>, Need> {
+    ) -> Result<Option<Origin>, Need> {
         let first = self.shown.clone().find(|index| self.holds(*index, track));
         if let Some(first) = first.filter(|first| self.fragments[*first].opened.is_none()) {
             return Err(Need(BTreeSet::from([first])));
@@ -416,7 +445,7 @@ impl Span {
             i128::from(trims.codec_delay_ns).max(edit_ticks * 1_000_000_000 / i128::from(shown.source.timescale_hz))
         });
         let at_ns = shown.at_ns() + trim_ns.min(LEAD_NS_MAX);
-        Ok(Some((at_ns, at_ns)))
+        Ok(Some(Origin { fragment: shown.fragment, shown_ns: at_ns, at_ns }))
     }
 
     /// What is taken of each fragment. None: the fragment was not opened and is taken whole.
@@ -444,9 +473,15 @@ impl Span {
         })
     }
 
-    fn take_by_time(&self, track: &ClipTrack, from_ns: i128, end_ns: Option<i128>) -> Vec<Option<Vec<bool>>> {
+    fn take_by_time(
+        &self,
+        track: &ClipTrack,
+        origin_fragment: usize,
+        from_ns: i128,
+        end_ns: Option<i128>,
+    ) -> Vec<Option<Vec<bool>>> {
         let last = self.fragments.len();
-        self.flags(track, self.shown.start..=last, |sample| {
+        self.flags(track, origin_fragment..=last, |sample| {
             sample.end_ns() > from_ns && end_ns.is_none_or(|end_ns| sample.at_ns() < end_ns)
         })
     }
@@ -500,9 +535,10 @@ impl Span {
     }
 }
 
-fn start_at(known: &[Known<'_>], sync: usize, shown_ns: i128) -> PictureStart {
+fn start_at(known: &[Known<'_>], sync: usize, shown: &Known<'_>) -> PictureStart {
     let after = known.iter().skip(sync + 1).take_while(|sample| sample.entry.sync != SyncKind::Sync);
     let leading = after.filter(|sample| sample.entry.sync == SyncKind::Leading);
     let left_out = leading.map(Known::place).collect();
-    PictureStart { first: known[sync].place(), left_out, sync_ns: known[sync].at_ns(), shown_ns }
+    let origin = Origin { fragment: shown.fragment, shown_ns: shown.at_ns(), at_ns: shown.at_ns() };
+    PictureStart { first: known[sync].place(), left_out, sync_ns: known[sync].at_ns(), origin }
 }

@@ -1,6 +1,7 @@
 //! A real server on loopback, and real clients.
 
-#![allow(dead_code, unreachable_pub)] // every test file uses some of it
+// Every test file uses some of it; the log of a server is shown where its test failed.
+#![allow(dead_code, unreachable_pub, clippy::print_stderr)]
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
