@@ -313,8 +313,11 @@ impl Span {
             let at_ns = origin.map(|origin| origin.at_ns).or(start_ns);
             starts[index] = self.picture_start(track, at_ns)?;
             if let (None, Some(start)) = (origin, &starts[index]) {
-                let at_ns = if style.whole_gop { start.sync_ns } else { start.origin.shown_ns };
-                origin = Some(Origin { at_ns, ..start.origin });
+                origin = Some(if style.whole_gop {
+                    Origin { fragment: start.first.0, at_ns: start.sync_ns, ..start.origin }
+                } else {
+                    start.origin
+                });
             }
         }
         for track in tracks.iter().filter(|track| !track.is_video()) {
