@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tracing::Instrument;
 use vidar_core::admission::Permit;
-use vidar_core::control::{Control, RunRecord};
+use vidar_core::control::{Control, GapCause, GapRecord, RunRecord};
 use vidar_core::error::ErrorKind;
 use vidar_core::hub::LiveEvent;
 use vidar_core::ids::{ConfigId, RunId, StreamId};
@@ -285,9 +285,23 @@ impl Actor {
             let last = LastRun { run: self.run.id, end: meta.producer_end(), config: Arc::clone(&cut.config) };
             self.ingest.set_last_run(self.stream, last);
         }
+        let lost = (cut.part.is_none() && facts.lost_count > 0).then(|| GapRecord {
+            stream: self.stream,
+            run: Some(self.run.id),
+            start: meta.producer_start,
+            end: meta.producer_end(),
+            noticed: self.ingest.clock.now(),
+            cause: GapCause::Loss,
+            count: facts.lost_count.into(),
+            ordinal: None,
+        });
         let fragment = NewFragment { meta, part: cut.part, facts, table: cut.table, media: cut.media };
         let reservation = self.held.take();
-        self.send(jobs, Job::Append { fragment, open, config: cut.config, reservation }).await
+        self.send(jobs, Job::Append { fragment, open, config: cut.config, reservation }).await?;
+        match lost {
+            Some(gap) => self.send(jobs, Job::Control(Control::Gap(gap))).await,
+            None => Ok(()),
+        }
     }
 
     async fn fix_anchor(&mut self, start_ms: i64, jobs: &mpsc::Sender<Job>) -> Result<(), ()> {

@@ -1,6 +1,7 @@
 //! What became of a push, fragment by fragment: the answer of an HTTP push, and what `/v1/pushes/ID` shows.
 //!
-//! Ingest writes and never waits; readers follow at their own pace. The newest [`LINE_COUNT_MAX`] lines are kept.
+//! Ingest writes and never waits; readers follow at their own pace. Of a long push the newest
+//! lines are kept.
 
 use std::collections::VecDeque;
 use std::sync::Mutex;
@@ -11,8 +12,10 @@ use vidar_core::ids::{FragmentNumber, PushId, StreamName};
 use vidar_core::sink::Durable;
 use vidar_core::time::UnixMs;
 
-/// Lines kept for readers; a day of 2 s fragments is 43,200.
+/// Lines kept of a push over HTTP, which is answered from them; a day of 2 s fragments is 43,200.
 pub const LINE_COUNT_MAX: usize = 1 << 16;
+/// Lines kept of other pushes, which go on for months.
+pub const OTHER_LINE_COUNT_MAX: usize = 1 << 8;
 
 /// One line of an answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -92,6 +95,7 @@ pub struct PushLog {
     protocol: &'static str,
     source: String,
     started: UnixMs,
+    line_count_max: usize,
     /// Guards the lines; held to copy some.
     state: Mutex<State>,
     changed: Notify,
@@ -101,7 +105,17 @@ impl PushLog {
     /// An empty log.
     #[must_use]
     pub fn new(push: PushId, stream: StreamName, protocol: &'static str, source: String, started: UnixMs) -> Self {
-        Self { push, stream, protocol, source, started, state: Mutex::default(), changed: Notify::new() }
+        let line_count_max = if protocol == "http" { LINE_COUNT_MAX } else { OTHER_LINE_COUNT_MAX };
+        Self {
+            push,
+            stream,
+            protocol,
+            source,
+            started,
+            line_count_max,
+            state: Mutex::default(),
+            changed: Notify::new(),
+        }
     }
 
     fn with<T>(&self, f: impl FnOnce(&mut State) -> T) -> T {
@@ -110,7 +124,7 @@ impl PushLog {
 
     fn add(&self, line: PushLine) {
         self.with(|state| {
-            if state.lines.len() == LINE_COUNT_MAX {
+            if state.lines.len() == self.line_count_max {
                 state.lines.pop_front();
                 state.forgotten += 1;
             }

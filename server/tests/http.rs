@@ -255,3 +255,22 @@ fn streams_are_not_created_where_that_is_switched_off() {
     assert_eq!(status, 201);
     assert_eq!(vidar.push("cam", "", &clip).0, 200);
 }
+
+#[test]
+fn lost_packets_are_a_gap_that_the_timeline_shows() {
+    let vidar = start();
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let mut bytes = vidar_fixtures::read("bbb.ts");
+    let middle = bytes.len() / 188 / 2 * 188;
+    bytes.drain(middle..middle + 10 * 188);
+    let path = dir.path().join("lossy.ts");
+    std::fs::write(&path, bytes).expect("a file");
+    let (status, lines) = vidar.push("cam", "?start=0", &path);
+    assert_eq!(status, 200, "{lines:?}");
+    let timeline = vidar.json("/v1/streams/cam/timeline");
+    let gaps = timeline["gaps"].as_array().expect("gaps");
+    assert!(gaps.iter().any(|gap| gap["cause"] == "loss"), "{timeline}");
+    assert!(
+        vidar.fragments("cam").iter().any(|fragment| fragment["lost_count"].as_u64().is_some_and(|count| count > 0))
+    );
+}

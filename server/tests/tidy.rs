@@ -42,7 +42,7 @@ fn our_crates_depend_on_each_other_only_as_the_architecture_says() {
         ("vidar-media", &["core"]),
         ("vidar-storage", &["core"]),
         ("vidar-indexer", &["core"]),
-        ("vidar-live", &["core", "media"]),
+        ("vidar-live", &["core"]),
         ("vidar-ingest", &["core", "media"]),
         ("vidar-player-api", &["core", "media", "live", "indexer"]),
         ("vidar-server", &["core", "media", "storage", "indexer", "live", "ingest", "player-api"]),

@@ -17,6 +17,7 @@ mod mkv;
 mod mkv_file;
 mod mp4;
 mod mp4_file;
+mod pictures;
 mod plan;
 mod scatter;
 mod snapshot;

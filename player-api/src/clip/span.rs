@@ -21,6 +21,7 @@ use vidar_core::track::StreamConfig;
 use vidar_media::container::fmp4::progressive::{Keep, totals_kept};
 use vidar_media::table::{SampleEntry, Table};
 
+use super::pictures::PictureStart;
 use super::tracks::{ClipTrack, Source};
 
 /// The tables of a fragment.
@@ -138,45 +139,36 @@ pub(super) struct Need(pub(super) BTreeSet<usize>);
 
 /// A sample of an opened fragment.
 #[derive(Debug, Clone, Copy)]
-struct Known<'a> {
-    fragment: usize,
-    position: usize,
-    source: Source,
-    entry: &'a SampleEntry,
+pub(super) struct Known<'a> {
+    pub(super) fragment: usize,
+    pub(super) position: usize,
+    pub(super) source: Source,
+    pub(super) entry: &'a SampleEntry,
 }
 
 impl Known<'_> {
-    fn at_ns(&self) -> i128 {
+    pub(super) fn at_ns(&self) -> i128 {
         self.source.instant_ns(self.entry.presentation_ticks())
     }
 
-    fn end_ns(&self) -> i128 {
+    pub(super) fn end_ns(&self) -> i128 {
         self.source.instant_ns(self.entry.presentation_end_ticks())
     }
 
-    fn place(&self) -> (usize, usize) {
+    pub(super) fn place(&self) -> (usize, usize) {
         (self.fragment, self.position)
     }
 }
 
-/// Where pictures are taken from: from this sample on, less these leading ones.
-#[derive(Debug, Clone, Default)]
-struct PictureStart {
-    first: (usize, usize),
-    left_out: BTreeSet<(usize, usize)>,
-    sync_ns: i128,
-    origin: Origin,
-}
-
 /// What a span starts with.
 #[derive(Debug, Clone, Copy, Default)]
-struct Origin {
+pub(super) struct Origin {
     /// Where it is.
-    fragment: usize,
+    pub(super) fragment: usize,
     /// When it is shown.
-    shown_ns: i128,
+    pub(super) shown_ns: i128,
     /// When the span starts: not later.
-    at_ns: i128,
+    pub(super) at_ns: i128,
 }
 
 impl Fragment {
@@ -217,7 +209,7 @@ impl Fragment {
         Some(self.entry.meta.producer_start.0.saturating_sub(media_ms))
     }
 
-    fn source(&self, track: &ClipTrack) -> Option<Source> {
+    pub(super) fn source(&self, track: &ClipTrack) -> Option<Source> {
         track.source(self.config)
     }
 }
@@ -250,7 +242,7 @@ impl Span {
     }
 
     /// The fragments that may hold what is shown around the start: the first and its neighbours, and what is near.
-    fn start_zone(&self) -> Range<usize> {
+    pub(super) fn start_zone(&self) -> Range<usize> {
         let (first, end) = (self.shown.start, self.shown.end);
         let Start::At(at) = self.start else { return first..end.min(first + 1) };
         let meta = |index: usize| &self.fragments[index].entry.meta;
@@ -364,64 +356,13 @@ impl Span {
             && earliest.is_some_and(|earliest| shown_ns <= earliest + LEAD_NS_MAX)
     }
 
-    fn known<'a>(&'a self, track: &'a ClipTrack) -> impl Iterator<Item = Known<'a>> {
+    pub(super) fn known<'a>(&'a self, track: &'a ClipTrack) -> impl Iterator<Item = Known<'a>> {
         self.fragments.iter().enumerate().flat_map(move |(fragment, of)| {
             let source = of.source(track);
             let samples =
                 source.into_iter().flat_map(move |source| of.samples(source).map(move |entry| (source, entry)));
             samples.enumerate().map(move |(position, (source, entry))| Known { fragment, position, source, entry })
         })
-    }
-
-    /// The picture shown at an instant, and the sync sample that decoding it starts with; else the first that decodes.
-    fn picture_start(&self, track: &ClipTrack, at_ns: Option<i128>) -> Result<Option<PictureStart>, Need> {
-        let before = if matches!(self.start, Start::At(_)) { 0 } else { self.shown.start };
-        let known: Vec<Known<'_>> = self.known(track).filter(|sample| sample.fragment >= before).collect();
-        // The last of those with the greatest time not after the instant.
-        let zone = self.start_zone();
-        let candidates = known.iter().enumerate().filter(|(_, sample)| zone.contains(&sample.fragment));
-        let shown = at_ns.and_then(|at_ns| {
-            let not_after = candidates.filter(|(_, sample)| sample.at_ns() <= at_ns);
-            not_after.max_by_key(|(_, sample)| sample.at_ns()).map(|(index, _)| index)
-        });
-        let Some(shown) = shown else { return self.first_picture(track, &known) };
-        // A leading picture refers to what came before the sync sample it follows.
-        let mut skip = usize::from(known[shown].entry.sync == SyncKind::Leading);
-        for (index, sample) in known[..=shown].iter().enumerate().rev() {
-            if sample.entry.sync == SyncKind::Sync {
-                if skip == 0 {
-                    return Ok(Some(start_at(&known, index, &known[shown])));
-                }
-                skip -= 1;
-            }
-            let first_of_fragment = index == 0 || known[index - 1].fragment != sample.fragment;
-            if first_of_fragment && sample.fragment > before {
-                let back = (self.fragments[sample.fragment].entry.sync_back as usize).max(1);
-                let earlier = sample.fragment.saturating_sub(back).max(before);
-                if self.fragments[earlier].opened.is_none() {
-                    return Err(Need(BTreeSet::from([earlier])));
-                }
-            }
-        }
-        // Nothing stored decodes it: the next sync sample.
-        let later = known.iter().enumerate().skip(shown).find(|(_, sample)| sample.entry.sync == SyncKind::Sync);
-        Ok(later.map(|(index, sample)| start_at(&known, index, sample)))
-    }
-
-    fn first_picture(&self, track: &ClipTrack, known: &[Known<'_>]) -> Result<Option<PictureStart>, Need> {
-        let in_shown = |sample: &Known<'_>| self.shown.contains(&sample.fragment);
-        let sync = known.iter().enumerate().find(|(_, s)| in_shown(s) && s.entry.sync == SyncKind::Sync);
-        let found_in = sync.map_or(self.shown.end, |(_, sample)| sample.fragment);
-        // A fragment between that is not opened may hold an earlier one.
-        let holds = |index: &usize| {
-            let fragment = &self.fragments[*index];
-            let totals = fragment.source(track).and_then(|source| fragment.totals(source));
-            fragment.opened.is_none() && totals.is_some_and(|totals| totals.sync_count > 0)
-        };
-        match (self.shown.start..found_in).find(holds) {
-            Some(index) => Err(Need(BTreeSet::from([index]))),
-            None => Ok(sync.map(|(index, sample)| start_at(known, index, sample))),
-        }
     }
 
     /// Origin and shown instant of a span without pictures.
@@ -451,31 +392,6 @@ impl Span {
         Ok(Some(Origin { fragment: shown.fragment, shown_ns: at_ns, at_ns }))
     }
 
-    /// What is taken of each fragment. None: the fragment was not opened and is taken whole.
-    fn take_pictures(
-        &self,
-        track: &ClipTrack,
-        start: &PictureStart,
-        end_ns: Option<i128>,
-        needed_past_end: bool,
-    ) -> Vec<Option<Vec<bool>>> {
-        let before_end = |sample: &Known<'_>| end_ns.is_none_or(|end_ns| sample.at_ns() < end_ns);
-        let from_start = || self.known(track).filter(|sample| sample.place() >= start.first);
-        // The first sample that is not taken any more.
-        let stop = if needed_past_end {
-            let last = from_start().filter(before_end).last().map(|last| (last.fragment, last.position + 1));
-            // What is not opened lies before the end.
-            let not_opened = self.shown.clone().rfind(|index| self.fragments[*index].opened.is_none());
-            last.max(not_opened.map(|index| (index + 1, 0))).unwrap_or(start.first)
-        } else {
-            from_start().find(|sample| !before_end(sample)).map_or((usize::MAX, 0), |sample| sample.place())
-        };
-        self.flags(track, start.first.0..=stop.0, |sample| {
-            let place = sample.place();
-            place >= start.first && place < stop && !start.left_out.contains(&place)
-        })
-    }
-
     fn take_by_time(
         &self,
         track: &ClipTrack,
@@ -489,7 +405,7 @@ impl Span {
         })
     }
 
-    fn flags(
+    pub(super) fn flags(
         &self,
         track: &ClipTrack,
         whole: std::ops::RangeInclusive<usize>,
@@ -536,12 +452,4 @@ impl Span {
         let last_ns = ends.max().unwrap_or(selection.origin_ns);
         selection.end_ns.map_or(last_ns, |end_ns| last_ns.min(end_ns)).max(selection.origin_ns)
     }
-}
-
-fn start_at(known: &[Known<'_>], sync: usize, shown: &Known<'_>) -> PictureStart {
-    let after = known.iter().skip(sync + 1).take_while(|sample| sample.entry.sync != SyncKind::Sync);
-    let leading = after.filter(|sample| sample.entry.sync == SyncKind::Leading);
-    let left_out = leading.map(Known::place).collect();
-    let origin = Origin { fragment: shown.fragment, shown_ns: shown.at_ns(), at_ns: shown.at_ns() };
-    PictureStart { first: known[sync].place(), left_out, sync_ns: known[sync].at_ns(), origin }
 }
