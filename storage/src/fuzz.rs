@@ -62,7 +62,7 @@ pub fn segment_scan(input: &[u8]) {
     let io = Arc::new(MemoryIo::new());
     let handle = io.create("scan.vseg", 0).expect("an empty directory in memory");
     handle.write_at(0, input).expect("room in memory");
-    let scan = recover::scan(&*handle, FileId::from_bytes([7; 16]), None, &Keyring::create(&key()));
+    let scan = recover::scan(&*handle, FileId::from_bytes([7; 16]), None, 0, &Keyring::create(&key()));
     let scan = scan.expect("memory does not fail");
     let mut end = 0;
     for (entry, _) in &scan.records {

@@ -252,13 +252,15 @@ impl Log {
 
     /// From the footer; by a scan where there is none that reads.
     pub(crate) fn records_of(&mut self, file: &LogFile, keys: &Keyring) -> io::Result<Records> {
+        let mut synced_to = 0;
         if let Some(trailer) = reader::read_trailer(&*file.handle, file.header.file)? {
+            synced_to = trailer.data_end;
             match reader::read_footer(&*file.handle, trailer, keys.log_key()) {
                 Ok(footer) => return Ok(Records::Closed(footer)),
                 Err(error) => self.damage(&file.name, trailer.copies_offset, trailer.copies_len, error.to_string()),
             }
         }
-        recover::scan(&*file.handle, file.header.file, file.void_from, keys).map(Records::Scanned)
+        recover::scan(&*file.handle, file.header.file, file.void_from, synced_to, keys).map(Records::Scanned)
     }
 
     /// Reports what a scan found, and closes the file. False if it stays as it is.

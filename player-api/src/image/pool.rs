@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{ImageError, Job};
 
@@ -21,11 +21,15 @@ impl ImagePool {
         }
     }
 
-    /// Decodes the wanted picture and codes it anew.
-    pub(crate) async fn decode(&self, job: Job) -> Result<Vec<u8>, ImageError> {
+    /// A place among the decoders. Taken before anything is read for it: what waits holds no pictures.
+    pub(crate) async fn place(&self) -> Result<OwnedSemaphorePermit, ImageError> {
         let late = ImageError::Timeout(u64::try_from(self.timeout.as_millis()).unwrap_or(u64::MAX));
         let permit = tokio::time::timeout(self.timeout, self.permits.clone().acquire_owned()).await;
-        let Ok(Ok(permit)) = permit else { return Err(late) };
+        permit.ok().and_then(Result::ok).ok_or(late)
+    }
+
+    /// Decodes the wanted picture and codes it anew.
+    pub(crate) async fn decode(&self, job: Job, permit: OwnedSemaphorePermit) -> Result<Vec<u8>, ImageError> {
         let timeout = self.timeout;
         let work = tokio::task::spawn_blocking(move || {
             // Held until the decoder is done, whether or not anybody still waits for it.

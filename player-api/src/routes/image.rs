@@ -72,12 +72,16 @@ async fn decode(
         let (track, wanted_ticks) = (picture.track().clone(), picture.wanted_ticks());
         Ok(Job { track, pictures: picture.read(api).await?, wanted_ticks, format, width })
     };
-    let error = match images.decode(job(picture).await?).await {
+    let place = images.place().await?;
+    let error = match images.decode(job(picture).await?, place).await {
         Err(error @ ImageError::Undecodable(_)) => error,
         done => return Ok(done?),
     };
     match picture.clone().earlier(api).await? {
-        Some(earlier) => Ok(images.decode(job(&earlier).await?).await?),
+        Some(earlier) => {
+            let place = images.place().await?;
+            Ok(images.decode(job(&earlier).await?, place).await?)
+        }
         None => Err(error.into()),
     }
 }

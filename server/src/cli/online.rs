@@ -192,7 +192,7 @@ pub(crate) async fn search(args: SearchArgs) -> anyhow::Result<ExitCode> {
         ("next_token", args.next_token),
     ]);
     let answer = client.json(Method::GET, &format!("/v1/search{query}"), None).await?;
-    let columns = ["kind", "stream", "fragment_number", "time", "duration_ms", "size_bytes", "codec"];
+    let columns = ["kind", "stream", "fragment_number", "producer_time", "duration_ms", "size_bytes", "codecs"];
     print(&answer, "results", &columns, args.endpoint.json)
 }
 

@@ -50,17 +50,19 @@ struct Region {
     header: Option<BatchHeader>,
 }
 
-/// Scans `file`. Nothing at or after `void_from` is looked at.
+/// Scans `file`. Nothing at or after `void_from` is looked at. Everything before `synced_to` was synced, as a trailer says
+/// whose footer does not read: what is bad there is damage, and no tail to drop.
 pub(crate) fn scan(
     handle: &dyn SegmentHandle,
     file: FileId,
     void_from: Option<u64>,
+    synced_to: u64,
     keys: &Keyring,
 ) -> io::Result<Scan> {
     let end = handle.len()?.min(void_from.unwrap_or(u64::MAX));
     let regions = find_batches(handle, file, end)?;
     let headers = || regions.iter().filter_map(|region| region.header);
-    let durable = headers().map(|header| header.durable_through).max().unwrap_or(0);
+    let durable = headers().map(|header| header.durable_through).max().unwrap_or(0).max(synced_to.min(end));
     let mut scan =
         Scan { data_end: HEADER_LEN as u64, archive: headers().map(|header| header.archive).max(), ..Scan::default() };
     for region in &regions {

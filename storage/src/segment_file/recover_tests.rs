@@ -26,7 +26,7 @@ fn an_empty_file_has_nothing_and_room_for_a_footer_behind_its_header() {
     for len in [0, 1, 4096, 4100, 100_000] {
         let handle = MemoryIo::new().create("f.vseg", len).unwrap();
         let keys = Keyring::create(&crate::Secret::random());
-        let scan = scan(&*handle, FileId::new(), None, &keys).unwrap();
+        let scan = scan(&*handle, FileId::new(), None, 0, &keys).unwrap();
         assert_eq!((scan.records.len(), scan.bad.len(), scan.data_end), (0, 0, 4096));
         assert_eq!(scan.dropped_bytes, 0);
     }
@@ -78,7 +78,7 @@ fn a_torn_last_batch_keeps_its_records_up_to_the_first_that_is_not_whole() {
         let before: Vec<u8> = super::read(&*handle, tail[torn].offset, tail[torn].shape.record_len() as usize).unwrap();
         for wiped in [168, before.len()] {
             handle.write_at(tail[torn].offset, &vec![0; wiped]).unwrap();
-            let found = scan(&*handle, FILE, None, &keys).unwrap();
+            let found = scan(&*handle, FILE, None, 0, &keys).unwrap();
             let expected: Vec<_> = entries.iter().flatten().take(1 + kept).map(|entry| entry.offset).collect();
             assert_eq!(offsets(&found), expected, "record {torn}");
             assert_eq!(found.bad, [], "what was never answered is no damage");
@@ -97,7 +97,7 @@ fn the_same_in_an_earlier_batch_is_damage_and_what_follows_is_kept() {
         let before: Vec<u8> = super::read(&*handle, entry.offset, entry.shape.record_len() as usize).unwrap();
         for wiped in [1, before.len()] {
             handle.write_at(entry.offset, &vec![0; wiped]).unwrap();
-            let found = scan(&*handle, FILE, None, &keys).unwrap();
+            let found = scan(&*handle, FILE, None, 0, &keys).unwrap();
             let all = entries.iter().flatten().map(|entry| entry.offset);
             let expected: Vec<_> = all.filter(|offset| *offset != entry.offset).collect();
             assert_eq!(offsets(&found), expected, "record {torn}");
@@ -105,7 +105,7 @@ fn the_same_in_an_earlier_batch_is_damage_and_what_follows_is_kept() {
             handle.write_at(entry.offset, &before).unwrap();
         }
     }
-    assert_eq!(scan(&*handle, FILE, None, &keys).unwrap().bad, []);
+    assert_eq!(scan(&*handle, FILE, None, 0, &keys).unwrap().bad, []);
 }
 
 #[test]
@@ -113,7 +113,7 @@ fn a_small_last_batch_that_is_torn_is_dropped_without_a_word() {
     let (handle, keys, entries) = write(&[&[5000], &[5]]);
     let last = &entries[1][0];
     handle.write_at(last.offset + 170, &[0xff; 4]).unwrap();
-    let found = scan(&*handle, FILE, None, &keys).unwrap();
+    let found = scan(&*handle, FILE, None, 0, &keys).unwrap();
     assert_eq!((offsets(&found), found.bad.len()), (vec![entries[0][0].offset], 0));
 }
 
@@ -121,13 +121,26 @@ fn a_small_last_batch_that_is_torn_is_dropped_without_a_word() {
 fn what_a_newer_file_voids_is_not_looked_at() {
     let (handle, keys, entries) = write(&[&[50], &[60], &[70]]);
     let void_from = entries[1][0].offset / 4096 * 4096;
-    let found = scan(&*handle, FILE, Some(void_from), &keys).unwrap();
+    let found = scan(&*handle, FILE, Some(void_from), 0, &keys).unwrap();
     assert_eq!((offsets(&found), found.data_end), (vec![entries[0][0].offset], void_from));
 }
 
 #[test]
 fn batches_of_another_file_are_nothing() {
     let (handle, keys, _) = write(&[&[50], &[60]]);
-    let found = scan(&*handle, FileId::new(), None, &keys).unwrap();
+    let found = scan(&*handle, FileId::new(), None, 0, &keys).unwrap();
     assert_eq!((found.records.len(), found.bad.len(), found.data_end), (0, 0, 4096));
+}
+
+#[test]
+fn what_a_trailer_says_was_synced_is_no_tail() {
+    // A hole in the last batch, as expiry leaves one, and a footer that does not read.
+    let (handle, keys, entries) = write(&[&[50], &[100, 3000, 70_000, 10]]);
+    let expired = &entries[1][1];
+    handle.write_at(expired.offset, &vec![0; expired.shape.record_len() as usize]).unwrap();
+    let synced_to = entries[1][3].end().next_multiple_of(4096);
+    let found = scan(&*handle, FILE, None, synced_to, &keys).unwrap();
+    let kept = entries.iter().flatten().map(|entry| entry.offset).filter(|offset| *offset != expired.offset);
+    assert_eq!(offsets(&found), kept.collect::<Vec<_>>());
+    assert!(found.data_end >= synced_to && !found.bad.is_empty() && found.dropped_bytes == 0);
 }
