@@ -353,12 +353,6 @@ impl Push {
         self.log
     }
 
-    /// Why it cannot go on, if it cannot.
-    #[must_use]
-    pub fn failure(&self) -> Option<PushError> {
-        self.failure.get().cloned()
-    }
-
     /// What becomes of it.
     #[must_use]
     pub fn log(&self) -> &Arc<PushLog> {

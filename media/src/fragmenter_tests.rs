@@ -251,6 +251,32 @@ fn leading_pictures_are_told_from_others() {
     assert_eq!(kinds, [Sync, Sync, Leading, Leading, SyncKind::None]);
 }
 
+#[test]
+fn samples_without_bytes_or_duration_do_not_grow_a_fragment_for_ever() {
+    let mut events = vec![config(&[TrackKind::Video])];
+    events.extend((0..70_000).map(|i| sample(0, 0, i == 0, 0)));
+    let counts: Vec<Vec<usize>> = run(Options::default(), events)
+        .iter()
+        .filter_map(|output| if let Output::Cut(cut) = output { cut.part.is_none().then(|| tables(cut)) } else { None })
+        .map(|tables| tables.iter().map(Table::sample_count).collect())
+        .collect();
+    assert_eq!(counts.iter().flatten().sum::<usize>(), 70_000);
+    assert!(counts.iter().all(|pieces| pieces.iter().sum::<usize>() <= 1 << 16), "{counts:?}");
+    assert!(counts.iter().flatten().all(|piece| *piece <= 1 << 13), "{counts:?}");
+}
+
+#[test]
+fn a_track_with_few_samples_breaks_no_run() {
+    let mut events = vec![config(AV)];
+    for second in 0..60 {
+        events.push(sample(0, second * 1000, true, 10));
+        if second % 15 == 0 {
+            events.push(sample(1, second * 1000 + 1, true, 1));
+        }
+    }
+    assert!(!run(Options::default(), events).iter().any(|output| matches!(output, Output::RunBreak)));
+}
+
 proptest! {
     #[test]
     fn every_sample_goes_out_once_with_its_time_and_bytes(
