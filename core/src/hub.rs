@@ -40,6 +40,11 @@ pub enum LiveEvent {
 
 /// Takes what ingest publishes. Never waits: a slow viewer loses its place, not the publisher its time.
 pub trait LiveSink: Send + Sync + 'static {
-    /// Publishes.
-    fn publish(&self, stream: StreamId, event: LiveEvent);
+    /// Publishes all of `events`, in order, and leaves it empty.
+    fn publish_all(&self, stream: StreamId, events: &mut Vec<LiveEvent>);
+
+    /// Publishes one.
+    fn publish(&self, stream: StreamId, event: LiveEvent) {
+        self.publish_all(stream, &mut vec![event]);
+    }
 }

@@ -20,7 +20,7 @@ use vidar_media::fragmenter::{Cut, Fragmenter, Output};
 
 use crate::budget::Reservation;
 use crate::committer::{Job, run_committer};
-use crate::push::{Ingest, LastRun, Message, PushError, PushStart};
+use crate::push::{Arrived, Ingest, LastRun, Message, PushError, PushStart};
 use crate::push_log::PushLog;
 
 /// Records of one push on their way to the disk.
@@ -66,6 +66,8 @@ pub(crate) struct Actor {
     permit: Arc<dyn Permit>,
     fragmenter: Fragmenter,
     outputs: Vec<Output>,
+    /// For viewers, not yet published.
+    live: Vec<LiveEvent>,
     /// Bytes of the samples that the fragmenter holds.
     held: Reservation,
     run: Run,
@@ -98,6 +100,7 @@ impl Actor {
             permit,
             fragmenter,
             outputs,
+            live: Vec::new(),
             held,
             run,
             given,
@@ -119,20 +122,21 @@ impl Actor {
         let committer = tokio::spawn(committer.in_current_span());
         let mut end = (false, "connection lost".to_owned());
         let budget = Arc::clone(&self.ingest.budget);
+        // One registration for many messages: all pushes share its list.
+        let mut pressure = std::pin::pin!(budget.pressure());
         loop {
             let message = tokio::select! {
+                biased;
                 message = inbox.recv() => message, // recv is cancel-safe
-                () = budget.pressure() => {
+                () = &mut pressure => {
+                    pressure.set(budget.pressure());
                     if self.relieve(&jobs).await.is_err() { break }
                     continue;
                 }
             };
             match message {
-                Some(Message::Event { event, reservation, arrived }) => {
-                    let result = self.event(event, arrived, &jobs).await;
-                    // Only now: what went out so far did not hold this sample.
-                    self.held.merge(reservation);
-                    if result.is_err() || self.relieve(&jobs).await.is_err() {
+                Some(Message::Events { events, reservation }) => {
+                    if self.events(events, reservation, &jobs).await.is_err() || self.relieve(&jobs).await.is_err() {
                         break;
                     }
                 }
@@ -171,8 +175,25 @@ impl Actor {
         self.give_out(jobs).await
     }
 
-    async fn event(&mut self, event: Event, arrived: Option<UnixMs>, jobs: &mpsc::Sender<Job>) -> Result<(), ()> {
+    async fn events(
+        &mut self,
+        events: Vec<Arrived>,
+        mut reservation: Reservation,
+        jobs: &mpsc::Sender<Job>,
+    ) -> Result<(), ()> {
         let now = self.ingest.clock.now();
+        for arrived in events {
+            let cost_bytes = arrived.cost_bytes();
+            self.event(arrived, now, jobs).await?;
+            // Only now: what went out so far did not hold this sample.
+            self.held.take_from(&mut reservation, cost_bytes);
+        }
+        self.publish();
+        Ok(())
+    }
+
+    async fn event(&mut self, arrived: Arrived, now: UnixMs, jobs: &mpsc::Sender<Job>) -> Result<(), ()> {
+        let Arrived { at: arrived, event } = arrived;
         match &event {
             Event::Wall { track, presentation_ticks, at } => self.report(*track, *presentation_ticks, *at),
             Event::Sample(sample) => {
@@ -216,7 +237,8 @@ impl Actor {
 
     /// Hands on what the fragmenter gave out.
     async fn give_out(&mut self, jobs: &mpsc::Sender<Job>) -> Result<(), ()> {
-        for output in std::mem::take(&mut self.outputs) {
+        let mut outputs = std::mem::take(&mut self.outputs);
+        for output in outputs.drain(..) {
             match output {
                 Output::RunBreak => {
                     self.end_run("times jumped", jobs).await;
@@ -224,11 +246,12 @@ impl Actor {
                     self.run = Run { arrival: self.arrival, ..new_run(&self.ingest) };
                 }
                 Output::Open { config, start_ms, starts_with_sync } => self.open(config, start_ms, starts_with_sync)?,
-                Output::Sample(sample) => self.ingest.hub.publish(self.stream, LiveEvent::Sample(sample)),
-                Output::Tags(tags) => self.ingest.hub.publish(self.stream, LiveEvent::Tags(tags)),
+                Output::Sample(sample) => self.live.push(LiveEvent::Sample(sample)),
+                Output::Tags(tags) => self.live.push(LiveEvent::Tags(tags)),
                 Output::Cut(cut) => self.cut(cut, jobs).await?,
             }
         }
+        self.outputs = outputs; // its room is used again
         Ok(())
     }
 
@@ -251,8 +274,7 @@ impl Actor {
         let fragment = opened.map_err(|error| self.fail(error.kind(), error.to_string()))?;
         self.run.fragment_count += 1;
         self.open = Some(fragment);
-        let event = LiveEvent::Opened { fragment, run: self.run.id, config, producer_start, starts_with_sync };
-        self.ingest.hub.publish(self.stream, event);
+        self.live.push(LiveEvent::Opened { fragment, run: self.run.id, config, producer_start, starts_with_sync });
         Ok(())
     }
 
@@ -281,7 +303,7 @@ impl Actor {
         };
         if cut.part.is_none() {
             self.open = None;
-            self.ingest.hub.publish(self.stream, LiveEvent::Closed(open));
+            self.live.push(LiveEvent::Closed(open));
             let last = LastRun { run: self.run.id, end: meta.producer_end(), config: Arc::clone(&cut.config) };
             self.ingest.set_last_run(self.stream, last);
         }
@@ -324,7 +346,8 @@ impl Actor {
     }
 
     async fn end_run(&mut self, cause: &str, jobs: &mpsc::Sender<Job>) {
-        self.ingest.hub.publish(self.stream, LiveEvent::Ended(self.run.id));
+        self.live.push(LiveEvent::Ended(self.run.id));
+        self.publish();
         if self.run.anchor.is_some() {
             let at = self.ingest.clock.now();
             let ended = Control::RunEnded { stream: self.stream, run: self.run.id, at, cause: cause.to_owned() };
@@ -333,7 +356,16 @@ impl Actor {
         }
     }
 
-    async fn send(&self, jobs: &mpsc::Sender<Job>, job: Job) -> Result<(), ()> {
+    /// Viewers learn of what happened so far.
+    fn publish(&mut self) {
+        if !self.live.is_empty() {
+            self.ingest.hub.publish_all(self.stream, &mut self.live);
+        }
+    }
+
+    /// Viewers first: they hear that a fragment is durable from whoever takes the job.
+    async fn send(&mut self, jobs: &mpsc::Sender<Job>, job: Job) -> Result<(), ()> {
+        self.publish();
         jobs.send(job).await.map_err(|_| self.fail(ErrorKind::Internal, "internal error".to_owned()))
     }
 

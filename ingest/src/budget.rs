@@ -119,9 +119,11 @@ impl Budget {
 }
 
 impl Reservation {
-    /// Takes `other`'s bytes over.
-    pub fn merge(&mut self, mut other: Self) {
-        self.bytes += std::mem::take(&mut other.bytes);
+    /// Takes `bytes` of `other` over.
+    pub fn take_from(&mut self, other: &mut Self, bytes: u64) {
+        let bytes = bytes.min(other.bytes);
+        other.bytes -= bytes;
+        self.bytes += bytes;
     }
 
     /// An empty one of the same budget.

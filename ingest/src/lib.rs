@@ -18,5 +18,5 @@ pub mod push_log;
 pub mod rtsp;
 mod rtsp_push;
 
-pub use push::{BeginError, Ingest, IngestOptions, Push, PushError, PushStart};
+pub use push::{Arrived, BeginError, Ingest, IngestOptions, Push, PushError, PushStart};
 pub use rtsp_push::RtspPublishers;

@@ -33,8 +33,8 @@ use crate::actor::Actor;
 use crate::budget::{Budget, Reservation};
 use crate::push_log::{PushLog, PushStatus};
 
-/// Events that may wait for the actor. Their bytes are charged to the budget.
-const INBOX_EVENT_COUNT: usize = 32;
+/// Reads whose events may wait for the actor. Their bytes are charged to the budget.
+const INBOX_COUNT: usize = 32;
 /// What a sample costs beside its bytes: its row of a table, and its place in queues.
 const SAMPLE_COST_BYTES: u64 = 256;
 /// Ended pushes whose logs are kept for `/v1/pushes/ID`.
@@ -205,7 +205,7 @@ impl Ingest {
             Arc::new(PushLog::new(push, start.name.clone(), start.protocol, start.source.clone(), self.clock.now()));
         self.keep_log(&log)?;
         let failure = Arc::new(OnceLock::new());
-        let (inbox, receiver) = mpsc::channel(INBOX_EVENT_COUNT);
+        let (inbox, receiver) = mpsc::channel(INBOX_COUNT);
         let span = tracing::info_span!("push", stream = %start.name, protocol = start.protocol, source = %start.source);
         tracing::info!(parent: &span, push = %push, user_agent = start.user_agent, "push begins");
         let actor = Actor::new(
@@ -279,9 +279,38 @@ impl Ingest {
     }
 }
 
+/// An event, and when its media came, if that was not just now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Arrived {
+    /// By the server's clock.
+    pub at: Option<UnixMs>,
+    /// What came.
+    pub event: Event,
+}
+
+impl From<Event> for Arrived {
+    fn from(event: Event) -> Self {
+        Self { at: None, event }
+    }
+}
+
+impl Arrived {
+    /// What it takes of the budget.
+    pub(crate) fn cost_bytes(&self) -> u64 {
+        if let Event::Sample(sample) = &self.event { SAMPLE_COST_BYTES + sample.data.len() as u64 } else { 0 }
+    }
+}
+
 pub(crate) enum Message {
-    Event { event: Event, reservation: Reservation, arrived: Option<UnixMs> },
-    Finish { complete: bool, cause: String },
+    /// What one read brought.
+    Events {
+        events: Vec<Arrived>,
+        reservation: Reservation,
+    },
+    Finish {
+        complete: bool,
+        cause: String,
+    },
 }
 
 /// A push that goes on. Dropping it ends it like a lost connection.
@@ -295,39 +324,34 @@ pub struct Push {
 }
 
 impl Push {
-    /// Takes an event, all of whose tracks count from one zero. Waits while the store is behind. `arrived`: when it
-    /// came, if that was not just now.
+    /// Takes events in order of arrival, all of whose tracks count from one zero. Waits while the store is behind.
     ///
     /// # Errors
     /// If the push cannot go on: the store refused, or another publisher has taken over.
     ///
     /// # Cancel safety
-    /// Not cancel-safe: the event may be lost.
-    pub async fn event(&self, event: Event, arrived: Option<UnixMs>) -> Result<(), PushError> {
+    /// Not cancel-safe: the events may be lost.
+    pub async fn events(&self, events: Vec<Arrived>) -> Result<(), PushError> {
         self.check()?;
-        let reservation = match &event {
-            Event::Sample(sample) => {
-                let reservation = self.budget.reserve(SAMPLE_COST_BYTES + sample.data.len() as u64).await;
-                self.permit.touch();
-                reservation
-            }
-            _ => Reservation::empty(&self.budget),
-        };
-        self.inbox.send(Message::Event { event, reservation, arrived }).await.map_err(|_| self.failed())
+        let bytes = events.iter().map(Arrived::cost_bytes).sum();
+        let reservation = if bytes > 0 { self.budget.reserve(bytes).await } else { Reservation::empty(&self.budget) };
+        self.permit.touch();
+        self.inbox.send(Message::Events { events, reservation }).await.map_err(|_| self.failed())
     }
 
-    /// As `event`, for protocols that cannot wait.
+    /// As `events`, for protocols that cannot wait: gives them back if there is no room.
     ///
     /// # Errors
-    /// As `event`; `Ok(false)` if there was no room: the event is gone.
-    pub fn try_event(&self, event: Event, arrived: Option<UnixMs>) -> Result<bool, PushError> {
+    /// As `events`.
+    pub fn try_events(&self, events: Vec<Arrived>) -> Result<Option<Vec<Arrived>>, PushError> {
         self.check()?;
-        let bytes = if let Event::Sample(sample) = &event { SAMPLE_COST_BYTES + sample.data.len() as u64 } else { 0 };
-        let Some(reservation) = self.budget.try_reserve(bytes) else { return Ok(false) };
-        match self.inbox.try_send(Message::Event { event, reservation, arrived }) {
-            Ok(()) => Ok(true),
-            Err(mpsc::error::TrySendError::Full(_)) => Ok(false),
-            Err(mpsc::error::TrySendError::Closed(_)) => Err(self.failed()),
+        let Some(reservation) = self.budget.try_reserve(events.iter().map(Arrived::cost_bytes).sum()) else {
+            return Ok(Some(events));
+        };
+        match self.inbox.try_send(Message::Events { events, reservation }) {
+            Err(mpsc::error::TrySendError::Full(Message::Events { events, .. })) => Ok(Some(events)),
+            Err(_) => Err(self.failed()),
+            Ok(()) => Ok(None),
         }
     }
 

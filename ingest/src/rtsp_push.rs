@@ -6,19 +6,14 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use vidar_core::error::ErrorKind;
 use vidar_core::ids::StreamName;
-use vidar_core::time::UnixMs;
-use vidar_media::Event;
 
-use crate::push::{Ingest, Push, PushError, PushStart};
+use crate::push::{Arrived, Ingest, Push, PushError, PushStart};
 use crate::rtsp::{Publish, PublishError, Publishers, Refusal};
 
 /// Begins a push for each RTSP session.
 pub struct RtspPublishers(pub Arc<Ingest>);
 
-struct RtspPush {
-    push: Push,
-    arrived: Option<UnixMs>,
-}
+struct RtspPush(Push);
 
 #[async_trait]
 impl Publishers for RtspPublishers {
@@ -27,7 +22,7 @@ impl Publishers for RtspPublishers {
         let start =
             PushStart { name, protocol: "rtsp", source: source.to_string(), user_agent, start: None, push: None };
         match self.0.begin(start).await {
-            Ok(push) => Ok(Box::new(RtspPush { push, arrived: None })),
+            Ok(push) => Ok(Box::new(RtspPush(push))),
             Err(error) => Err(Refusal { status: error.kind().http_status(), reason: error.to_string() }),
         }
     }
@@ -35,25 +30,21 @@ impl Publishers for RtspPublishers {
 
 #[async_trait]
 impl Publish for RtspPush {
-    fn arrived(&mut self, at: UnixMs) {
-        self.arrived = Some(at);
+    async fn events(&mut self, events: Vec<Arrived>) -> Result<(), PublishError> {
+        self.0.events(events).await.map_err(publish_error)
     }
 
-    async fn event(&mut self, event: Event) -> Result<(), PublishError> {
-        self.push.event(event, self.arrived).await.map_err(publish_error)
-    }
-
-    fn try_event(&mut self, event: Event) -> Result<bool, PublishError> {
-        self.push.try_event(event, self.arrived).map_err(publish_error)
+    fn try_events(&mut self, events: Vec<Arrived>) -> Result<Option<Vec<Arrived>>, PublishError> {
+        self.0.try_events(events).map_err(publish_error)
     }
 
     fn touch(&mut self) {
-        self.push.touch();
+        self.0.touch();
     }
 
     async fn finish(self: Box<Self>, complete: bool, cause: &str) -> Result<(), PublishError> {
         // Read afterwards: what was still under way may have failed.
-        let log = self.push.finish(complete, cause).await;
+        let log = self.0.finish(complete, cause).await;
         let (_, first_error) = log.outcome();
         first_error.map_or(Ok(()), |status| {
             let kind = if status == ErrorKind::Full.http_status() { ErrorKind::Full } else { ErrorKind::Unavailable };

@@ -141,12 +141,17 @@ impl Hub {
 }
 
 impl LiveSink for Hub {
-    fn publish(&self, stream: StreamId, event: LiveEvent) {
+    fn publish_all(&self, stream: StreamId, events: &mut Vec<LiveEvent>) {
         let head = self.head(stream);
-        let durable = if let LiveEvent::Durable(durable) = &event { Some(*durable) } else { None };
-        let may_end = matches!(event, LiveEvent::Ended(_) | LiveEvent::Durable(_) | LiveEvent::Failed(_));
+        let (mut durable, mut may_end) = (None, false);
+        for event in &*events {
+            may_end |= matches!(event, LiveEvent::Ended(_) | LiveEvent::Durable(_) | LiveEvent::Failed(_));
+            if let LiveEvent::Durable(this) = event {
+                durable = Some(*this);
+            }
+        }
         let idle = head.with(|window| {
-            window.push(event);
+            events.drain(..).for_each(|event| window.push(event));
             window.is_idle()
         });
         head.published.notify_waiters();

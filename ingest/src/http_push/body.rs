@@ -205,7 +205,7 @@ impl Reader {
             match step {
                 Ok(Step::Event(event)) => {
                     // The failure is in the log already.
-                    if self.push.event(event, None).await.is_err() {
+                    if self.push.events(vec![event.into()]).await.is_err() {
                         break End::Failed;
                     }
                 }
@@ -270,11 +270,11 @@ async fn end(push: &Push, demuxer: &mut dyn Demux, end: End) -> End {
 }
 
 async fn give(push: &Push, events: Vec<Event>) -> Result<(), ()> {
-    for event in events {
-        // The failure is in the log already.
-        push.event(event, None).await.map_err(|_| ())?;
+    if events.is_empty() {
+        return Ok(());
     }
-    Ok(())
+    // The failure is in the log already.
+    push.events(events.into_iter().map(Into::into).collect()).await.map_err(|_| ())
 }
 
 async fn feed(push: &Push, demuxer: &mut dyn Demux, input: Bytes) -> Result<(), ()> {

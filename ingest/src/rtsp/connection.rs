@@ -13,6 +13,7 @@ use bytes::Bytes;
 use rtsp_types::Request;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -119,6 +120,8 @@ impl Connection {
     }
 
     async fn serve(&mut self, stop: &CancellationToken) -> End {
+        // One timer, set again only when something is due earlier or it went off: reads are many.
+        let mut timer = std::pin::pin!(tokio::time::sleep(TICK_MAX));
         loop {
             let now = self.now();
             self.mid_message = self.reader.is_mid_item().then_some(self.mid_message.unwrap_or(now.monotonic));
@@ -127,6 +130,9 @@ impl Connection {
             }
             // The clock that was handed in may go faster than the runtime's: look again once a second.
             let sleep = self.deadline().saturating_sub(now.monotonic).clamp(TICK_MIN, TICK_MAX);
+            if timer.is_elapsed() || sleep < TICK_MAX && Instant::now() + sleep < timer.deadline() {
+                timer.as_mut().reset(Instant::now() + sleep);
+            }
             let is_recording = self.session.as_ref().is_some_and(|session| session.recording.is_some());
             let has_udp = is_recording && self.session.as_ref().is_some_and(Session::has_udp);
             let (session, datagram) = (&mut self.session, &mut self.datagram);
@@ -147,7 +153,7 @@ impl Connection {
                         return end;
                     }
                 }
-                () = tokio::time::sleep(sleep) => {}
+                () = &mut timer => {}
             }
             if let Err(end) = self.handle_buffered().await {
                 return end;

@@ -20,6 +20,7 @@ use vidar_media::{Event, RawSample, StreamConfig, SyncKind, Track, TrackKind};
 use super::depacketize::Unit;
 use super::rtcp::{self, ntp_ns};
 use super::source::{Found, Source};
+use crate::push::Arrived;
 
 /// 3 s of 20 Mbit/s.
 const HELD_BYTES_MAX: usize = 8 << 20;
@@ -32,13 +33,6 @@ const REPORTS_APART_NS: i128 = 10_000_000_000;
 pub(crate) struct Now {
     pub(crate) wall: UnixMs,
     pub(crate) monotonic: Duration,
-}
-
-/// An event, and when its media arrived.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Arrived {
-    pub(crate) at: UnixMs,
-    pub(crate) event: Event,
 }
 
 struct MediaTrack {
@@ -260,7 +254,10 @@ impl Media {
                 (tracks.len() as u8 - 1, track)
             });
         }
-        self.out.push(Arrived { at, event: Event::Config(StreamConfig { tracks, matroska_header: Bytes::new() }) });
+        self.out.push(Arrived {
+            at: Some(at),
+            event: Event::Config(StreamConfig { tracks, matroska_header: Bytes::new() }),
+        });
         for track in 0..self.tracks.len() {
             self.out.extend(self.wall(track, at));
         }
@@ -271,7 +268,10 @@ impl Media {
         let ((at, ticks), base) = media.report.zip(media.base_ticks)?;
         let at = UnixMs(i64::try_from((at + 500_000).div_euclid(1_000_000)).ok()?);
         let presentation_ticks = ticks.saturating_sub(base);
-        Some(Arrived { at: arrived, event: Event::Wall { track: media.track.as_ref()?.0, presentation_ticks, at } })
+        Some(Arrived {
+            at: Some(arrived),
+            event: Event::Wall { track: media.track.as_ref()?.0, presentation_ticks, at },
+        })
     }
 
     fn give(&mut self, track: usize, found: Found, now: Now) {
@@ -284,7 +284,7 @@ impl Media {
                 Event::Discontinuity
             }
         };
-        self.out.push(Arrived { at: now.wall, event });
+        self.out.push(Arrived { at: Some(now.wall), event });
     }
 
     fn sample(&mut self, index: usize, unit: Unit, now: Now) {
@@ -314,7 +314,7 @@ impl Media {
             block_flags: 0,
             data: unit.data,
         };
-        self.out.push(Arrived { at: now.wall, event: Event::Sample(sample) });
+        self.out.push(Arrived { at: Some(now.wall), event: Event::Sample(sample) });
     }
 
     /// A track that comes late is placed at its first sample.

@@ -71,7 +71,7 @@ fn take(media: &mut Media) -> Vec<String> {
         }
         Event::Sample(sample) => {
             let ms = sample.presentation_ticks * 1000 / if sample.data.len() == 160 { 8000 } else { 90_000 };
-            format!("{}: {ms} {:?} @{}", sample.track, sample.sync, at.0 - 1_000_000)
+            format!("{}: {ms} {:?} @{}", sample.track, sample.sync, at.unwrap().0 - 1_000_000)
         }
         Event::Wall { track, presentation_ticks, at } => format!("wall {track} {presentation_ticks} {}", at.0),
         other => format!("{other:?}"),

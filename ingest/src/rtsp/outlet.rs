@@ -3,8 +3,8 @@
 use vidar_core::time::UnixMs;
 use vidar_media::{Event, StreamConfig, SyncKind};
 
-use super::media::Arrived;
 use super::publish::{Publish, PublishError};
+use crate::push::Arrived;
 
 /// A run that takes events.
 pub(crate) struct Outlet {
@@ -13,7 +13,6 @@ pub(crate) struct Outlet {
     cannot_wait: bool,
     dropping: Option<Dropping>,
     primary: Option<u8>,
-    arrived: Option<UnixMs>,
     dropped_total: u64,
 }
 
@@ -26,7 +25,7 @@ struct Dropping {
 
 impl Outlet {
     pub(crate) fn new(publish: Box<dyn Publish>, cannot_wait: bool) -> Self {
-        Self { publish, cannot_wait, dropping: None, primary: None, arrived: None, dropped_total: 0 }
+        Self { publish, cannot_wait, dropping: None, primary: None, dropped_total: 0 }
     }
 
     /// Samples dropped for want of room.
@@ -39,33 +38,56 @@ impl Outlet {
     }
 
     pub(crate) async fn give(&mut self, events: Vec<Arrived>) -> Result<(), PublishError> {
-        for Arrived { at, event } in events {
-            if self.arrived.replace(at) != Some(at) {
-                self.publish.arrived(at);
+        if events.is_empty() {
+            return Ok(());
+        }
+        if !self.cannot_wait {
+            return self.publish.events(events).await;
+        }
+        let refused = match &self.dropping {
+            None => {
+                self.learn(&events);
+                self.publish.try_events(events)?
             }
-            if let Event::Config(config) = &event {
-                self.primary = config.primary_track().and_then(|index| u8::try_from(index).ok());
-            }
-            if self.cannot_wait { self.try_event(event)? } else { self.publish.event(event).await? }
+            Some(_) => Some(events),
+        };
+        // One at a time: those before the first that has no room still go.
+        for event in refused.into_iter().flatten() {
+            self.learn(std::slice::from_ref(&event));
+            self.try_event(event)?;
         }
         Ok(())
     }
 
-    fn try_event(&mut self, event: Event) -> Result<(), PublishError> {
-        let resumes = match &event {
+    fn learn(&mut self, events: &[Arrived]) {
+        for Arrived { event, .. } in events {
+            if let Event::Config(config) = event {
+                self.primary = config.primary_track().and_then(|index| u8::try_from(index).ok());
+            }
+        }
+    }
+
+    /// False if there is no room.
+    fn try_one(&mut self, arrived: Arrived) -> Result<bool, PublishError> {
+        Ok(self.publish.try_events(vec![arrived])?.is_none())
+    }
+
+    fn try_event(&mut self, arrived: Arrived) -> Result<(), PublishError> {
+        let Arrived { at, event } = &arrived;
+        let resumes = match event {
             Event::Sample(sample) => Some(sample.track) == self.primary && sample.sync == SyncKind::Sync,
             _ => false,
         };
         if let Some(mut dropping) = self.dropping.take()
-            && !(resumes && self.resume(&mut dropping)?)
+            && !(resumes && self.resume(*at, &mut dropping)?)
         {
-            self.drop_event(event, dropping);
+            self.drop_event(arrived.event, dropping);
             return Ok(());
         }
         // What is not taken is gone, but a config must not be.
-        let kept = if let Event::Config(config) = &event { Some(config.clone()) } else { None };
+        let kept = if let Event::Config(config) = event { Some(config.clone()) } else { None };
         let is_sample = matches!(event, Event::Sample(_));
-        if !self.publish.try_event(event)? {
+        if !self.try_one(arrived)? {
             self.dropped_total += u64::from(is_sample);
             self.dropping = Some(Dropping { count: u32::from(is_sample), config: kept });
             tracing::warn!("the store is behind: dropping up to the next keyframe");
@@ -73,14 +95,14 @@ impl Outlet {
         Ok(())
     }
 
-    fn resume(&mut self, dropping: &mut Dropping) -> Result<bool, PublishError> {
+    fn resume(&mut self, at: Option<UnixMs>, dropping: &mut Dropping) -> Result<bool, PublishError> {
         if let Some(config) = &dropping.config {
-            if !self.publish.try_event(Event::Config(config.clone()))? {
+            if !self.try_one(Arrived { at, event: Event::Config(config.clone()) })? {
                 return Ok(false);
             }
             dropping.config = None;
         }
-        self.publish.try_event(Event::Lost { count: dropping.count })
+        self.try_one(Arrived { at, event: Event::Lost { count: dropping.count } })
     }
 
     fn drop_event(&mut self, event: Event, mut dropping: Dropping) {

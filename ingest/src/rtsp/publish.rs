@@ -5,34 +5,29 @@ use std::net::SocketAddr;
 use async_trait::async_trait;
 use vidar_core::error::ErrorKind;
 use vidar_core::ids::StreamName;
-use vidar_core::time::UnixMs;
-use vidar_media::Event;
+
+use crate::push::Arrived;
 
 /// Takes the events of one run. Their times are on one timeline common to all tracks.
 #[async_trait]
 pub trait Publish: Send {
-    /// Says when the media of the events that follow arrived, by the server's clock. At the start of a run events are
-    /// held until all tracks can be placed on one timeline, so that may be some seconds ago.
-    fn arrived(&mut self, at: UnixMs) {
-        let _ = at;
-    }
-
-    /// Takes the next event, in order of arrival: `Config` first. Waits when the store pushes back; the socket is not
-    /// read meanwhile.
+    /// Takes the next events, in order of arrival: `Config` first. At the start of a run events are held until all
+    /// tracks can be placed on one timeline, so they may have arrived some seconds ago. Waits when the store pushes
+    /// back; the socket is not read meanwhile.
     ///
     /// # Cancel safety
     /// None: the future is always run to its end.
     ///
     /// # Errors
     /// If the run cannot go on. The connection is closed.
-    async fn event(&mut self, event: Event) -> Result<(), PublishError>;
+    async fn events(&mut self, events: Vec<Arrived>) -> Result<(), PublishError>;
 
-    /// As `event`, for UDP, where waiting loses packets anywhere: false if there is no room now, and the event is
-    /// gone. Whole groups of pictures are dropped then.
+    /// As `events`, for UDP, where waiting loses packets anywhere: gives them back if there is no room now. Whole
+    /// groups of pictures are dropped then.
     ///
     /// # Errors
-    /// As `event`.
-    fn try_event(&mut self, event: Event) -> Result<bool, PublishError>;
+    /// As `events`.
+    fn try_events(&mut self, events: Vec<Arrived>) -> Result<Option<Vec<Arrived>>, PublishError>;
 
     /// The publisher is there, though it sends no media now.
     fn touch(&mut self) {}

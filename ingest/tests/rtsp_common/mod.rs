@@ -19,6 +19,7 @@ use vidar_core::clock::SystemClock;
 use vidar_core::error::ErrorKind;
 use vidar_core::ids::StreamName;
 use vidar_core::time::UnixMs;
+use vidar_ingest::Arrived;
 use vidar_ingest::rtsp::{Publish, PublishError, Publishers, Refusal, RtspOptions, serve};
 use vidar_media::codec::nal::iter_length_prefixed;
 use vidar_media::{Codec, Event, RawSample, StreamConfig};
@@ -139,12 +140,12 @@ impl Publishers for Collector {
 
 #[async_trait]
 impl Publish for Collecting {
-    async fn event(&mut self, event: Event) -> Result<(), PublishError> {
-        self.take(event)
+    async fn events(&mut self, events: Vec<Arrived>) -> Result<(), PublishError> {
+        events.into_iter().try_for_each(|arrived| self.take(arrived.event))
     }
 
-    fn try_event(&mut self, event: Event) -> Result<bool, PublishError> {
-        self.take(event).map(|()| true)
+    fn try_events(&mut self, events: Vec<Arrived>) -> Result<Option<Vec<Arrived>>, PublishError> {
+        events.into_iter().try_for_each(|arrived| self.take(arrived.event)).map(|()| None)
     }
 
     async fn finish(self: Box<Self>, complete: bool, cause: &str) -> Result<(), PublishError> {
