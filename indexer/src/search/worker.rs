@@ -37,8 +37,8 @@ const RETRY: Duration = Duration::from_secs(5);
 const CHUNK_DOCUMENTS_MAX: usize = 10_000;
 /// A document that is in no chunk, and hides that in a partition.
 const NO_CHUNK: u32 = u32::MAX;
-/// Memory a chunk is made with, in bytes.
-const CHUNK_BYTES: usize = 15 << 20;
+/// From this tantivy derives the table that a chunk begins with: it is cleared each time, and few documents go into it.
+const CHUNK_BYTES: usize = 512 << 10;
 /// Writers kept open, for the newest partitions.
 const WRITERS_MAX: usize = 2;
 

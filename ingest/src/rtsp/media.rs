@@ -296,14 +296,17 @@ impl Media {
         }
         let base = self.base_ticks(index, unit.ticks, now);
         let Some((number, track)) = &mut self.tracks[index].track else { return };
-        let (number, mut sync) = (*number, SyncKind::Sync);
+        let (number, mut sync, mut data) = (*number, SyncKind::Sync, unit.data);
         if track.kind == TrackKind::Video {
-            let inspection = inspect(track, &unit.data);
+            let inspection = inspect(track, &data);
             sync = inspection.sync.unwrap_or_default();
             if let Some(private) = inspection.new_private {
                 *track = codec::with_private(track, private);
                 self.configure(now.wall);
             }
+        } else {
+            // A slice of what was read would keep all of that in memory for as long as the fragment is open.
+            data = Bytes::copy_from_slice(&data);
         }
         let sample = RawSample {
             track: number,
@@ -312,7 +315,7 @@ impl Media {
             duration_ticks: unit.duration_ticks,
             sync,
             block_flags: 0,
-            data: unit.data,
+            data,
         };
         self.out.push(Arrived { at: Some(now.wall), event: Event::Sample(sample) });
     }

@@ -22,6 +22,8 @@ pub(crate) const BODY_BYTES_MAX: usize = 64 << 10;
 const SKIP_BYTES_MAX: usize = 1 << 20;
 /// A request line, in bytes.
 const LINE_BYTES_MAX: usize = 4 << 10;
+/// Room for reads; there is one for each connection, and the same memory is used again.
+const READ_BYTES: usize = 32 << 10;
 /// The shortest RTP or RTCP packet.
 const PACKET_BYTES_MIN: usize = 8;
 
@@ -77,13 +79,13 @@ pub(crate) struct MessageReader {
 
 impl MessageReader {
     pub(crate) fn new() -> Self {
-        Self { buffer: BytesMut::with_capacity(64 << 10), searched: 0, skipped: 0, channels: [false; 256] }
+        Self { buffer: BytesMut::with_capacity(READ_BYTES), searched: 0, skipped: 0, channels: [false; 256] }
     }
 
-    /// Where to read the next bytes into. It has room for at least 16 KiB.
+    /// Where to read the next bytes into. It has room for at least 8 KiB.
     pub(crate) fn buffer(&mut self) -> &mut BytesMut {
-        if self.buffer.capacity() - self.buffer.len() < 16 << 10 {
-            self.buffer.reserve(64 << 10);
+        if self.buffer.capacity() - self.buffer.len() < 8 << 10 {
+            self.buffer.reserve(READ_BYTES);
         }
         &mut self.buffer
     }

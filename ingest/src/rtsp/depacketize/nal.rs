@@ -29,6 +29,9 @@ pub(super) trait NalKind: Send {
     fn track(sets: &[Bytes], source_number: u64, clock_hz: u32) -> Option<Track>;
 }
 
+/// Room that is kept from one unit to the next.
+const SCRATCH_BYTES_MAX: usize = 32 << 10;
+
 /// Where a loss leaves us.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Damage {
@@ -46,7 +49,6 @@ pub(super) struct Assembler<K> {
     /// Where the length of the NAL unit in the making stands.
     fragment: Option<usize>,
     damage: Damage,
-    last_len: usize,
     track: Option<Track>,
     /// Parameter sets in band, until there is a track.
     sets: Vec<Bytes>,
@@ -64,7 +66,6 @@ impl<K: NalKind> Assembler<K> {
             has_slice: false,
             fragment: None,
             damage: Damage::None,
-            last_len: 0,
             track: None,
             sets: Vec::new(),
             source_number,
@@ -143,7 +144,6 @@ impl<K: NalKind> Assembler<K> {
         if !self.fits(nal.len() + 4, out) {
             return;
         }
-        self.reserve();
         self.has_slice |= K::is_slice(nal);
         self.unit.extend_from_slice(&(nal.len() as u32).to_be_bytes());
         self.unit.extend_from_slice(nal);
@@ -155,7 +155,6 @@ impl<K: NalKind> Assembler<K> {
         if !self.fits(4 + header.len() + payload.len(), out) {
             return;
         }
-        self.reserve();
         self.fragment = Some(self.unit.len());
         self.unit.extend_from_slice(&[0; 4]);
         self.unit.extend_from_slice(header);
@@ -222,8 +221,10 @@ impl<K: NalKind> Assembler<K> {
         if !self.has_slice {
             return;
         }
-        let data = Bytes::from(std::mem::take(&mut self.unit));
-        self.last_len = data.len();
+        // Exactly its length: it is held until it is on disk, and the next unit is put together in the same room.
+        let data = Bytes::copy_from_slice(&self.unit);
+        self.unit.clear();
+        self.unit.shrink_to(SCRATCH_BYTES_MAX);
         self.has_slice = false;
         out.units.push(Unit { ticks: self.ticks, duration_ticks: None, data });
     }
@@ -240,13 +241,6 @@ impl<K: NalKind> Assembler<K> {
             self.break_unit(out);
         }
         fits
-    }
-
-    /// Units of a stream are alike: begin with the size of the last, within reason.
-    fn reserve(&mut self) {
-        if self.unit.is_empty() {
-            self.unit.reserve(self.last_len.clamp(2048, 1 << 20));
-        }
     }
 }
 
