@@ -7,6 +7,7 @@
 mod machine;
 mod measure;
 mod micro;
+mod month;
 mod process;
 mod whole_path;
 
@@ -23,6 +24,8 @@ struct Arguments {
 enum What {
     /// Pieces on their own: sealing, demuxing, tables, muxing, fragmenting, timeline lookups.
     Micro(micro::Arguments),
+    /// A simulated month of recording and letting go, on a real disk: what is written, and how soon space comes back.
+    Month(month::Arguments),
     /// A real server and real ffmpeg publishers over RTSP, beside the same publishers into a raw TCP sink.
     WholePath(whole_path::Arguments),
 }
@@ -35,6 +38,7 @@ fn main() -> anyhow::Result<()> {
     }
     match arguments.what {
         What::Micro(arguments) => micro::run(&arguments),
+        What::Month(arguments) => month::run(&arguments),
         What::WholePath(arguments) => whole_path::run(&arguments),
     }
 }
