@@ -15,6 +15,7 @@ mod hls;
 mod image;
 pub mod params;
 mod routes;
+mod shift;
 mod virtual_file;
 
 use std::sync::Arc;

@@ -137,3 +137,61 @@ async fn ffmpeg_plays_a_live_window() {
     let expected: Vec<&str> = expected.iter().take(count).map(|(_, hash)| hash.as_str()).collect();
     assert!(found == expected, "{} of {count} pictures", found.len());
 }
+
+/// Kind, hash and presentation time (ms) of every packet.
+fn packets(input: &str) -> Vec<(String, String, f64)> {
+    let entries = "packet=codec_type,pts_time,data_hash";
+    let arguments = ["-v", "error", "-show_packets", "-show_data_hash", "md5", "-show_entries", entries, "-of", "json"];
+    let output = Command::new("ffprobe").args(arguments).arg(input).output().expect("ffprobe");
+    assert!(output.status.success(), "{input}: {}", String::from_utf8_lossy(&output.stderr));
+    let found: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let text = |packet: &serde_json::Value, name: &str| packet[name].as_str().unwrap().to_owned();
+    let packet = |packet: &serde_json::Value| {
+        let ms = text(packet, "pts_time").parse::<f64>().unwrap() * 1000.0;
+        (text(packet, "codec_type"), text(packet, "data_hash"), ms)
+    };
+    found["packets"].as_array().unwrap().iter().map(packet).collect()
+}
+
+/// Least and greatest distance of the packets of a kind from the same ones of another file.
+fn distances(found: &[(String, String, f64)], other: &[(String, String, f64)], kind: &str) -> (f64, f64) {
+    let count = |packets: &[(String, String, f64)], hash: &str| packets.iter().filter(|p| p.1 == hash).count();
+    let alone = |hash: &str| count(found, hash) == 1 && count(other, hash) == 1;
+    let pairs = found.iter().filter(|(of, hash, _)| of == kind && alone(hash));
+    let distances: Vec<f64> =
+        pairs.map(|(_, hash, ms)| ms - other.iter().find(|(_, of, _)| of == hash).unwrap().2).collect();
+    assert!(distances.len() > 20, "{kind}: {} packets in both", distances.len());
+    distances.iter().fold((f64::MAX, f64::MIN), |(min, max), ms| (min.min(*ms), max.max(*ms)))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sound_and_pictures_are_as_far_apart_as_in_a_clip() {
+    let dir = tempfile::tempdir().unwrap();
+    // Fragmented MP4 whose edit lists trim sound by 21 ms and delay pictures by 250 ms, and Opus with its pre-skip.
+    // ffmpeg takes negative composition offsets without an edit list for late pictures: no clip with these.
+    let edited = dir.path().join("edited.mp4");
+    let edited = edited.to_str().unwrap().to_owned();
+    let source = path("bbb.mkv").to_str().unwrap().to_owned();
+    let made = blocking({
+        let edited = edited.clone();
+        move || {
+            let arguments = ["-v", "error", "-i", &source, "-itsoffset", "0.25", "-i", &source];
+            let rest = ["-map", "1:v", "-map", "0:a", "-c:v", "copy", "-c:a", "aac"];
+            let flags = ["-movflags", "+frag_keyframe+delay_moov", &edited];
+            Command::new("ffmpeg").args(arguments).args(rest).args(flags).status().expect("ffmpeg").success()
+        }
+    });
+    assert!(made.await);
+    for clip in [edited.as_str(), "av1_opus.mkv", "vp9_opus.webm"] {
+        let archive = Archive::new();
+        archive.push(Push::new("cam", clip, START)).await;
+        let served = Served::new(&archive).await;
+        let token = token(&archive, "cam");
+        let url = |file: &str| format!("http://{}/v1/streams/cam/{file}?token={token}", served.address);
+        let (hls, mp4) = (url("hls/index.m3u8"), url("clip.mp4"));
+        let (hls, mp4) = blocking(move || (packets(&hls), packets(&mp4))).await;
+        let (video, audio) = (distances(&hls, &mp4, "video"), distances(&hls, &mp4, "audio"));
+        let spread = video.1.max(audio.1) - video.0.min(audio.0);
+        assert!(spread < 1.5, "{clip}: pictures moved by {video:?} ms, sound by {audio:?} ms");
+    }
+}

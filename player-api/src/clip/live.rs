@@ -29,10 +29,11 @@ use vidar_media::table::SampleEntry;
 
 use super::scatter::read_into;
 use super::snapshot::ClipRange;
-use super::tracks::{Source, omitted_name};
+use super::tracks::omitted_name;
 use super::{Container, OMITTED_HEADER, bounded_list, mkv, mp4};
 use crate::error::ApiResult;
 use crate::fragment::{self, LoadedFragment, StoredRange};
+use crate::shift::{ns_to_ticks, shift_ns};
 use crate::{Api, ApiError};
 
 /// Where a clip's timeline starts: what is decoded before the first picture is shown must not be below 0.
@@ -281,10 +282,9 @@ impl LiveWriter {
         let samples: Vec<Vec<SampleEntry>> = self.tracks.iter().map(of_track).collect();
         let run = |(index, samples): (&u8, &'_ Vec<SampleEntry>)| {
             let track = &loaded.config.tracks[usize::from(*index)];
-            let source = Source::new(*index, &loaded.config, track);
             let first = samples.first().map_or(0, |sample| sample.decode_ticks);
-            let late_ms = i64::try_from(source.shift_ns / 1_000_000).unwrap_or(0);
-            let base = ms_to_ticks_floor(zero_ms.saturating_sub(late_ms), track.timescale_hz).saturating_add(first);
+            let late_ticks = ns_to_ticks(shift_ns(&loaded.config, track), track.timescale_hz);
+            let base = ms_to_ticks_floor(zero_ms, track.timescale_hz).saturating_sub(late_ticks).saturating_add(first);
             (init::track_id(*index), u64::try_from(base).unwrap_or(0))
         };
         let places: Vec<(u32, u64)> = self.tracks.iter().zip(&samples).map(run).collect();

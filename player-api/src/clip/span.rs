@@ -23,6 +23,7 @@ use vidar_media::table::{SampleEntry, Table};
 
 use super::pictures::PictureStart;
 use super::tracks::{ClipTrack, Source};
+use crate::shift::primary_shift_ns;
 
 /// The tables of a fragment.
 #[derive(Debug)]
@@ -282,11 +283,7 @@ impl Span {
         let (first, last) = (&self.fragments[self.shown.start], &self.fragments[self.shown.end - 1]);
         let epoch_of = |fragment: &Fragment| fragment.epoch_ms(&configs[fragment.config]);
         let Some((epoch_ms, last_epoch_ms)) = epoch_of(first).zip(epoch_of(last)) else { return Ok(None) };
-        let primary_shift_ns = |fragment: &Fragment| {
-            let config = &configs[fragment.config];
-            let primary = config.primary_track().and_then(|index| config.tracks.get(index));
-            primary.map_or(0, |track| Source::new(0, config, track).shift_ns)
-        };
+        let primary_shift_ns = |fragment: &Fragment| primary_shift_ns(&configs[fragment.config]);
         // A sample is shown at its presentation time rounded to the nearest millisecond.
         let ns = |ms: i64, epoch_ms: i64| i128::from(ms.saturating_sub(epoch_ms)) * 1_000_000;
         let start_ns = match self.start {

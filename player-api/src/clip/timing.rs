@@ -10,6 +10,7 @@ use vidar_media::container::fmp4::progressive::Scale;
 
 use super::span::{Selection, Span};
 use super::tracks::{ClipTrack, Source};
+use crate::shift::ns_to_ticks;
 
 /// Above this a timescale is not used: deltas of seconds would not fit 32 bits.
 const TIMESCALE_HZ_MAX: u64 = 1 << 27;
@@ -65,8 +66,7 @@ impl TrackScale {
 
     /// Nanoseconds in ticks, to the nearest.
     pub(super) fn ticks(&self, ns: i128) -> i64 {
-        let ticks = (ns * i128::from(self.timescale_hz) + 500_000_000).div_euclid(1_000_000_000);
-        i64::try_from(ticks).unwrap_or(if ticks < 0 { i64::MIN } else { i64::MAX })
+        ns_to_ticks(ns, self.timescale_hz)
     }
 }
 

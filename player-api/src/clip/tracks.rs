@@ -8,6 +8,8 @@ use std::sync::Arc;
 
 use vidar_core::track::{Codec, StreamConfig, Track, TrackKind};
 
+use crate::shift::shift_ns;
+
 /// A track of the clip.
 #[derive(Debug, Clone)]
 pub(super) struct ClipTrack {
@@ -31,16 +33,7 @@ pub(super) struct Source {
 impl Source {
     pub(super) fn new(index: u8, config: &StreamConfig, track: &Track) -> Self {
         let timescale_hz = track.timescale_hz.max(1);
-        let trims = track.trims;
-        let shift_ns = if config.matroska_header.is_empty() {
-            // ISO/IEC 14496-12 section 8.6.6: media time of the edit list, and its empty edit.
-            let edit_ns = i128::from(trims.edit_start_ticks) * 1_000_000_000 / i128::from(timescale_hz);
-            edit_ns - i128::from(trims.edit_delay_ms) * 1_000_000
-        } else {
-            // RFC 9559 section 5.1.4.1.25: CodecDelay is subtracted from timestamps to know when they play.
-            i128::from(trims.codec_delay_ns)
-        };
-        Self { index, timescale_hz, shift_ns }
+        Self { index, timescale_hz, shift_ns: shift_ns(config, track) }
     }
 
     /// A time of the track as an instant of its run, in nanoseconds, rounded down.

@@ -2,8 +2,8 @@
 //! gives the same bytes.
 //!
 //! Their timeline is the producer's clock: decode times are shifted by the wall-clock time of the run's media time 0
-//! (plus a day, so that cameras that start in 1970 stay above 0). It is common to all tracks of a run, and goes on from
-//! one run to another that continues it.
+//! (plus a day, so that cameras that start in 1970 stay above 0), less what the track is later by than the primary one
+//! (edit lists, CodecDelay). It is common to all tracks of a run, and goes on from one run to another that continues it.
 
 use bytes::Bytes;
 use futures::stream::{self, Stream, StreamExt as _, TryStreamExt as _};
@@ -17,9 +17,10 @@ use vidar_media::table::SampleEntry;
 
 use super::rendition::RenditionId;
 use crate::fragment::{self, LoadedFragment, ReadGroup};
+use crate::shift::{ns_to_ticks, primary_shift_ns, shift_ns};
 
 /// Of the bytes made here; stands in entity tags.
-pub(crate) const FORMAT_VERSION: u32 = 1;
+pub(crate) const FORMAT_VERSION: u32 = 2;
 
 const TIMELINE_LEAD_MS: i64 = 86_400_000;
 
@@ -41,11 +42,16 @@ impl Segment {
     /// None if the fragment has no such track, or too much of it.
     pub(crate) fn new(loaded: &LoadedFragment, id: RenditionId) -> Option<Self> {
         let track = id.track(&loaded.config)?;
-        let timescale_hz = loaded.config.tracks.get(usize::from(track))?.timescale_hz;
+        let of_config = loaded.config.tracks.get(usize::from(track))?;
+        let timescale_hz = of_config.timescale_hz;
         let samples: Vec<SampleEntry> = loaded.samples(track).map(|sample| sample.entry.clone()).collect();
         let base_decode_ticks = samples.first().map_or(0, |first| {
             let zero_ms = loaded.origin_ms().saturating_add(TIMELINE_LEAD_MS);
-            let ticks = ms_to_ticks_floor(zero_ms, timescale_hz).saturating_add(first.decode_ticks);
+            // Producer times are those of the primary track.
+            let late_ns = shift_ns(&loaded.config, of_config) - primary_shift_ns(&loaded.config);
+            let zero_ticks =
+                ms_to_ticks_floor(zero_ms, timescale_hz).saturating_sub(ns_to_ticks(late_ns, timescale_hz));
+            let ticks = zero_ticks.saturating_add(first.decode_ticks);
             u64::try_from(ticks).unwrap_or(0)
         });
         let run = segment::TrackRun { track_id: init::track_id(track), base_decode_ticks, samples: &samples };
