@@ -57,6 +57,15 @@ struct Run {
     fragment_count: u64,
 }
 
+/// A cut whose producer time is not known yet.
+#[derive(Debug)]
+struct Waiting {
+    cut: Cut,
+    open: OpenFragment,
+    run_start: bool,
+    reservation: Reservation,
+}
+
 pub(crate) struct Actor {
     ingest: Arc<Ingest>,
     stream: StreamId,
@@ -74,9 +83,13 @@ pub(crate) struct Actor {
     /// A given start time anchors the first run only.
     given: Option<UnixMs>,
     open: Option<OpenFragment>,
+    /// What was cut before the sample that a given start is the time of.
+    waiting: Vec<Waiting>,
     config: Arc<StreamConfig>,
     /// Of the newest sample.
     arrival: Option<Wall>,
+    /// The run ends because the server's clock stepped: the source's times go on.
+    clock_stepped: bool,
 }
 
 impl Actor {
@@ -105,8 +118,10 @@ impl Actor {
             run,
             given,
             open,
+            waiting: Vec::new(),
             config,
             arrival: None,
+            clock_stepped: false,
         }
     }
 
@@ -167,12 +182,12 @@ impl Actor {
 
     /// Gives out what is held, where memory is short.
     async fn relieve(&mut self, jobs: &mpsc::Sender<Job>) -> Result<(), ()> {
-        let held = self.fragmenter.held_bytes();
-        if self.ingest.budget.spill_above_bytes().is_none_or(|above| held <= above) {
-            return Ok(());
+        let Some(above_bytes) = self.ingest.budget.spill_above_bytes() else { return Ok(()) };
+        if self.fragmenter.held_bytes() > above_bytes {
+            self.fragmenter.spill(&mut self.outputs);
+            self.give_out(jobs).await?;
         }
-        self.fragmenter.spill(&mut self.outputs);
-        self.give_out(jobs).await
+        self.anchor_anyway(jobs).await
     }
 
     async fn events(
@@ -221,6 +236,7 @@ impl Actor {
         let step_ms = now.since_ms(expected);
         if step_ms.abs() > CLOCK_STEP_MS {
             tracing::warn!(step_ms, "the server's clock stepped");
+            self.clock_stepped = true;
             self.fragmenter.break_run(&mut self.outputs);
         }
     }
@@ -240,11 +256,7 @@ impl Actor {
         let mut outputs = std::mem::take(&mut self.outputs);
         for output in outputs.drain(..) {
             match output {
-                Output::RunBreak => {
-                    self.end_run("times jumped", jobs).await;
-                    // The sample that jumped is the first of the new run.
-                    self.run = Run { arrival: self.arrival, ..new_run(&self.ingest) };
-                }
+                Output::RunBreak => self.next_run(jobs).await,
                 Output::Open { config, start_ms, starts_with_sync } => self.open(config, start_ms, starts_with_sync)?,
                 Output::Sample(sample) => self.live.push(LiveEvent::Sample(sample)),
                 Output::Tags(tags) => self.live.push(LiveEvent::Tags(tags)),
@@ -253,6 +265,21 @@ impl Actor {
         }
         self.outputs = outputs; // its room is used again
         Ok(())
+    }
+
+    async fn next_run(&mut self, jobs: &mpsc::Sender<Job>) {
+        let stepped = std::mem::take(&mut self.clock_stepped);
+        self.end_run(if stepped { "the server's clock stepped" } else { "times jumped" }, jobs).await;
+        let (anchor, report) = (self.run.anchor, self.run.report);
+        self.run = new_run(&self.ingest);
+        if stepped {
+            // What was given or reported is of the producer's clock, and media times go on: it still holds.
+            let given = anchor.filter(|anchor| anchor.source == WallSource::Given);
+            self.run.report = given.or(report);
+        } else {
+            // The sample that jumped is the first of the new run.
+            self.run.arrival = self.arrival;
+        }
     }
 
     /// The best knowledge of the wall clock: fixed with the first cut.
@@ -278,17 +305,53 @@ impl Actor {
         Ok(())
     }
 
+    /// A given start is the time of the run's first sync sample of the primary track: until that has come, what is cut
+    /// waits (without video every sample is one). A fragment at its limit, the end of the run, and want of memory end
+    /// the waiting; then it is the time of what came first.
     async fn cut(&mut self, cut: Cut, jobs: &mpsc::Sender<Job>) -> Result<(), ()> {
         let Some(open) = self.open else { return Ok(()) };
-        if self.run.anchor.is_none() {
-            self.fix_anchor(cut.start_ms, jobs).await?;
+        let reservation = self.held.take();
+        let run_start = self.run.fragment_count == 1;
+        if cut.part.is_none() {
+            self.open = None;
+            self.live.push(LiveEvent::Closed(open));
         }
+        let (start_ms, is_sync) = (cut.start_ms, cut.start_is_sync);
+        let at_limit = cut.part.is_none() && cut.flags.contains(FragmentFlags::CUT_AT_LIMIT);
+        let cut = Waiting { cut, open, run_start, reservation };
+        if self.run.anchor.is_some() {
+            return self.write(cut, jobs).await;
+        }
+        self.waiting.push(cut);
+        if is_sync || self.given.is_none() {
+            return self.anchor_at(start_ms, jobs).await;
+        }
+        if at_limit { self.anchor_anyway(jobs).await } else { Ok(()) }
+    }
+
+    /// The sample that a given start is the time of did not come in time.
+    async fn anchor_anyway(&mut self, jobs: &mpsc::Sender<Job>) -> Result<(), ()> {
+        match self.waiting.first() {
+            Some(first) => self.anchor_at(first.cut.start_ms, jobs).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn anchor_at(&mut self, start_ms: i64, jobs: &mpsc::Sender<Job>) -> Result<(), ()> {
+        self.fix_anchor(start_ms, jobs).await?;
+        for cut in std::mem::take(&mut self.waiting) {
+            self.write(cut, jobs).await?;
+        }
+        Ok(())
+    }
+
+    async fn write(&mut self, waiting: Waiting, jobs: &mpsc::Sender<Job>) -> Result<(), ()> {
+        let Waiting { cut, open, run_start, reservation } = waiting;
         let anchor = self.wall();
         let mut facts = cut.facts;
         let newest = self.run.report.unwrap_or(anchor);
         facts.wall_offset_ms = newest.at.since_ms(anchor.at_media(newest.media_ms));
         facts.wall_source = newest.source;
-        let run_start = self.run.fragment_count == 1;
         let meta = FragmentMeta {
             stream: self.stream,
             number: open.number,
@@ -302,8 +365,6 @@ impl Actor {
             flags: cut.flags.with(FragmentFlags::RUN_START, run_start),
         };
         if cut.part.is_none() {
-            self.open = None;
-            self.live.push(LiveEvent::Closed(open));
             let last = LastRun { run: self.run.id, end: meta.producer_end(), config: Arc::clone(&cut.config) };
             self.ingest.set_last_run(self.stream, last);
         }
@@ -318,7 +379,6 @@ impl Actor {
             ordinal: None,
         });
         let fragment = NewFragment { meta, part: cut.part, facts, table: cut.table, media: cut.media };
-        let reservation = self.held.take();
         self.send(jobs, Job::Append { fragment, open, config: cut.config, reservation }).await?;
         match lost {
             Some(gap) => self.send(jobs, Job::Control(Control::Gap(gap))).await,
@@ -346,6 +406,8 @@ impl Actor {
     }
 
     async fn end_run(&mut self, cause: &str, jobs: &mpsc::Sender<Job>) {
+        // A failure is in `failure` and in the log.
+        let _ = self.anchor_anyway(jobs).await;
         self.live.push(LiveEvent::Ended(self.run.id));
         self.publish();
         if self.run.anchor.is_some() {

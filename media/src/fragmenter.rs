@@ -68,6 +68,8 @@ pub struct Cut {
     pub config: Arc<StreamConfig>,
     /// Media time of its first sync sample of the primary track, in milliseconds on the timeline common to the tracks.
     pub start_ms: i64,
+    /// There is such a sample; else `start_ms` is that of the primary track's first one, or of the first of any.
+    pub start_is_sync: bool,
     /// To the next fragment's start where known, else to the end of its last sample; at least 1.
     pub duration_ms: u32,
     /// Properties. `RUN_START` is left to the caller, who knows runs.

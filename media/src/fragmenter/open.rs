@@ -232,6 +232,7 @@ impl OpenFragment {
             part,
             config: Arc::clone(config),
             start_ms,
+            start_is_sync: self.primary_sync_ms.is_some(),
             duration_ms: u32::try_from(end_ms.saturating_sub(start_ms).max(1)).unwrap_or(u32::MAX),
             flags: flags
                 .with(FragmentFlags::STARTS_WITH_SYNC, starts_with_sync)

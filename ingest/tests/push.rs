@@ -1,0 +1,103 @@
+//! What a push makes of times, clocks and a store that is behind.
+
+mod push_common;
+
+use push_common::{NOW, Setup, events, start};
+use vidar_core::control::Control;
+use vidar_core::record::{FragmentFlags, NewFragment, WallSource};
+use vidar_core::time::UnixMs;
+use vidar_ingest::IngestOptions;
+use vidar_media::Event;
+
+const GIVEN: UnixMs = UnixMs(NOW.0 - 86_400_000);
+
+/// A clip less the pictures before `from_ms`: sound comes first.
+fn late_pictures(from_ms: i64) -> Vec<Event> {
+    let late = |event: &Event| matches!(event, Event::Sample(s) if s.track == 0 && s.presentation_ticks < from_ms);
+    events("bbb.mkv").into_iter().filter(|event| !late(event)).collect()
+}
+
+#[tokio::test]
+async fn a_given_start_is_that_of_the_first_keyframe_however_long_sound_goes_before() {
+    // Keyframes are 2 s apart: pictures begin with one at 4 s, at 3 s they do not.
+    for from_ms in [4_000, 3_000] {
+        let setup = Setup::new(IngestOptions::default());
+        let push = setup.ingest.begin(start(Some(GIVEN))).await.unwrap();
+        for event in late_pictures(from_ms) {
+            push.events(vec![event.into()]).await.unwrap();
+        }
+        push.finish(true, "end of body").await;
+        let with_sync = |fragment: &NewFragment| fragment.meta.flags.contains(FragmentFlags::STARTS_WITH_SYNC);
+        let first = setup.closed().into_iter().find(with_sync).unwrap().meta;
+        assert_eq!(first.producer_start, GIVEN, "{from_ms}");
+        // What came before it has its place before it, and is all there.
+        let records = setup.memory.fragments.lock().unwrap();
+        assert!(records[0].meta.producer_start < GIVEN.plus_ms(-900), "{:?}", records[0].meta);
+        let stored: u64 = records.iter().map(NewFragment::media_len).sum();
+        let sent: usize =
+            late_pictures(from_ms).iter().map(|e| if let Event::Sample(s) = e { s.data.len() } else { 0 }).sum();
+        assert_eq!(stored as usize, sent);
+        let controls = setup.memory.controls.lock().unwrap();
+        let Control::Run(run) = &controls[0] else { panic!("{controls:?}") };
+        assert_eq!((run.anchor, run.anchor_source), (GIVEN, WallSource::Given));
+    }
+}
+
+#[tokio::test]
+async fn a_step_of_the_servers_clock_leaves_the_producers_time_alone() {
+    let reported = |at: UnixMs| Event::Wall { track: 0, presentation_ticks: 0, at };
+    for (given, report, source) in [
+        (Some(GIVEN), None, WallSource::Given),
+        (Some(GIVEN), Some(reported(GIVEN.plus_ms(7))), WallSource::Given),
+        (None, Some(reported(GIVEN)), WallSource::Container),
+        (None, None, WallSource::Arrival),
+    ] {
+        let setup = Setup::new(IngestOptions::default());
+        let push = setup.ingest.begin(start(given)).await.unwrap();
+        let events = events("bbb.mkv");
+        let half = events.len() / 2;
+        for (index, event) in events.into_iter().enumerate() {
+            if index == half {
+                // What came is taken before the clock steps.
+                while setup.ingest.open_pushes(None)[0].fragments == 0 {
+                    tokio::task::yield_now().await;
+                }
+                setup.clock.step_ms(3_600_000);
+            }
+            push.events(vec![event.into()]).await.unwrap();
+            if index == 0
+                && let Some(report) = &report
+            {
+                push.events(vec![report.clone().into()]).await.unwrap();
+            }
+        }
+        push.finish(true, "end of body").await;
+        let closed = setup.closed();
+        let (before, after): (Vec<_>, Vec<_>) = closed.iter().partition(|f| f.meta.run == closed[0].meta.run);
+        assert!(!before.is_empty() && !after.is_empty());
+        assert!(after.iter().all(|fragment| fragment.meta.run == after[0].meta.run), "one step, one run");
+        let elapsed_ms = after[0].meta.producer_start.since_ms(before.last().unwrap().meta.producer_start);
+        if source == WallSource::Arrival {
+            assert!((3_590_000..3_610_000).contains(&elapsed_ms), "{elapsed_ms}");
+        } else {
+            assert!((0..8_000).contains(&elapsed_ms), "{source:?}: {elapsed_ms}");
+        }
+        let controls = setup.memory.controls.lock().unwrap();
+        let runs =
+            controls.iter().filter_map(|c| if let Control::Run(run) = c { Some(run.anchor_source) } else { None });
+        assert_eq!(runs.collect::<Vec<_>>(), [source, source]);
+    }
+}
+
+#[tokio::test]
+async fn a_given_start_without_any_keyframe_is_that_of_what_came_first() {
+    let setup = Setup::new(IngestOptions::default());
+    let push = setup.ingest.begin(start(Some(GIVEN))).await.unwrap();
+    push.events(late_pictures(i64::MAX).into_iter().map(Into::into).collect()).await.unwrap();
+    push.finish(true, "end of body").await;
+    let closed = setup.closed();
+    assert_eq!(closed[0].meta.producer_start, GIVEN);
+    let parts = setup.memory.fragments.lock().unwrap();
+    assert!(parts.len() > closed.len(), "sound alone goes out in parts");
+    assert!(parts.iter().all(|part| part.meta.producer_start >= GIVEN));
+}
