@@ -20,7 +20,8 @@ use vidar_media::fragmenter::{Cut, Fragmenter, Output};
 
 use crate::budget::Reservation;
 use crate::committer::{Job, run_committer};
-use crate::push::{Arrived, Ingest, LastRun, Message, PushError, PushStart};
+use crate::last_run::LastRun;
+use crate::push::{Arrived, Ingest, Message, PushError, PushStart};
 use crate::push_log::PushLog;
 
 /// Records of one push on their way to the disk.

@@ -13,6 +13,7 @@ pub mod fuzz;
 #[cfg(feature = "gst")]
 pub mod gst;
 pub mod http_push;
+mod last_run;
 pub mod push;
 pub mod push_log;
 pub mod rtsp;

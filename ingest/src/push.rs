@@ -11,6 +11,7 @@
 //! 2. A push whose handle is dropped ends like a lost connection: what is open is stored as incomplete.
 
 use std::collections::{HashMap, VecDeque};
+use std::future::Future;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
@@ -22,21 +23,23 @@ use vidar_core::admission::{Admission, Occupied, Permit};
 use vidar_core::clock::SharedClock;
 use vidar_core::error::ErrorKind;
 use vidar_core::hub::LiveSink;
-use vidar_core::ids::{PushId, RunId, StreamId, StreamName};
+use vidar_core::ids::{PushId, StreamId, StreamName};
 use vidar_core::registry::{RegistryError, StreamRegistry};
 use vidar_core::sink::FragmentSink;
 use vidar_core::time::UnixMs;
-use vidar_core::track::StreamConfig;
 use vidar_media::{Event, fragmenter};
 
 use crate::actor::Actor;
 use crate::budget::{Budget, Reservation};
+use crate::last_run::{LastRun, LastRuns};
 use crate::push_log::{PushLog, PushStatus};
 
 /// Reads whose events may wait for the actor. Their bytes are charged to the budget.
 const INBOX_COUNT: usize = 32;
 /// What a sample costs beside its bytes: its row of a table, and its place in queues.
 const SAMPLE_COST_BYTES: u64 = 256;
+/// A publisher that is held back counts as heard, this often.
+const HELD_BACK_TOUCH: Duration = Duration::from_millis(250);
 /// Ended pushes whose logs are kept for `/v1/pushes/ID`.
 const ENDED_LOG_COUNT_MAX: usize = 256;
 
@@ -81,21 +84,13 @@ pub struct Ingest {
     /// Guards the logs of open and recent pushes; held for a look-up.
     logs: Mutex<Logs>,
     /// Guards where each stream's last run ended; held for a look-up.
-    last_runs: Mutex<HashMap<StreamId, LastRun>>,
+    last_runs: Mutex<LastRuns>,
 }
 
 #[derive(Default)]
 struct Logs {
     by_id: HashMap<PushId, Arc<PushLog>>,
     order: VecDeque<PushId>,
-}
-
-/// Where a run ended, for the run that may continue it.
-#[derive(Debug, Clone)]
-pub(crate) struct LastRun {
-    pub(crate) run: RunId,
-    pub(crate) end: UnixMs,
-    pub(crate) config: Arc<StreamConfig>,
 }
 
 /// Who pushes what.
@@ -271,11 +266,15 @@ impl Ingest {
     }
 
     pub(crate) fn last_run(&self, stream: StreamId) -> Option<LastRun> {
-        self.last_runs.lock().expect("no panic under this lock").get(&stream).cloned()
+        self.last_runs.lock().expect("no panic under this lock").get(stream)
     }
 
     pub(crate) fn set_last_run(&self, stream: StreamId, last: LastRun) {
-        self.last_runs.lock().expect("no panic under this lock").insert(stream, last);
+        let due = self.last_runs.lock().expect("no panic under this lock").set(stream, last);
+        if due {
+            let known = self.registry.list().iter().map(|record| record.stream).collect();
+            self.last_runs.lock().expect("no panic under this lock").keep(&known);
+        }
     }
 }
 
@@ -334,9 +333,29 @@ impl Push {
     pub async fn events(&self, events: Vec<Arrived>) -> Result<(), PushError> {
         self.check()?;
         let bytes = events.iter().map(Arrived::cost_bytes).sum();
-        let reservation = if bytes > 0 { self.budget.reserve(bytes).await } else { Reservation::empty(&self.budget) };
-        self.permit.touch();
-        self.inbox.send(Message::Events { events, reservation }).await.map_err(|_| self.failed())
+        let reservation = match self.budget.try_reserve(bytes) {
+            Some(reservation) => reservation,
+            None => self.held_back(self.budget.reserve(bytes)).await,
+        };
+        match self.inbox.try_send(Message::Events { events, reservation }) {
+            Ok(()) => Ok(()),
+            Err(mpsc::error::TrySendError::Full(message)) => {
+                self.held_back(self.inbox.send(message)).await.map_err(|_| self.failed())
+            }
+            Err(mpsc::error::TrySendError::Closed(_)) => Err(self.failed()),
+        }
+    }
+
+    /// Waits for the store. A publisher that may not send is not silent.
+    async fn held_back<T>(&self, room: impl Future<Output = T>) -> T {
+        let mut room = std::pin::pin!(room);
+        loop {
+            let waited = tokio::time::timeout(HELD_BACK_TOUCH, &mut room).await;
+            self.permit.touch();
+            if let Ok(room) = waited {
+                return room;
+            }
+        }
     }
 
     /// As `events`, for protocols that cannot wait: gives them back if there is no room.

@@ -2,6 +2,8 @@
 
 mod push_common;
 
+use std::time::Duration;
+
 use push_common::{NOW, Setup, events, start};
 use vidar_core::control::Control;
 use vidar_core::record::{FragmentFlags, NewFragment, WallSource};
@@ -100,4 +102,30 @@ async fn a_given_start_without_any_keyframe_is_that_of_what_came_first() {
     let parts = setup.memory.fragments.lock().unwrap();
     assert!(parts.len() > closed.len(), "sound alone goes out in parts");
     assert!(parts.iter().all(|part| part.meta.producer_start >= GIVEN));
+}
+
+#[tokio::test]
+async fn a_publisher_that_is_held_back_is_not_silent() {
+    let setup = Setup::new(IngestOptions { budget_bytes: 200_000, ..IngestOptions::default() });
+    setup.memory.disk.forget_permits(usize::MAX);
+    let push = setup.ingest.begin(start(None)).await.unwrap();
+    let first = tokio::spawn(async move {
+        for event in events("bbb.mkv") {
+            push.events(vec![event.into()]).await.unwrap();
+        }
+        push.finish(true, "end of body").await
+    });
+    // Until it is held back: then it is heard without sending.
+    let heard = || tokio::time::timeout(Duration::from_secs(20), setup.heard.notified());
+    while setup.ingest.budget().used_bytes() < 100_000 {
+        tokio::task::yield_now().await;
+    }
+    for _ in 0..2 {
+        setup.clock.advance(Duration::from_secs(11));
+        heard().await.expect("a publisher that is held back is heard");
+        assert!(!first.is_finished() && setup.ingest.begin(start(None)).await.is_err());
+    }
+    setup.memory.disk.add_permits(1 << 20);
+    let (fragments, error) = first.await.unwrap().outcome();
+    assert_eq!((fragments, error), (4, None));
 }

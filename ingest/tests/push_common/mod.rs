@@ -2,9 +2,11 @@
 #![allow(dead_code, unreachable_pub)] // each test binary uses its part
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use async_trait::async_trait;
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
+use vidar_core::admission::{Admission, Occupied, Permit};
 use vidar_core::clock::ManualClock;
 use vidar_core::control::{Control, StreamRecord, StreamSettings};
 use vidar_core::hub::{LiveEvent, LiveSink};
@@ -99,7 +101,44 @@ impl StreamRegistry for OneStream {
     }
 }
 
+/// The real admission, telling when a publisher was heard.
+struct Heard {
+    publishers: Publishers,
+    heard: Arc<Notify>,
+}
+
+struct HeardPermit {
+    permit: Arc<dyn Permit>,
+    heard: Arc<Notify>,
+}
+
+impl Admission for Heard {
+    fn admit(
+        &self,
+        stream: StreamId,
+        name: &StreamName,
+        who: &str,
+        silence: Duration,
+    ) -> Result<Arc<dyn Permit>, Occupied> {
+        let permit = self.publishers.admit(stream, name, who, silence)?;
+        Ok(Arc::new(HeardPermit { permit, heard: Arc::clone(&self.heard) }))
+    }
+}
+
+impl Permit for HeardPermit {
+    fn touch(&self) {
+        self.permit.touch();
+        self.heard.notify_waiters();
+    }
+
+    fn revoked(&self) -> bool {
+        self.permit.revoked()
+    }
+}
+
 pub struct Setup {
+    /// Notified when the publisher is heard.
+    pub heard: Arc<Notify>,
     pub ingest: Arc<Ingest>,
     pub memory: Arc<Memory>,
     pub clock: Arc<ManualClock>,
@@ -116,10 +155,11 @@ impl Setup {
             count: Mutex::default(),
         });
         let stream = StreamId::new();
-        let admission = Arc::new(Publishers::new(clock.clone()));
+        let heard = Arc::new(Notify::new());
+        let admission = Arc::new(Heard { publishers: Publishers::new(clock.clone()), heard: heard.clone() });
         let registry = Arc::new(OneStream(stream));
         let ingest = Ingest::new(memory.clone(), memory.clone(), registry, admission, clock.clone(), options);
-        Self { ingest, memory, clock, stream }
+        Self { heard, ingest, memory, clock, stream }
     }
 
     /// Fragments that were closed, in order.
