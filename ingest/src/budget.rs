@@ -1,13 +1,17 @@
-//! One memory budget for all that ingest holds: samples that wait, open fragments, fragments on their way to the disk.
+//! One memory budget for all that ingest holds: elements that are not complete, samples that wait, open fragments,
+//! fragments on their way to the disk.
 //!
-//! A publisher reserves before it takes a sample in; when the budget is used up it waits, and so its socket is not
-//! read. From half of the budget on, open fragments are asked to go out as parts, so that waiting always ends.
+//! What was read is charged at once, for it is there; over the budget a publisher waits before it reads on, so its
+//! socket is not read. From half of the budget on, open fragments are asked to go out as parts, so waiting ends. Only
+//! elements that are not complete (blocks, access units) cannot go out: where they fill the budget, one publisher at a
+//! time goes on until its element is complete. So the most that is held is the budget, one element (50 MiB), and one
+//! read of each connection.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 /// Under pressure an open fragment goes out once it holds more than this.
 const SPILL_BYTES: u64 = 64 << 10;
@@ -37,8 +41,19 @@ pub struct Budget {
     used_bytes: AtomicU64,
     freed: Notify,
     pressure: Notify,
-    /// Who waits in `reserve`.
+    /// Who waits for room.
     waiting: AtomicUsize,
+    /// Of `used_bytes`, what is of elements that are not complete.
+    unfinished_bytes: AtomicU64,
+    /// Who goes on above the limit.
+    turn: Arc<Semaphore>,
+}
+
+/// What one publisher holds of elements that are not complete.
+#[derive(Debug)]
+pub struct Unfinished {
+    reservation: Reservation,
+    turn: Option<OwnedSemaphorePermit>,
 }
 
 /// Reserved bytes. Dropping it gives them back.
@@ -58,6 +73,8 @@ impl Budget {
             freed: Notify::new(),
             pressure: Notify::new(),
             waiting: AtomicUsize::new(0),
+            unfinished_bytes: AtomicU64::new(0),
+            turn: Arc::new(Semaphore::new(1)),
         })
     }
 
@@ -75,26 +92,16 @@ impl Budget {
         Some(Reservation { budget: Arc::clone(self), bytes })
     }
 
-    /// Reserves, waiting for room.
-    ///
-    /// # Cancel safety
-    /// Dropping the future reserves nothing.
-    pub async fn reserve(self: &Arc<Self>, bytes: u64) -> Reservation {
-        if let Some(reservation) = self.try_reserve(bytes) {
-            return reservation;
-        }
-        let _waiting = Waiting::new(&self.waiting);
-        loop {
-            let freed = self.freed.notified();
-            tokio::pin!(freed);
-            freed.as_mut().enable();
-            if let Some(reservation) = self.try_reserve(bytes) {
-                return reservation;
-            }
-            self.pressure.notify_waiters();
-            // Said again: an open fragment may have been busy when it was said first.
-            let _ = tokio::time::timeout(AGAIN, freed).await;
-        }
+    /// Charges what is there already.
+    #[must_use]
+    pub fn charge(self: &Arc<Self>, bytes: u64) -> Reservation {
+        let mut reservation = Reservation::empty(self);
+        reservation.set(bytes);
+        reservation
+    }
+
+    fn has_room(&self) -> bool {
+        self.used_bytes() <= self.limit_bytes
     }
 
     /// Resolves when open fragments should go out.
@@ -132,6 +139,20 @@ impl Reservation {
         Self { budget: Arc::clone(budget), bytes: 0 }
     }
 
+    fn set(&mut self, bytes: u64) {
+        let budget = &self.budget;
+        if let Some(more) = bytes.checked_sub(self.bytes) {
+            let before = budget.used_bytes.fetch_add(more, Ordering::AcqRel);
+            if more > 0 && before + more > budget.limit_bytes / 2 {
+                budget.pressure.notify_waiters();
+            }
+        } else {
+            budget.used_bytes.fetch_sub(self.bytes - bytes, Ordering::AcqRel);
+            budget.freed.notify_waiters();
+        }
+        self.bytes = bytes;
+    }
+
     /// All of it, leaving an empty one.
     #[must_use]
     pub fn take(&mut self) -> Self {
@@ -142,9 +163,79 @@ impl Reservation {
 impl Drop for Reservation {
     fn drop(&mut self) {
         if self.bytes > 0 {
-            self.budget.used_bytes.fetch_sub(self.bytes, Ordering::AcqRel);
-            self.budget.freed.notify_waiters();
+            self.set(0);
         }
+    }
+}
+
+impl Unfinished {
+    /// Nothing.
+    #[must_use]
+    pub fn new(budget: &Arc<Budget>) -> Self {
+        Self { reservation: Reservation::empty(budget), turn: None }
+    }
+
+    /// It is `bytes` now.
+    pub fn set(&mut self, bytes: u64) {
+        let held = self.reservation.bytes;
+        if bytes == held {
+            return;
+        }
+        let unfinished_bytes = &self.reservation.budget.unfinished_bytes;
+        if bytes > held {
+            unfinished_bytes.fetch_add(bytes - held, Ordering::AcqRel);
+        } else {
+            unfinished_bytes.fetch_sub(held - bytes, Ordering::AcqRel);
+        }
+        self.reservation.set(bytes);
+    }
+
+    /// An element became complete: others may go on.
+    pub fn completed(&mut self) {
+        self.turn = None;
+    }
+
+    /// More may be read without waiting.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        self.turn.is_some() || self.reservation.budget.has_room()
+    }
+
+    /// Waits until more may be read.
+    ///
+    /// # Cancel safety
+    /// Dropping the future changes nothing.
+    pub async fn room(&mut self) {
+        if self.has_room() {
+            return;
+        }
+        let budget = Arc::clone(&self.reservation.budget);
+        let _waiting = Waiting::new(&budget.waiting);
+        loop {
+            let freed = budget.freed.notified();
+            tokio::pin!(freed);
+            freed.as_mut().enable();
+            if budget.has_room() {
+                return;
+            }
+            // All else has gone out, and elements that wait for each other would wait for ever.
+            let stuck = budget.used_bytes() <= budget.unfinished_bytes.load(Ordering::Acquire);
+            if stuck && self.reservation.bytes > 0 {
+                self.turn = Arc::clone(&budget.turn).try_acquire_owned().ok();
+                if self.turn.is_some() {
+                    return;
+                }
+            }
+            budget.pressure.notify_waiters();
+            // Said again: an open fragment may have been busy when it was said first.
+            let _ = tokio::time::timeout(AGAIN, freed).await;
+        }
+    }
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        self.set(0);
     }
 }
 
@@ -155,17 +246,48 @@ mod tests {
     #[tokio::test]
     async fn waiting_ends_when_bytes_come_back() {
         let budget = Budget::new(100);
-        let first = budget.reserve(80).await;
+        let first = budget.charge(80);
         assert!(budget.try_reserve(30).is_none());
+        let second = budget.charge(30);
         let waiting = tokio::spawn({
-            let budget = Arc::clone(&budget);
-            async move { budget.reserve(30).await }
+            let mut reader = Unfinished::new(&budget);
+            async move { reader.room().await }
         });
+        tokio::task::yield_now().await;
+        assert!(!waiting.is_finished() && budget.spill_above_bytes() == Some(0));
         drop(first);
-        let second = waiting.await.unwrap();
+        waiting.await.unwrap();
         assert_eq!(budget.used_bytes(), 30);
         drop(second);
         assert!(budget.try_reserve(1000).is_some(), "one sample may be larger than the budget");
         assert_eq!(budget.used_bytes(), 0);
+    }
+
+    async fn blocked(reader: &mut Unfinished) -> bool {
+        tokio::time::timeout(AGAIN * 3, reader.room()).await.is_err()
+    }
+
+    #[tokio::test]
+    async fn elements_that_fill_the_budget_are_completed_one_at_a_time() {
+        let budget = Budget::new(100);
+        let mut readers: Vec<Unfinished> = (0..3).map(|_| Unfinished::new(&budget)).collect();
+        let sample = budget.charge(1);
+        readers.iter_mut().for_each(|reader| reader.set(40));
+        let (first, second) = readers.split_at_mut(1);
+        assert!(blocked(&mut first[0]).await, "the sample may still go out");
+        drop(sample);
+        first[0].room().await;
+        assert!(blocked(&mut second[0]).await);
+        first[0].set(70);
+        assert!(first[0].has_room() && !second[0].has_room());
+        // Complete: it is a sample now, and the others wait for that to go out.
+        let sample = budget.charge(70);
+        first[0].set(0);
+        first[0].completed();
+        assert!(blocked(&mut second[0]).await && !first[0].has_room());
+        drop(sample);
+        second[0].room().await;
+        drop(readers);
+        assert_eq!((budget.used_bytes(), budget.unfinished_bytes.load(Ordering::Acquire)), (0, 0));
     }
 }

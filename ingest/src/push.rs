@@ -30,7 +30,7 @@ use vidar_core::time::UnixMs;
 use vidar_media::{Event, fragmenter};
 
 use crate::actor::Actor;
-use crate::budget::{Budget, Reservation};
+use crate::budget::{Budget, Reservation, Unfinished};
 use crate::last_run::{LastRun, LastRuns};
 use crate::push_log::{PushLog, PushStatus};
 
@@ -212,7 +212,8 @@ impl Ingest {
             Arc::clone(&permit),
         );
         let done = self.tracker.spawn(actor.run(receiver).instrument(span));
-        Ok(Push { inbox, budget: Arc::clone(&self.budget), permit, failure, log, done })
+        let (budget, unfinished) = (Arc::clone(&self.budget), Unfinished::new(&self.budget));
+        Ok(Push { inbox, budget, unfinished, permit, failure, log, done })
     }
 
     /// The log of a push that is open, or ended not long ago.
@@ -316,6 +317,7 @@ pub(crate) enum Message {
 pub struct Push {
     inbox: mpsc::Sender<Message>,
     budget: Arc<Budget>,
+    unfinished: Unfinished,
     permit: Arc<dyn Permit>,
     failure: Arc<OnceLock<PushError>>,
     log: Arc<PushLog>,
@@ -323,39 +325,38 @@ pub struct Push {
 }
 
 impl Push {
-    /// Takes events in order of arrival, all of whose tracks count from one zero. Waits while the store is behind.
+    /// Takes events in order of arrival, all of whose tracks count from one zero. While the store is behind, waits until
+    /// more may be read.
     ///
     /// # Errors
     /// If the push cannot go on: the store refused, or another publisher has taken over.
     ///
     /// # Cancel safety
     /// Not cancel-safe: the events may be lost.
-    pub async fn events(&self, events: Vec<Arrived>) -> Result<(), PushError> {
+    pub async fn events(&mut self, events: Vec<Arrived>) -> Result<(), PushError> {
         self.check()?;
-        let bytes = events.iter().map(Arrived::cost_bytes).sum();
-        let reservation = match self.budget.try_reserve(bytes) {
-            Some(reservation) => reservation,
-            None => self.held_back(self.budget.reserve(bytes)).await,
-        };
-        match self.inbox.try_send(Message::Events { events, reservation }) {
-            Ok(()) => Ok(()),
-            Err(mpsc::error::TrySendError::Full(message)) => {
-                self.held_back(self.inbox.send(message)).await.map_err(|_| self.failed())
+        if !events.is_empty() {
+            let reservation = self.budget.charge(events.iter().map(Arrived::cost_bytes).sum());
+            self.unfinished.completed();
+            match self.inbox.try_send(Message::Events { events, reservation }) {
+                Ok(()) => {}
+                Err(mpsc::error::TrySendError::Full(message)) => {
+                    let sent = held_back(&*self.permit, self.inbox.send(message)).await;
+                    sent.map_err(|_| self.failed())?;
+                }
+                Err(mpsc::error::TrySendError::Closed(_)) => return Err(self.failed()),
             }
-            Err(mpsc::error::TrySendError::Closed(_)) => Err(self.failed()),
         }
+        if !self.unfinished.has_room() {
+            held_back(&*self.permit, self.unfinished.room()).await;
+        }
+        Ok(())
     }
 
-    /// Waits for the store. A publisher that may not send is not silent.
-    async fn held_back<T>(&self, room: impl Future<Output = T>) -> T {
-        let mut room = std::pin::pin!(room);
-        loop {
-            let waited = tokio::time::timeout(HELD_BACK_TOUCH, &mut room).await;
-            self.permit.touch();
-            if let Ok(room) = waited {
-                return room;
-            }
-        }
+    /// The protocol holds so many bytes of elements that are not complete. Those that became complete are given to
+    /// `events` afterwards, as are none, which waits until more may be read.
+    pub fn hold(&mut self, bytes: u64) {
+        self.unfinished.set(bytes);
     }
 
     /// As `events`, for protocols that cannot wait: gives them back if there is no room.
@@ -420,5 +421,17 @@ impl Push {
     fn failed(&self) -> PushError {
         let unknown = || PushError { kind: ErrorKind::Internal, detail: "the push has ended".to_owned() };
         self.failure.get().cloned().unwrap_or_else(unknown)
+    }
+}
+
+/// Waits for the store. A publisher that may not send is not silent.
+async fn held_back<T>(permit: &dyn Permit, room: impl Future<Output = T>) -> T {
+    let mut room = std::pin::pin!(room);
+    loop {
+        let waited = tokio::time::timeout(HELD_BACK_TOUCH, &mut room).await;
+        permit.touch();
+        if let Ok(room) = waited {
+            return room;
+        }
     }
 }

@@ -38,6 +38,10 @@ impl Publish for RtspPush {
         self.0.try_events(events).map_err(publish_error)
     }
 
+    fn hold(&mut self, bytes: u64) {
+        self.0.hold(bytes);
+    }
+
     fn touch(&mut self) {
         self.0.touch();
     }

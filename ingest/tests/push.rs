@@ -24,7 +24,7 @@ async fn a_given_start_is_that_of_the_first_keyframe_however_long_sound_goes_bef
     // Keyframes are 2 s apart: pictures begin with one at 4 s, at 3 s they do not.
     for from_ms in [4_000, 3_000] {
         let setup = Setup::new(IngestOptions::default());
-        let push = setup.ingest.begin(start(Some(GIVEN))).await.unwrap();
+        let mut push = setup.ingest.begin(start(Some(GIVEN))).await.unwrap();
         for event in late_pictures(from_ms) {
             push.events(vec![event.into()]).await.unwrap();
         }
@@ -55,7 +55,7 @@ async fn a_step_of_the_servers_clock_leaves_the_producers_time_alone() {
         (None, None, WallSource::Arrival),
     ] {
         let setup = Setup::new(IngestOptions::default());
-        let push = setup.ingest.begin(start(given)).await.unwrap();
+        let mut push = setup.ingest.begin(start(given)).await.unwrap();
         let events = events("bbb.mkv");
         let half = events.len() / 2;
         for (index, event) in events.into_iter().enumerate() {
@@ -94,7 +94,7 @@ async fn a_step_of_the_servers_clock_leaves_the_producers_time_alone() {
 #[tokio::test]
 async fn a_given_start_without_any_keyframe_is_that_of_what_came_first() {
     let setup = Setup::new(IngestOptions::default());
-    let push = setup.ingest.begin(start(Some(GIVEN))).await.unwrap();
+    let mut push = setup.ingest.begin(start(Some(GIVEN))).await.unwrap();
     push.events(late_pictures(i64::MAX).into_iter().map(Into::into).collect()).await.unwrap();
     push.finish(true, "end of body").await;
     let closed = setup.closed();
@@ -108,7 +108,7 @@ async fn a_given_start_without_any_keyframe_is_that_of_what_came_first() {
 async fn a_publisher_that_is_held_back_is_not_silent() {
     let setup = Setup::new(IngestOptions { budget_bytes: 200_000, ..IngestOptions::default() });
     setup.memory.disk.forget_permits(usize::MAX);
-    let push = setup.ingest.begin(start(None)).await.unwrap();
+    let mut push = setup.ingest.begin(start(None)).await.unwrap();
     let first = tokio::spawn(async move {
         for event in events("bbb.mkv") {
             push.events(vec![event.into()]).await.unwrap();

@@ -108,6 +108,9 @@ pub trait Demux: Send {
     /// the demuxer is not used again.
     fn push(&mut self, input: Bytes, events: &mut Vec<Event>) -> Result<(), DemuxError>;
 
+    /// Bytes of input that are held: of elements that are not complete.
+    fn held_bytes(&self) -> usize;
+
     /// The input has ended. Appends what was complete but held back.
     ///
     /// # Errors

@@ -90,7 +90,7 @@ impl Reader {
                 Ok(None) => break,
                 Err(cause) => {
                     return match demuxer {
-                        Some(mut demuxer) => end(&self.push, &mut *demuxer, End::Lost(cause)).await,
+                        Some(mut demuxer) => end(&mut self.push, &mut *demuxer, End::Lost(cause)).await,
                         None => End::Lost(cause),
                     };
                 }
@@ -112,7 +112,7 @@ impl Reader {
                 }
             };
             let Some(demuxer) = &mut demuxer else { continue };
-            if feed(&self.push, &mut **demuxer, input).await.is_err() {
+            if feed(&mut self.push, &mut **demuxer, input).await.is_err() {
                 return End::Failed;
             }
         }
@@ -130,10 +130,10 @@ impl Reader {
             self.push.note_error(400, "the body is empty".to_owned(), Some(0));
             return End::Failed;
         };
-        if !head.is_empty() && feed(&self.push, &mut *demuxer, head.into()).await.is_err() {
+        if !head.is_empty() && feed(&mut self.push, &mut *demuxer, head.into()).await.is_err() {
             return End::Failed;
         }
-        end(&self.push, &mut *demuxer, End::Clean).await
+        end(&mut self.push, &mut *demuxer, End::Clean).await
     }
 
     fn choose(&self, head: &[u8], ended: bool) -> Result<Option<Parser>, ()> {
@@ -253,7 +253,7 @@ impl Reader {
 }
 
 /// Takes what the demuxer held back. A lost connection ends anywhere; a clean end inside an element is a fault.
-async fn end(push: &Push, demuxer: &mut dyn Demux, end: End) -> End {
+async fn end(push: &mut Push, demuxer: &mut dyn Demux, end: End) -> End {
     let mut events = Vec::new();
     let result = demuxer.finish(&mut events);
     if give(push, events).await.is_err() {
@@ -269,17 +269,15 @@ async fn end(push: &Push, demuxer: &mut dyn Demux, end: End) -> End {
     }
 }
 
-async fn give(push: &Push, events: Vec<Event>) -> Result<(), ()> {
-    if events.is_empty() {
-        return Ok(());
-    }
+async fn give(push: &mut Push, events: Vec<Event>) -> Result<(), ()> {
     // The failure is in the log already.
     push.events(events.into_iter().map(Into::into).collect()).await.map_err(|_| ())
 }
 
-async fn feed(push: &Push, demuxer: &mut dyn Demux, input: Bytes) -> Result<(), ()> {
+async fn feed(push: &mut Push, demuxer: &mut dyn Demux, input: Bytes) -> Result<(), ()> {
     let mut events = Vec::new();
     let result = demuxer.push(input, &mut events);
+    push.hold(demuxer.held_bytes() as u64);
     give(push, events).await?;
     result.map_err(|error| push.note_error(error.kind().http_status(), error.to_string(), Some(error.offset)))
 }

@@ -192,7 +192,7 @@ impl Connection {
         let Some(session) = &mut self.session else { return Ok(()) };
         let Some(recording) = &mut session.recording else { return Ok(()) };
         recording.media.tick(now);
-        recording.outlet.give(recording.media.take()).await?;
+        recording.outlet.give(recording.media.take(), recording.media.unfinished_bytes()).await?;
         if now.monotonic >= recording.next_report {
             recording.next_report = now.monotonic + REPORT_INTERVAL;
             self.send_reports(now.monotonic).await?;
@@ -297,7 +297,7 @@ impl Connection {
         let recording = self.session.as_mut().and_then(|session| session.recording.as_mut());
         if let Some(recording) = recording {
             let events = recording.media.take();
-            recording.outlet.give(events).await?;
+            recording.outlet.give(events, recording.media.unfinished_bytes()).await?;
             if recording.media.all_left() {
                 self.end_run(true, "all tracks said goodbye", true).await?;
             }
@@ -315,7 +315,7 @@ impl Connection {
         let whole = recording.media.finish(self.now());
         let events = recording.media.take();
         let dropped = recording.outlet.dropped();
-        let given = recording.outlet.give(events).await;
+        let given = recording.outlet.give(events, 0).await;
         tracing::info!(cause, complete = complete && whole, dropped, "publisher ended");
         let finished = recording.outlet.finish(complete && whole, cause).await;
         given.and(finished)

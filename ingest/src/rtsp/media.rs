@@ -92,6 +92,12 @@ impl Media {
         std::mem::take(&mut self.out)
     }
 
+    /// Bytes held: of access units that are not complete, and of events that are not placed yet.
+    pub(crate) fn unfinished_bytes(&self) -> usize {
+        let of_tracks = self.tracks.iter().map(|track| track.source.depacketizer().held_bytes());
+        self.held_bytes + of_tracks.sum::<usize>()
+    }
+
     /// An RTP packet of a track.
     pub(crate) fn rtp(&mut self, track: usize, packet: &Bytes, now: Now) {
         let mut found = std::mem::take(&mut self.found);

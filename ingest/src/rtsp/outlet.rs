@@ -37,8 +37,10 @@ impl Outlet {
         self.publish.touch();
     }
 
-    pub(crate) async fn give(&mut self, events: Vec<Arrived>) -> Result<(), PublishError> {
-        if events.is_empty() {
+    /// `unfinished_bytes` are still held of what is not complete.
+    pub(crate) async fn give(&mut self, events: Vec<Arrived>, unfinished_bytes: usize) -> Result<(), PublishError> {
+        self.publish.hold(unfinished_bytes as u64);
+        if events.is_empty() && (self.cannot_wait || unfinished_bytes == 0) {
             return Ok(());
         }
         if !self.cannot_wait {

@@ -70,7 +70,7 @@ async fn give(cannot_wait: bool, room: &[bool], events: Vec<Event>) -> (Vec<Stri
     let taken = Arc::new(Mutex::new(Vec::new()));
     let mut outlet = Outlet::new(Box::new(Taker { room: room.to_vec(), taken: Arc::clone(&taken) }), cannot_wait);
     let events = events.into_iter().map(|event| Arrived { at: Some(UnixMs(7)), event }).collect();
-    outlet.give(events).await.unwrap();
+    outlet.give(events, 0).await.unwrap();
     let dropped = outlet.dropped();
     outlet.finish(true, "").await.unwrap();
     let taken = taken.lock().unwrap().clone();

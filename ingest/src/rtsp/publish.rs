@@ -29,6 +29,11 @@ pub trait Publish: Send {
     /// As `events`.
     fn try_events(&mut self, events: Vec<Arrived>) -> Result<Option<Vec<Arrived>>, PublishError>;
 
+    /// So many bytes are held of access units that are not complete. `events`, even without any, then waits as well.
+    fn hold(&mut self, bytes: u64) {
+        let _ = bytes;
+    }
+
     /// The publisher is there, though it sends no media now.
     fn touch(&mut self) {}
 

@@ -105,4 +105,27 @@ mod tests {
         assert_eq!(Format::from_media_type("Video/MP4; codecs=\"avc1\""), Some(Format::Mp4));
         assert_eq!(Format::from_media_type("application/octet-stream"), None);
     }
+
+    #[test]
+    fn what_a_demuxer_holds_is_what_came_and_did_not_go() {
+        for name in ["bbb.mkv", "bbb_frag.mp4", "bbb.ts", "av1_opus.mp4", "laced.mkv", "h265.ts"] {
+            let bytes = bytes::Bytes::from(vidar_fixtures::read(name));
+            let Sniffed::Format(format) = sniff(&bytes[..SNIFF_BYTES]) else { panic!("{name}") };
+            let (mut demuxer, mut events) = (format.demuxer(), Vec::new());
+            let (mut came, mut went, mut largest, mut held_max) = (0, 0, 0, 0);
+            for piece in bytes.chunks(1000) {
+                demuxer.push(bytes::Bytes::copy_from_slice(piece), &mut events).unwrap();
+                came += piece.len();
+                for event in events.drain(..) {
+                    if let crate::Event::Sample(sample) = event {
+                        went += sample.data.len();
+                        largest = largest.max(sample.data.len());
+                    }
+                }
+                assert!(went + demuxer.held_bytes() <= came, "{name}: {} after {came}", demuxer.held_bytes());
+                held_max = held_max.max(demuxer.held_bytes());
+            }
+            assert!(held_max + 1000 >= largest, "{name}: {held_max} bytes with a sample of {largest}");
+        }
+    }
 }

@@ -48,6 +48,11 @@ pub(crate) trait Depacketize: Send {
     /// Packets are missing here.
     fn lost(&mut self);
 
+    /// Bytes of an access unit that is not complete.
+    fn held_bytes(&self) -> usize {
+        0
+    }
+
     /// No more will come: gives out what is whole.
     fn flush(&mut self, out: &mut Output);
 

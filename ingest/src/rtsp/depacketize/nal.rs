@@ -13,10 +13,17 @@ use vidar_core::limits::{CODEC_PRIVATE_BYTES_MAX, SAMPLE_BYTES_MAX};
 use vidar_media::Track;
 use vidar_media::codec::nal::{is_annex_b, split_annex_b};
 
-use super::{Output, Unit};
+use super::{Depacketize, Output, Unit};
+use crate::rtsp::rtp::Packet;
 
 /// What a codec's NAL units are.
-pub(super) trait NalKind: Send {
+pub(super) trait NalKind: Send + Sized {
+    /// Bytes of a NAL unit's header. A payload has at least one.
+    const HEADER_BYTES: usize;
+    /// The beginning of the first NAL unit of a payload; empty where it is a later piece.
+    fn first_nal(payload: &[u8]) -> Vec<u8>;
+    /// Takes a payload apart.
+    fn payload(assembler: &mut Assembler<Self>, payload: &Bytes, out: &mut Output);
     /// A coded slice.
     fn is_slice(nal: &[u8]) -> bool;
     /// It begins an access unit if slices came before.
@@ -40,6 +47,51 @@ enum Damage {
     Skipping(Option<i64>),
 }
 
+/// The depacketizer of a codec made of NAL units.
+pub(super) struct NalUnits<K> {
+    assembler: Assembler<K>,
+}
+
+impl<K: NalKind> NalUnits<K> {
+    /// As [`Assembler::new`].
+    pub(super) fn new(sets: &[Bytes], source_number: u64, clock_hz: u32) -> Self {
+        Self { assembler: Assembler::new(sets, source_number, clock_hz) }
+    }
+}
+
+impl<K: NalKind> Depacketize for NalUnits<K> {
+    fn push(&mut self, packet: &Packet, ticks: i64, out: &mut Output) {
+        if packet.payload.len() < K::HEADER_BYTES {
+            return;
+        }
+        if self.assembler.begin_packet(ticks, &K::first_nal(&packet.payload), packet.marker, out) {
+            K::payload(&mut self.assembler, &packet.payload, out);
+            self.assembler.end_packet(packet.marker, out);
+        }
+    }
+
+    fn lost(&mut self) {
+        self.assembler.lost();
+    }
+
+    fn held_bytes(&self) -> usize {
+        self.assembler.unit.len()
+    }
+
+    fn flush(&mut self, out: &mut Output) {
+        self.assembler.flush(out);
+    }
+
+    fn track(&self) -> Option<&Track> {
+        self.assembler.track.as_ref()
+    }
+}
+
+/// Up to 8 bytes of a payload: what tells how a NAL unit begins.
+pub(super) fn beginning(payload: &[u8], at: usize) -> Vec<u8> {
+    payload.get(at..).unwrap_or_default().iter().take(8).copied().collect()
+}
+
 /// Collects NAL units.
 pub(super) struct Assembler<K> {
     kind: std::marker::PhantomData<fn() -> K>,
@@ -58,7 +110,7 @@ pub(super) struct Assembler<K> {
 
 impl<K: NalKind> Assembler<K> {
     /// `sets` are the announced parameter sets: their order, start codes and bytes that do not belong are tolerated.
-    pub(super) fn new(sets: &[Bytes], source_number: u64, clock_hz: u32) -> Self {
+    fn new(sets: &[Bytes], source_number: u64, clock_hz: u32) -> Self {
         let mut assembler = Self {
             kind: std::marker::PhantomData,
             unit: Vec::new(),
@@ -80,10 +132,6 @@ impl<K: NalKind> Assembler<K> {
         assembler
     }
 
-    pub(super) fn track(&self) -> Option<&Track> {
-        self.track.as_ref()
-    }
-
     fn learn(&mut self, nal: &[u8]) {
         let held: usize = self.sets.iter().map(Bytes::len).sum();
         if self.track.is_some() || !K::is_parameter_set(nal) || held + nal.len() > CODEC_PRIVATE_BYTES_MAX / 16 {
@@ -100,7 +148,7 @@ impl<K: NalKind> Assembler<K> {
     }
 
     /// A packet begins whose first NAL unit begins with `first`, as far as that is known. False: drop the packet.
-    pub(super) fn begin_packet(&mut self, ticks: i64, first: &[u8], marker: bool, out: &mut Output) -> bool {
+    fn begin_packet(&mut self, ticks: i64, first: &[u8], marker: bool, out: &mut Output) -> bool {
         if ticks != self.ticks && self.damage == Damage::None {
             self.end_unit(out);
         }
@@ -118,7 +166,7 @@ impl<K: NalKind> Assembler<K> {
     }
 
     /// The packet ends.
-    pub(super) fn end_packet(&mut self, marker: bool, out: &mut Output) {
+    fn end_packet(&mut self, marker: bool, out: &mut Output) {
         if marker && self.has_slice && self.fragment.is_none() {
             self.end_unit(out);
         }
@@ -149,8 +197,31 @@ impl<K: NalKind> Assembler<K> {
         self.unit.extend_from_slice(nal);
     }
 
+    /// NAL units behind their lengths of 2 bytes.
+    pub(super) fn aggregate(&mut self, mut rest: &[u8], out: &mut Output) {
+        while let Some((len, after)) = rest.split_first_chunk::<2>() {
+            let Some((nal, after)) = after.split_at_checked(u16::from_be_bytes(*len).into()) else {
+                return self.break_unit(out);
+            };
+            self.nal(nal, out);
+            rest = after;
+        }
+    }
+
+    /// A piece of a NAL unit: the first, which begins with `header`, the last, both or neither.
+    pub(super) fn piece(&mut self, header: &[u8], data: &[u8], first: bool, last: bool, out: &mut Output) {
+        if first {
+            self.begin_fragments(header, data, out);
+        } else {
+            self.fragment(data, out);
+        }
+        if last {
+            self.end_fragments(out);
+        }
+    }
+
     /// A NAL unit begins that comes in pieces.
-    pub(super) fn begin_fragments(&mut self, header: &[u8], payload: &[u8], out: &mut Output) {
+    fn begin_fragments(&mut self, header: &[u8], payload: &[u8], out: &mut Output) {
         self.drop_fragment(out);
         if !self.fits(4 + header.len() + payload.len(), out) {
             return;
@@ -162,7 +233,7 @@ impl<K: NalKind> Assembler<K> {
     }
 
     /// A further piece.
-    pub(super) fn fragment(&mut self, payload: &[u8], out: &mut Output) {
+    fn fragment(&mut self, payload: &[u8], out: &mut Output) {
         if self.fragment.is_none() {
             // The beginning was lost without a gap in the sequence, or never sent.
             self.break_unit(out);
@@ -172,7 +243,7 @@ impl<K: NalKind> Assembler<K> {
     }
 
     /// The last piece was given.
-    pub(super) fn end_fragments(&mut self, out: &mut Output) {
+    fn end_fragments(&mut self, out: &mut Output) {
         let Some(start) = self.fragment.take() else { return };
         let nal = &self.unit[start + 4..];
         if K::is_slice(nal) && !is_annex_b(nal) {
@@ -195,7 +266,7 @@ impl<K: NalKind> Assembler<K> {
     }
 
     /// Packets are missing.
-    pub(super) fn lost(&mut self) {
+    fn lost(&mut self) {
         let at = (!self.unit.is_empty()).then_some(self.ticks).filter(|_| self.has_slice || self.fragment.is_some());
         self.clear();
         self.damage = Damage::Skipping(at);
@@ -209,7 +280,7 @@ impl<K: NalKind> Assembler<K> {
     }
 
     /// Gives out the last unit.
-    pub(super) fn flush(&mut self, out: &mut Output) {
+    fn flush(&mut self, out: &mut Output) {
         if self.damage == Damage::None {
             self.end_unit(out);
         }

@@ -71,6 +71,10 @@ impl Demux for Demuxer {
         Ok(())
     }
 
+    fn held_bytes(&self) -> usize {
+        self.input.available() + self.runs.iter().map(Run::held_bytes).sum::<usize>()
+    }
+
     fn finish(&mut self, _events: &mut Vec<Event>) -> Result<(), DemuxError> {
         let end = self.input.offset() + self.input.available() as u64;
         let truncated = |kind: FourCc, start: u64, what: &str| DemuxError {

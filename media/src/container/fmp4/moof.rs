@@ -76,6 +76,11 @@ impl Fields {
 }
 
 impl Run {
+    /// Bytes of the `moof` that it keeps.
+    pub(super) fn held_bytes(&self) -> usize {
+        self.rows.len()
+    }
+
     /// The next sample.
     pub(super) fn next(&mut self) -> Option<RunSample> {
         self.count = self.count.checked_sub(1)?;

@@ -109,6 +109,10 @@ impl Demux for Demuxer {
         Ok(())
     }
 
+    fn held_bytes(&self) -> usize {
+        self.input.len() + self.group.block.as_ref().map_or(0, |(_, block)| block.len())
+    }
+
     fn finish(&mut self, _events: &mut Vec<Event>) -> Result<(), DemuxError> {
         let end = self.input.offset() + self.input.len() as u64;
         let cut = self.current.as_ref().map(|current| (current.place, current.end, self.path(Some(current.place.id))));

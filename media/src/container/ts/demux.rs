@@ -36,6 +36,13 @@ struct Stream {
     open: Option<Open>,
 }
 
+impl Stream {
+    /// Bytes of what is not complete.
+    fn held_bytes(&self) -> usize {
+        self.elementary.held_bytes() + self.open.as_ref().map_or(0, |open| open.data.len())
+    }
+}
+
 /// Where a program map is sent.
 #[derive(Debug)]
 struct MapPid {
@@ -79,6 +86,11 @@ impl Demux for Demuxer {
             self.packets(false, events)?;
         }
         Ok(())
+    }
+
+    fn held_bytes(&self) -> usize {
+        let of_streams: usize = self.streams.iter().map(Stream::held_bytes).sum();
+        self.input.rest().len() + self.outlet.held_bytes() + of_streams
     }
 
     fn finish(&mut self, events: &mut Vec<Event>) -> Result<(), DemuxError> {
@@ -290,9 +302,7 @@ impl Demuxer {
     }
 
     fn check_size(&self, index: usize) -> Result<(), DemuxError> {
-        let held =
-            |stream: &Stream| stream.elementary.held_bytes() + stream.open.as_ref().map_or(0, |open| open.data.len());
-        if self.streams.iter().map(held).sum::<usize>() <= SAMPLE_BYTES_MAX {
+        if self.streams.iter().map(Stream::held_bytes).sum::<usize>() <= SAMPLE_BYTES_MAX {
             return Ok(());
         }
         let path = format!("PES of PID 0x{:04x}", self.streams[index].declared.pid);

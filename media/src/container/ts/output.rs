@@ -53,6 +53,12 @@ pub(super) struct Outlet {
 }
 
 impl Outlet {
+    /// Bytes of samples whose tracks are not known yet.
+    pub(super) fn held_bytes(&self) -> usize {
+        let of = |held: &Held| if let Held::Unit(_, unit) = held { unit.data.len() } else { 0 };
+        self.held.iter().map(of).sum()
+    }
+
     /// The streams of a program are declared, or declared again. Indices of those before are void.
     pub(super) fn declare(&mut self, known: Vec<Known>, offset: u64, events: &mut Vec<Event>) {
         self.release(events);
