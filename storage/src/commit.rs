@@ -46,6 +46,9 @@ const SMALL_SEGMENT_SHARE: u64 = 4;
 /// A new epoch is taken when half the numbers of one are given.
 const EPOCH_COUNTER_MAX: u32 = 1 << 31;
 
+/// Who waits until the store is closed.
+pub(crate) type Closing = oneshot::Sender<Result<(), SinkError>>;
+
 /// An item that was found good, ready to be sealed.
 struct Ready {
     what: What,
@@ -102,12 +105,28 @@ impl Committer {
         let mut done = None;
         while done.is_none() {
             let Some(message) = self.wait(inbox) else { break };
-            let mut items = Vec::new();
-            done = self.take(message, inbox, &mut items);
-            self.commit(items);
-            // A footer that could not be written was logged; the next start writes it.
-            let _ = self.roll(false);
+            done = self.turn(message, inbox);
         }
+        self.end(done);
+    }
+
+    /// One batch: `first`, and what waits behind it. Answers whom to tell once the store is closed, if it is to close.
+    pub(crate) fn turn(&mut self, first: Message, inbox: &Receiver<Message>) -> Option<Closing> {
+        let mut items = Vec::new();
+        let done = self.take(first, inbox, &mut items);
+        self.commit(items);
+        self.rest();
+        done
+    }
+
+    /// Closes a file that is full or old.
+    pub(crate) fn rest(&mut self) {
+        // A footer that could not be written was logged; the next start writes it.
+        let _ = self.roll(false);
+    }
+
+    /// Closes the open file and gives the directory free.
+    pub(crate) fn end(mut self, done: Option<Closing>) {
         let closed = self.roll(true);
         self.lock = None;
         if let Some(reply) = done {
@@ -124,20 +143,13 @@ impl Committer {
             match inbox.recv_timeout(left) {
                 Ok(message) => return Some(message),
                 Err(RecvTimeoutError::Disconnected) => return None,
-                Err(RecvTimeoutError::Timeout) => {
-                    let _ = self.roll(false);
-                }
+                Err(RecvTimeoutError::Timeout) => self.rest(),
             }
         }
     }
 
     /// Everything that waits, up to the length of a batch. A deletion ends a batch: what comes after it must see it.
-    fn take(
-        &self,
-        first: Message,
-        inbox: &Receiver<Message>,
-        items: &mut Vec<Item>,
-    ) -> Option<oneshot::Sender<Result<(), SinkError>>> {
+    fn take(&self, first: Message, inbox: &Receiver<Message>, items: &mut Vec<Item>) -> Option<Closing> {
         let mut len = 0;
         let mut message = first;
         loop {

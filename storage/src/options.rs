@@ -32,6 +32,9 @@ pub struct StoreOptions {
     pub reserve_bytes: u64,
     /// Opened heads that are kept in memory, in bytes.
     pub head_cache_bytes: usize,
+    /// The store starts no thread: [`Store::turn`](crate::Store::turn) commits what waits, and what blocks runs where it
+    /// is called. For simulations, where one seed decides what happens when.
+    pub by_hand: bool,
 }
 
 impl StoreOptions {
@@ -49,6 +52,7 @@ impl StoreOptions {
             batch_bytes: 8 << 20,
             reserve_bytes: 16 << 20,
             head_cache_bytes: 64 << 20,
+            by_hand: false,
         }
     }
 }

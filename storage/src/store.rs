@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::io;
 use std::ops::Range;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{self, Sender};
+use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
@@ -53,6 +53,8 @@ struct Inner {
     caches: ReadCaches,
     /// None once closed.
     inbox: Mutex<Option<Sender<Message>>>,
+    /// The writer of a store that is driven [by hand](StoreOptions::by_hand); else it runs on a thread of its own.
+    by_hand: Mutex<Option<(Committer, Receiver<Message>)>>,
     /// Room in the inbox.
     room: Arc<Semaphore>,
     room_max: u32,
@@ -110,15 +112,21 @@ impl Store {
         let closing = closing_records(&shared, &open, &mut report);
         let committer = Committer::new(Arc::clone(&shared), open, lock);
         let (inbox, messages) = mpsc::channel();
-        std::thread::Builder::new()
-            .name("vidar-commit".into())
-            .spawn(move || committer.run(&messages))
-            .map_err(OpenError::io("start the commit thread"))?;
+        let by_hand = if shared.options.by_hand {
+            Some((committer, messages))
+        } else {
+            std::thread::Builder::new()
+                .name("vidar-commit".into())
+                .spawn(move || committer.run(&messages))
+                .map_err(OpenError::io("start the commit thread"))?;
+            None
+        };
         let store = Self {
             inner: Arc::new(Inner {
                 shared,
                 caches: ReadCaches::new(head_bytes),
                 inbox: Mutex::new(Some(inbox)),
+                by_hand: Mutex::new(by_hand),
                 room: Arc::new(Semaphore::new(room_max as usize)),
                 room_max,
                 reads: Semaphore::new(READ_COUNT_MAX),
@@ -173,7 +181,7 @@ impl Store {
             return Err(SinkError::NoSuchStream { stream });
         }
         let shared = Arc::clone(self.shared());
-        blocking(move || shared.keys.create_stream(stream)).await?
+        self.blocking(move || shared.keys.create_stream(stream)).await?
     }
 
     /// Makes sure that a config can be referred to by records that are appended later.
@@ -242,9 +250,27 @@ impl Store {
     fn append_blocking(&self, body: Body) -> Result<(), SinkError> {
         let (reply, answer) = oneshot::channel();
         self.send(Message::Append(Item { body, reply, permit: None }))?;
+        while self.turn() {}
         // On a thread of its own: `open` may be called inside a runtime, where waiting would panic.
         let answer = std::thread::scope(|scope| scope.spawn(|| answer.blocking_recv()).join());
         answer.ok().and_then(Result::ok).ok_or(SinkError::Closed)?
+    }
+
+    /// Commits one batch of what waits. False if nothing waits, or the store is not driven
+    /// [by hand](StoreOptions::by_hand).
+    pub fn turn(&self) -> bool {
+        let mut by_hand = self.inner.by_hand.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some((committer, messages)) = by_hand.as_mut() else { return false };
+        let Ok(message) = messages.try_recv() else {
+            committer.rest();
+            return false;
+        };
+        if let Some(closing) = committer.turn(message, messages)
+            && let Some((committer, _)) = by_hand.take()
+        {
+            committer.end(Some(closing));
+        }
+        true
     }
 
     fn send(&self, message: Message) -> Result<(), SinkError> {
@@ -283,7 +309,7 @@ impl Store {
     ) -> Result<(), SinkError> {
         self.append_control(Body::Control(Control::StreamDeleted { stream, at })).await?;
         let shared = Arc::clone(self.shared());
-        blocking(move || shared.keys.destroy(&[stream])).await??;
+        self.blocking(move || shared.keys.destroy(&[stream])).await??;
         self.inner.caches.forget(stream);
         self.shared().configs.retain(|(of, _)| *of != stream);
         self.free(entries).await;
@@ -303,7 +329,7 @@ impl Store {
             let dead = shared.files.dead(&shared.controls(), among);
             (punch_all(&shared, &entries, &dead), dead)
         };
-        let Ok((punched_bytes, dead)) = blocking(work).await else { return expired };
+        let Ok((punched_bytes, dead)) = self.blocking(work).await else { return expired };
         expired.punched_bytes = punched_bytes;
         let _removing = self.inner.removing.lock().await;
         for file in dead {
@@ -321,12 +347,12 @@ impl Store {
     /// Repeats the control records of a file that still matter, then removes it.
     async fn remove(&self, file: FileId) -> Result<(), SinkError> {
         let shared = Arc::clone(self.shared());
-        let copies = blocking(move || needed_controls(&shared, file)).await??;
+        let copies = self.blocking(move || needed_controls(&shared, file)).await??;
         for copy in copies {
             self.append_control(Body::Copy(copy)).await?;
         }
         let shared = Arc::clone(self.shared());
-        blocking(move || remove_file(&shared, file)).await?
+        self.blocking(move || remove_file(&shared, file)).await?
     }
 
     fn remove_blocking(&self, file: FileId) -> Result<(), SinkError> {
@@ -384,6 +410,15 @@ impl Store {
         answer.await.map_err(|_| SinkError::Closed)?
     }
 
+    /// Runs `work` where it may block.
+    async fn blocking<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, SinkError> {
+        if self.shared().options.by_hand {
+            return Ok(work());
+        }
+        let done = tokio::task::spawn_blocking(work).await;
+        done.map_err(|error| SinkError::Failed { detail: format!("a task of the store failed: {error}") })
+    }
+
     /// Runs `work` off the runtime's threads, a bounded number at a time.
     async fn reading<T: Send + 'static>(
         &self,
@@ -393,7 +428,7 @@ impl Store {
         // Neither is ever closed.
         let _permit = self.inner.reads.acquire().await.map_err(|_| ReadError::NotFound { number })?;
         let inner = Arc::clone(&self.inner);
-        blocking(move || work(&inner)).await.map_err(|error| ReadError::Io {
+        self.blocking(move || work(&inner)).await.map_err(|error| ReadError::Io {
             file: String::new(),
             offset_bytes: 0,
             detail: error.to_string(),
@@ -430,12 +465,6 @@ impl FragmentSource for Store {
         let entry = entry.clone();
         self.reading(number, move |inner| read::config(&inner.shared, &inner.caches, &entry)).await
     }
-}
-
-/// Runs `work` where it may block.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, SinkError> {
-    let done = tokio::task::spawn_blocking(work).await;
-    done.map_err(|error| SinkError::Failed { detail: format!("a task of the store failed: {error}") })
 }
 
 #[cfg(test)]
