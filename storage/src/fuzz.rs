@@ -9,7 +9,7 @@ use vidar_core::track::StreamConfig;
 
 use crate::backend::SegmentIo;
 use crate::backend::memory::MemoryIo;
-use crate::crypto::keyring::{Keyring, generation};
+use crate::crypto::keyring::{Keyring, wrapped_secret};
 use crate::crypto::keys::Secret;
 use crate::segment_file::footer::{Trailer, decode_entries};
 use crate::segment_file::header::FileHeader;
@@ -51,7 +51,7 @@ pub fn footer(input: &[u8]) {
 
 /// A keyring: nothing opens but what was made with the key.
 pub fn keyring(input: &[u8]) {
-    let _ = generation(input);
+    let _ = wrapped_secret(input).map(|wrapped| wrapped.generation);
     if let Ok(ring) = Keyring::decode(input, &key()) {
         assert_eq!(Keyring::decode(&ring.encode(), &key()).map(|ring| ring.generation), Ok(ring.generation));
     }

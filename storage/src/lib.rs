@@ -57,6 +57,8 @@ mod store;
 mod testing;
 mod verify;
 
+pub use crypto::keychain::RotateError;
+pub use crypto::keyring::{KeyInfo, Purpose};
 pub use crypto::keys::Secret;
 pub use options::{Damage, DiskMarks, Expired, OpenError, OpenReport, Space, StoreOptions, StoreStats};
 pub use store::Store;

@@ -18,6 +18,10 @@ pub struct StoreOptions {
     pub data_dir: PathBuf,
     /// Gives the key that opens the keyring; by default the file `DIR.key` beside the data directory.
     pub kek: Arc<dyn KekProvider>,
+    /// How long an answer of that provider is waited for, …
+    pub kek_timeout: Duration,
+    /// … and for how long it is asked again at start when there is none.
+    pub kek_patience: Duration,
     /// A segment file is closed when it has this many bytes, …
     pub segment_bytes: u64,
     /// … or is this old and holds media.
@@ -44,6 +48,8 @@ impl StoreOptions {
         let data_dir = data_dir.into();
         Self {
             kek: Arc::new(KeyFile::beside(&data_dir)),
+            kek_timeout: Duration::from_secs(10),
+            kek_patience: Duration::from_secs(60),
             data_dir,
             segment_bytes: 256 << 20,
             segment_age: Duration::from_secs(3600),

@@ -151,7 +151,8 @@ impl Store {
         let (deleted, ring) = (shared.controls().deleted(), shared.keys.ring());
         let with_keys: Vec<_> = ring.streams().filter(|stream| deleted.contains(stream)).collect();
         if !with_keys.is_empty() {
-            shared.keys.destroy(&with_keys).map_err(failed)?;
+            let prepared = shared.keys.prepare_destroy().map_err(io::Error::other)?;
+            shared.keys.destroy(&with_keys, prepared).map_err(failed)?;
         }
         let dead = shared.files.dead(&shared.controls(), |info| !info.last.is_empty());
         for file in dead {
@@ -192,7 +193,7 @@ impl Store {
         let plain = config.encode();
         let shared = self.shared();
         let ring = shared.keys.ring();
-        let (_, key) = ring.current(stream).ok_or(SinkError::NoSuchStream { stream })?;
+        let key = ring.first_of_stream(stream).ok_or(SinkError::NoSuchStream { stream })?;
         let id = config_id(key, stream, &plain);
         let weight = plain.len();
         shared.configs.insert((stream, id), plain, weight);
@@ -300,16 +301,21 @@ impl Store {
     /// resolves nothing in the data directory opens its records.
     ///
     /// # Errors
-    /// If the deletion is not durable, or the keys could not be destroyed.
+    /// `NoKey` if the key provider does not answer: the stream is as before. Else if the deletion is not durable, or the
+    /// keys could not be destroyed: the next start does.
     pub async fn delete_stream(
         &self,
         stream: StreamId,
         at: UnixMs,
         entries: Vec<SharedEntry>,
     ) -> Result<(), SinkError> {
+        // What needs the key provider comes first: where it does not answer, nothing has happened.
+        let shared = Arc::clone(self.shared());
+        let prepared = self.blocking(move || shared.keys.prepare_destroy()).await?;
+        let prepared = prepared.map_err(|error| SinkError::NoKey { stream, detail: error.to_string() })?;
         self.append_control(Body::Control(Control::StreamDeleted { stream, at })).await?;
         let shared = Arc::clone(self.shared());
-        self.blocking(move || shared.keys.destroy(&[stream])).await??;
+        self.blocking(move || shared.keys.destroy(&[stream], prepared)).await??;
         self.inner.caches.forget(stream);
         self.shared().configs.retain(|(of, _)| *of != stream);
         self.free(entries).await;
@@ -411,7 +417,7 @@ impl Store {
     }
 
     /// Runs `work` where it may block.
-    async fn blocking<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, SinkError> {
+    pub(crate) async fn blocking<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, SinkError> {
         if self.shared().options.by_hand {
             return Ok(work());
         }

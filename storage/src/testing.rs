@@ -1,5 +1,6 @@
 //! What the tests share.
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
@@ -18,31 +19,79 @@ use vidar_core::track::{StreamConfig, TrackKind};
 
 use crate::backend::SegmentIo;
 use crate::crypto::kek::{KekError, KekProvider};
+use crate::crypto::wrap::Wrapped;
 use crate::{DiskMarks, OpenReport, Secret, Store, StoreOptions};
 
 /// Something no stored byte may repeat.
 pub(crate) const PLAIN_WORD: &[u8] = b"PLAINTEXT-THAT-MUST-NOT-SHOW";
 
+/// A provider like a service far away: it holds one key, and does as it is told.
 #[derive(Debug)]
-pub(crate) struct FixedKek(pub(crate) Option<Secret>);
+pub(crate) struct FixedKek {
+    key: Option<Secret>,
+    /// Bytes that it puts before a wrap: one that is not ours.
+    prefix: usize,
+    /// Calls that fail from now on.
+    pub(crate) down: AtomicU32,
+    pub(crate) calls: AtomicU32,
+    /// Held by a test: calls hang.
+    pub(crate) hang: Mutex<()>,
+}
+
+impl FixedKek {
+    pub(crate) fn new(key: Option<Secret>) -> Self {
+        let (down, calls, hang) = (AtomicU32::new(0), AtomicU32::new(0), Mutex::new(()));
+        Self { key, prefix: 0, down, calls, hang }
+    }
+
+    /// Wraps as a remote service does, longer than a key file does.
+    pub(crate) fn remote() -> Self {
+        Self { prefix: 100, ..Self::new(Some(Secret::new([9; 32]))) }
+    }
+
+    fn key(&self) -> Result<&Secret, KekError> {
+        self.calls.fetch_add(1, Ordering::Relaxed);
+        drop(self.hang.lock());
+        let fails = |left: u32| left.checked_sub(1);
+        if self.down.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fails).is_ok() {
+            return Err(KekError::Unavailable { place: self.place(), detail: "it is down".into() });
+        }
+        self.key.as_ref().ok_or_else(|| KekError::Missing { place: self.place() })
+    }
+}
 
 impl KekProvider for FixedKek {
     fn place(&self) -> String {
         "the test's key".into()
     }
 
-    fn load(&self) -> Result<Option<Secret>, KekError> {
-        Ok(self.0.clone())
+    fn prepare(&self) -> Result<(), KekError> {
+        self.key().map(|_| ())
     }
 
-    fn create(&self) -> Result<Secret, KekError> {
-        Err(KekError::Missing { place: self.place() })
+    fn wrap(&self, context: &[u8], secret: &Secret) -> Result<Vec<u8>, KekError> {
+        let own = Wrapped::seal(self.key()?, context, secret).0;
+        Ok([&vec![0x77; self.prefix][..], &own].concat())
+    }
+
+    fn unwrap(&self, context: &[u8], wrapped: &[u8]) -> Result<Secret, KekError> {
+        let (key, wrong) = (self.key()?, || KekError::Wrong { place: self.place() });
+        let own = wrapped.get(self.prefix..).and_then(|own| own.try_into().ok()).ok_or_else(wrong)?;
+        Wrapped(own).open(key, context).map_err(|_| wrong())
+    }
+
+    fn rotate(&self, context: &[u8], secret: &Secret) -> Result<Vec<u8>, KekError> {
+        self.wrap(context, secret)
+    }
+
+    fn settle(&self, _: &[u8], _: &[u8]) -> Result<(), KekError> {
+        Ok(())
     }
 }
 
 pub(crate) fn options() -> StoreOptions {
     let mut options = StoreOptions::new("/nowhere");
-    options.kek = Arc::new(FixedKek(Some(Secret::new([3; 32]))));
+    options.kek = Arc::new(FixedKek::new(Some(Secret::new([3; 32]))));
     options.segment_bytes = 256 << 10;
     options.marks = DiskMarks { apply_policy_bytes: 0, refuse_bytes: 0 };
     options.reserve_bytes = 64 << 10;

@@ -50,10 +50,10 @@ fn without_its_key_or_with_another_the_keyring_stays_closed() {
     let io = MemoryIo::new();
     open(&io).unwrap();
     let mut options = options();
-    options.kek = Arc::new(FixedKek(None));
+    options.kek = Arc::new(FixedKek::new(None));
     let error = Keychain::open(Arc::new(io.clone()), &options).err().unwrap();
     assert!(matches!(&error, OpenError::KekMissing { .. }) && error.to_string().contains("the test's key"), "{error}");
-    options.kek = Arc::new(FixedKek(Some(Secret::random())));
+    options.kek = Arc::new(FixedKek::new(Some(Secret::random())));
     let error = Keychain::open(Arc::new(io.clone()), &options).err().unwrap();
     assert!(matches!(&error, OpenError::KekWrong { .. }) && error.to_string().contains("the test's key"), "{error}");
 }
@@ -75,7 +75,10 @@ fn the_newest_copy_holds_after_a_crash_between_the_two() {
     chain.create_stream(gone).unwrap();
     let fault = Fault { op: Op::Replace, after: 1, times: 1, error: ErrorKind::Other, torn_bytes: 0 };
     io.fail(fault);
-    assert!(chain.destroy(&[gone]).is_err(), "not answered before both copies are written");
+    assert!(
+        chain.destroy(&[gone], chain.prepare_destroy().unwrap()).is_err(),
+        "not answered before both copies are written"
+    );
     let (chain, repaired) = open(&memory).unwrap();
     assert!(repaired && chain.ring().current(gone).is_none() && chain.ring().current(kept).is_some());
 }

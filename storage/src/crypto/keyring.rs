@@ -12,21 +12,23 @@ use uuid::Uuid;
 use vidar_core::ids::StreamId;
 use vidar_core::wire::{Reader, WireError, Writer};
 
-use crate::crypto::aead::{Aead, Nonce, ReferenceAead, TAG_LEN, TagMismatch};
-use crate::crypto::keys::{Secret, keyring_mac_key, random, random_uuid, wrap_key};
+use crate::crypto::aead::TagMismatch;
+use crate::crypto::keys::{Secret, keyring_mac_key, random_uuid};
+use crate::crypto::wrap::{WRAP_LEN, Wrapped};
 use crate::segment_file::record::{RecordKind, RecordShape};
 
 const MAGIC: &[u8; 8] = b"VIDARKEY";
 const VERSION: u16 = 1;
-const WRAPPED_LEN: usize = 32 + TAG_LEN;
-/// Each wrap has a key of its own.
-const NONCE: Nonce = [0; 12];
+/// Bit of the refuse word: the wrapped secret is as long as its provider made it.
+const REFUSE_FOREIGN_WRAP: u32 = 1;
+/// Longest wrapped secret of a provider, in bytes.
+pub(crate) const FOREIGN_WRAP_LEN_MAX: usize = 16 << 10;
 /// Bytes of one key on disk.
 const ENTRY_LEN: usize = 104;
 
 /// What a key in the ring is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Purpose {
+pub enum Purpose {
     /// Records of a stream.
     Stream,
     /// Control records and footers.
@@ -36,6 +38,16 @@ pub(crate) enum Purpose {
 }
 
 impl Purpose {
+    /// One word.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Stream => "stream",
+            Self::Log => "log",
+            Self::Index => "index",
+        }
+    }
+
     const fn code(self) -> u8 {
         match self {
             Self::Stream => 1,
@@ -72,34 +84,23 @@ impl KeyName {
     }
 }
 
-/// A secret as it stands on disk.
-#[derive(Clone)]
-struct Wrapped {
-    salt: [u8; 32],
-    sealed: [u8; WRAPPED_LEN],
+/// A key, without what opens anything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KeyInfo {
+    /// What it is for.
+    pub purpose: Purpose,
+    /// Of which stream; none where the store has it.
+    pub stream: Option<StreamId>,
+    /// From 1.
+    pub version: u32,
+    /// What is written now is sealed under it; older versions only open what they sealed.
+    pub current: bool,
 }
 
-impl Wrapped {
-    fn seal(outer: &Secret, context: &[u8], secret: &Secret) -> Self {
-        let salt = random();
-        let aead = ReferenceAead::new(&wrap_key(outer, &salt, context));
-        let mut sealed = [0; WRAPPED_LEN];
-        sealed[..32].copy_from_slice(secret.bytes());
-        let tag = aead.seal_in_place(&NONCE, context, &mut sealed[..32]);
-        sealed[32..].copy_from_slice(&tag);
-        Self { salt, sealed }
-    }
-
-    fn open(&self, outer: &Secret, context: &[u8]) -> Result<Secret, TagMismatch> {
-        let aead = ReferenceAead::new(&wrap_key(outer, &self.salt, context));
-        let mut sealed = zeroize::Zeroizing::new(self.sealed);
-        let plain = aead.open_in_place(&NONCE, context, &mut sealed[..])?;
-        Ok(Secret::new((&*plain).try_into().expect("32 bytes")))
-    }
-
-    fn read(r: &mut Reader<'_>) -> Result<Self, WireError> {
-        Ok(Self { salt: r.array()?, sealed: r.array()? })
-    }
+/// A secret for the next keyring, wrapped by the provider.
+pub(crate) struct Fresh {
+    pub(crate) secret: Secret,
+    pub(crate) wrapped: Vec<u8>,
 }
 
 /// Why a keyring does not open.
@@ -123,7 +124,8 @@ pub(crate) struct Keyring {
     /// Made with the first keyring.
     pub(crate) store: Uuid,
     secret: Secret,
-    wrapped_secret: Wrapped,
+    /// As the provider gave it.
+    wrapped_secret: Vec<u8>,
     keys: BTreeMap<KeyName, (Secret, Wrapped)>,
 }
 
@@ -134,11 +136,18 @@ impl fmt::Debug for Keyring {
 }
 
 impl Keyring {
-    /// The first keyring of a store.
+    /// The first keyring of a store, under a key that is at hand.
     pub(crate) fn create(kek: &Secret) -> Self {
-        let (store, secret) = (random_uuid(), Secret::random());
-        let wrapped_secret = Wrapped::seal(kek, &secret_context(store), &secret);
-        let mut ring = Self { generation: 1, store, secret, wrapped_secret, keys: BTreeMap::new() };
+        let store = random_uuid();
+        let secret = Secret::random();
+        let wrapped = Wrapped::seal(kek, &secret_context(store), &secret).0.to_vec();
+        Self::first(store, Fresh { secret, wrapped })
+    }
+
+    /// The first keyring of a store.
+    pub(crate) fn first(store: Uuid, fresh: Fresh) -> Self {
+        let Fresh { secret, wrapped } = fresh;
+        let mut ring = Self { generation: 1, store, secret, wrapped_secret: wrapped, keys: BTreeMap::new() };
         ring.add(KeyName::store(Purpose::Log));
         ring.add(KeyName::store(Purpose::Index));
         ring
@@ -159,21 +168,58 @@ impl Keyring {
         next
     }
 
+    /// With another version of the key of each of `streams` that has one.
+    pub(crate) fn with_new_versions(&self, streams: &[StreamId]) -> Self {
+        let mut next = Self { generation: self.generation + 1, ..self.clone() };
+        for stream in streams {
+            if let Some((version, _)) = self.current(*stream) {
+                next.add(KeyName::stream(*stream, version.saturating_add(1)));
+            }
+        }
+        next
+    }
+
     /// Without the keys of `streams`, under a new secret: what was wrapped before opens them no more.
-    pub(crate) fn without_streams(&self, streams: &[StreamId], kek: &Secret) -> Self {
-        let secret = Secret::random();
-        let wrapped_secret = Wrapped::seal(kek, &secret_context(self.store), &secret);
+    pub(crate) fn without_streams(&self, streams: &[StreamId], fresh: Fresh) -> Self {
+        let Fresh { secret, wrapped } = fresh;
         let kept = self.keys.iter().filter(|(name, _)| !streams.contains(&name.stream));
         let keys =
             kept.map(|(name, (key, _))| (*name, (key.clone(), Wrapped::seal(&secret, &name.context(self.store), key))));
         let keys = keys.collect();
-        Self { generation: self.generation + 1, store: self.store, secret, wrapped_secret, keys }
+        Self { generation: self.generation + 1, store: self.store, secret, wrapped_secret: wrapped, keys }
+    }
+
+    /// What the provider is told beside the secret.
+    pub(crate) fn context(&self) -> [u8; 22] {
+        secret_context(self.store)
+    }
+
+    /// The secret as the provider wrapped it.
+    pub(crate) fn wrapped_secret(&self) -> &[u8] {
+        &self.wrapped_secret
+    }
+
+    /// All keys, in order.
+    pub(crate) fn list(&self) -> Vec<KeyInfo> {
+        let info = |name: &KeyName| {
+            let stream = (name.purpose == Purpose::Stream).then_some(name.stream);
+            let current =
+                stream.and_then(|stream| self.current(stream)).is_none_or(|(newest, _)| newest == name.version);
+            KeyInfo { purpose: name.purpose, stream, version: name.version, current }
+        };
+        self.keys.keys().map(info).collect()
     }
 
     /// The newest key of a stream, with its version.
     pub(crate) fn current(&self, stream: StreamId) -> Option<(u32, &Secret)> {
         let range = KeyName::stream(stream, 0)..=KeyName::stream(stream, u32::MAX);
         self.keys.range(range).next_back().map(|(name, (key, _))| (name.version, key))
+    }
+
+    /// The first key of a stream: names of configs come from it, so that they stay when the key is rotated.
+    pub(crate) fn first_of_stream(&self, stream: StreamId) -> Option<&Secret> {
+        let range = KeyName::stream(stream, 0)..=KeyName::stream(stream, u32::MAX);
+        self.keys.range(range).next().map(|(_, (key, _))| key)
     }
 
     /// A key of a stream.
@@ -191,9 +237,10 @@ impl Keyring {
         }
     }
 
-    /// The streams that have keys.
+    /// The streams that have keys, each once.
     pub(crate) fn streams(&self) -> impl Iterator<Item = StreamId> + '_ {
-        self.keys.keys().filter(|name| name.purpose == Purpose::Stream).map(|name| name.stream)
+        let firsts = self.keys.keys().filter(|name| name.purpose == Purpose::Stream);
+        firsts.map(|name| name.stream).collect::<std::collections::BTreeSet<_>>().into_iter()
     }
 
     fn of_store(&self, purpose: Purpose) -> &Secret {
@@ -213,11 +260,16 @@ impl Keyring {
     /// The bytes on disk.
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut w = Writer::new();
-        w.raw(MAGIC).u16(VERSION).u16(0).raw(&[0; 12]).u64(self.generation).raw(self.store.as_bytes());
-        w.raw(&self.wrapped_secret.salt).raw(&self.wrapped_secret.sealed);
+        let foreign = self.wrapped_secret.len() != WRAP_LEN;
+        let refuse = if foreign { REFUSE_FOREIGN_WRAP } else { 0 };
+        w.raw(MAGIC).u16(VERSION).u16(0).raw(&[0; 8]).u32(refuse).u64(self.generation).raw(self.store.as_bytes());
+        if foreign {
+            w.u16(u16::try_from(self.wrapped_secret.len()).expect("checked when it was wrapped"));
+        }
+        w.raw(&self.wrapped_secret);
         w.u32(u32::try_from(self.keys.len()).expect("fewer than 2^32 keys"));
         for (name, (_, wrapped)) in &self.keys {
-            w.raw(&name.context(self.store)[..24]).raw(&wrapped.salt).raw(&wrapped.sealed);
+            w.raw(&name.context(self.store)[..24]).raw(&wrapped.0);
         }
         let mut bytes = w.into_vec();
         let mac = keyring_mac_key(&self.secret).mac(&bytes);
@@ -227,13 +279,19 @@ impl Keyring {
         bytes
     }
 
-    /// Opens what `encode` wrote.
+    /// Opens what `encode` wrote, with a key that is at hand.
     pub(crate) fn decode(bytes: &[u8], kek: &Secret) -> Result<Self, KeyringError> {
+        let wrapped = wrapped_secret(bytes)?;
+        let own = Wrapped(wrapped.bytes.try_into().map_err(|_| KeyringError::WrongKey)?);
+        let secret = own.open(kek, &wrapped.context).map_err(|TagMismatch| KeyringError::WrongKey)?;
+        Self::open(bytes, secret)
+    }
+
+    /// Opens what `encode` wrote, with its secret.
+    pub(crate) fn open(bytes: &[u8], secret: Secret) -> Result<Self, KeyringError> {
         let (signed, mac) = body(bytes)?;
-        let mut r = Reader::new(&signed[24..]);
-        let (generation, store) = (r.u64()?, Uuid::from_bytes(r.array()?));
-        let wrapped_secret = Wrapped::read(&mut r)?;
-        let secret = wrapped_secret.open(kek, &secret_context(store)).map_err(|TagMismatch| KeyringError::WrongKey)?;
+        let (WrappedSecret { generation, store, bytes: wrapped_secret, .. }, mut r) = header(signed)?;
+        let wrapped_secret = wrapped_secret.to_vec();
         if !keyring_mac_key(&secret).mac_matches(signed, mac) {
             return Err(KeyringError::Altered);
         }
@@ -255,10 +313,26 @@ impl Keyring {
     }
 }
 
-/// The generation of a copy whose checksum is right.
-pub(crate) fn generation(bytes: &[u8]) -> Result<u64, KeyringError> {
-    let (signed, _) = body(bytes)?;
-    Ok(Reader::new(&signed[24..]).u64()?)
+/// What the provider is asked to unwrap.
+pub(crate) struct WrappedSecret<'a> {
+    pub(crate) generation: u64,
+    store: Uuid,
+    pub(crate) context: [u8; 22],
+    pub(crate) bytes: &'a [u8],
+}
+
+/// The wrapped secret of a copy whose checksum is right.
+pub(crate) fn wrapped_secret(bytes: &[u8]) -> Result<WrappedSecret<'_>, KeyringError> {
+    Ok(header(body(bytes)?.0)?.0)
+}
+
+/// What stands before the keys.
+fn header(signed: &[u8]) -> Result<(WrappedSecret<'_>, Reader<'_>), KeyringError> {
+    let mut r = Reader::new(&signed[20..]);
+    let (refuse, generation, store) = (r.u32()?, r.u64()?, Uuid::from_bytes(r.array()?));
+    let len = if refuse & REFUSE_FOREIGN_WRAP == 0 { WRAP_LEN } else { usize::from(r.u16()?) };
+    let bytes = r.raw(len)?;
+    Ok((WrappedSecret { generation, store, context: secret_context(store), bytes }, r))
 }
 
 /// What is signed, and the signature; magic, version and checksum are right.
@@ -272,7 +346,7 @@ fn body(bytes: &[u8]) -> Result<(&[u8], &[u8]), KeyringError> {
         return Err(KeyringError::Checksum);
     }
     let (version, _, _, _, refuse) = (r.u16()?, r.u16()?, r.u32()?, r.u32()?, r.u32()?);
-    if version != VERSION || refuse != 0 {
+    if version != VERSION || refuse & !REFUSE_FOREIGN_WRAP != 0 {
         return Err(WireError { expected: "keyring format version 1", offset: 8 }.into());
     }
     let len = checked.len().checked_sub(32).filter(|len| *len >= 24).ok_or(KeyringError::Checksum)?;
@@ -290,7 +364,8 @@ fn key_name(r: &mut Reader<'_>) -> Result<KeyName, WireError> {
     Ok(KeyName { purpose, version, stream: StreamId::from_bytes(r.array()?) })
 }
 
-fn secret_context(store: Uuid) -> [u8; 22] {
+/// What the provider is told beside the secret: `"secret" ‖ store`.
+pub(crate) fn secret_context(store: Uuid) -> [u8; 22] {
     let mut context = [0; 22];
     context[..6].copy_from_slice(b"secret");
     context[6..].copy_from_slice(store.as_bytes());
@@ -341,13 +416,15 @@ mod tests {
     #[test]
     fn destroying_replaces_the_secret_and_every_wrap() {
         let (kek, ring, stream) = ring();
-        let after = ring.without_streams(&[stream], &kek);
+        let secret = Secret::random();
+        let wrapped = Wrapped::seal(&kek, &ring.context(), &secret).0.to_vec();
+        let after = ring.without_streams(&[stream], Fresh { secret, wrapped });
         assert!(after.current(stream).is_none());
         assert_eq!(after.log_key(), ring.log_key());
         assert_eq!(after.streams().count(), 1);
         assert_ne!(after.secret, ring.secret);
         for (name, (_, wrapped)) in &after.keys {
-            assert_ne!(wrapped.sealed, ring.keys[name].1.sealed);
+            assert_ne!(wrapped.0[32..], ring.keys[name].1.0[32..]);
         }
         assert!(Keyring::decode(&after.encode(), &kek).unwrap().current(stream).is_none());
     }

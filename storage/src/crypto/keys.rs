@@ -6,14 +6,27 @@ use ring::rand::{SecureRandom, SystemRandom};
 use ring::{hkdf, hmac};
 use uuid::Uuid;
 use vidar_core::ids::{ConfigId, FileId, StreamId};
-use zeroize::Zeroizing;
+use zeroize::{ZeroizeOnDrop, Zeroizing};
 
 use crate::crypto::aead::Nonce;
 use crate::segment_file::record::RecordHeader;
 
 /// 32 secret bytes: wiped when dropped, never shown.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone)]
 pub struct Secret(Zeroizing<[u8; 32]>);
+
+/// In constant time.
+impl PartialEq for Secret {
+    fn eq(&self, other: &Self) -> bool {
+        let differ = self.bytes().iter().zip(other.bytes()).fold(0, |differ, (a, b)| differ | (a ^ b));
+        std::hint::black_box(differ) == 0
+    }
+}
+
+impl Eq for Secret {}
+
+/// By its only field.
+impl ZeroizeOnDrop for Secret {}
 
 impl Secret {
     /// Takes over bytes.
@@ -141,6 +154,29 @@ mod tests {
     #[test]
     fn secrets_are_not_shown() {
         assert_eq!(format!("{:?}", Secret::new([0x41; 32])), "Secret(..)");
+    }
+
+    #[test]
+    fn secrets_and_ciphers_are_wiped_when_dropped() {
+        fn wiped<T: ZeroizeOnDrop>() {}
+        wiped::<Secret>();
+        wiped::<Zeroizing<[u8; 32]>>();
+        wiped::<aes_gcm::aes::Aes256>();
+        assert_eq!(std::mem::size_of::<Secret>(), 32, "and nothing but these bytes");
+    }
+
+    #[test]
+    fn a_mac_is_that_of_all_bytes_and_no_others() {
+        let key = Secret::new([1; 32]);
+        let tag = key.mac(b"data");
+        assert!(
+            key.mac_matches(b"data", &tag) && !key.mac_matches(b"date", &tag) && !key.mac_matches(b"data", &tag[..31])
+        );
+        for bit in 0..256 {
+            let mut bad = tag;
+            bad[bit / 8] ^= 1 << (bit % 8);
+            assert!(!key.mac_matches(b"data", &bad) && Secret::new(bad) != Secret::new(tag), "{bit}");
+        }
     }
 
     #[test]

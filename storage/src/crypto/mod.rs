@@ -3,7 +3,10 @@
 //! KEK ([`kek`]) → keyring secret → stream keys (`keyring`) → a key for each record (`keys`) → `aead`.
 
 pub(crate) mod aead;
+mod ask;
 pub mod kek;
 pub(crate) mod keychain;
 pub(crate) mod keyring;
 pub(crate) mod keys;
+mod manage;
+pub(crate) mod wrap;
