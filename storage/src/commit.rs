@@ -525,7 +525,7 @@ fn push_fragment(writer: &mut Writer, keys: &Keyring, fragment: &Fragment) -> Re
     writer.push(fragment.shape(key_version), outer, &content, summary)
 }
 
-fn push_control(writer: &mut Writer, keys: &Keyring, record: &ControlRecord, plain: &Bytes) -> RecordEntry {
+pub(crate) fn push_control(writer: &mut Writer, keys: &Keyring, record: &ControlRecord, plain: &Bytes) -> RecordEntry {
     let stream = record.body.stream().unwrap_or(StreamId::from_bytes([0; 16]));
     let shape = RecordShape::bare(RecordKind::Control, stream, record.number, vidar_core::ids::ConfigId::NONE);
     writer.push(shape, keys.log_key(), &Content { table: plain, ..Content::default() }, None)

@@ -7,6 +7,8 @@ use vidar_core::control::{Control, ControlRecord};
 use vidar_core::ids::{FragmentNumber, RunId, StreamId};
 use vidar_core::record::FragmentMeta;
 
+use crate::segment_file::record::{RecordKind, RecordShape};
+
 /// The state that control records add up to.
 #[derive(Debug, Default)]
 pub(crate) struct Controls {
@@ -82,6 +84,15 @@ impl Controls {
     pub(crate) fn is_gone(&self, stream: StreamId, number: FragmentNumber) -> bool {
         let state = self.streams.get(&stream);
         state.is_some_and(|state| state.deleted.is_some() || state.below.is_some_and(|below| number < below))
+    }
+
+    /// The record may no longer be read. Control records always may.
+    pub(crate) fn is_gone_record(&self, shape: &RecordShape) -> bool {
+        match shape.kind {
+            RecordKind::Control => false,
+            RecordKind::Config => self.is_deleted(shape.meta.stream),
+            RecordKind::Fragment | RecordKind::Part => self.is_gone(shape.meta.stream, shape.meta.number),
+        }
     }
 
     /// All deleted streams.

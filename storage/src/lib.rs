@@ -36,6 +36,7 @@
 
 pub mod backend;
 mod cache;
+mod check;
 mod closing;
 mod commit;
 mod controls;
@@ -49,6 +50,7 @@ mod load;
 mod options;
 mod punch;
 mod read;
+mod repair;
 mod retire;
 mod segment_file;
 mod shared;
@@ -61,5 +63,6 @@ pub use crypto::keychain::RotateError;
 pub use crypto::keyring::{KeyInfo, Purpose};
 pub use crypto::keys::Secret;
 pub use options::{Damage, DiskMarks, Expired, OpenError, OpenReport, Space, StoreOptions, StoreStats};
+pub use repair::{Disposal, RepairOptions, RepairReport, RepairedFile, repair, repair_on};
 pub use store::Store;
 pub use verify::{Depth, Progress, VerifyReport, replay, replay_on, replay_with, verify, verify_on};

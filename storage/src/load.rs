@@ -14,6 +14,7 @@ use vidar_core::entry::Locator;
 use vidar_core::ids::{FileId, FragmentNumber, StreamId};
 use vidar_core::log::{LogEvent, LogObserver};
 use vidar_core::record::FragmentMeta;
+use vidar_core::source::FragmentHead;
 use vidar_core::time::UnixMs;
 
 use crate::backend::{SegmentHandle, SegmentIo};
@@ -62,7 +63,7 @@ impl Records {
     }
 
     /// When the last of them became durable, by the archive clock.
-    fn archived(&self) -> Option<UnixMs> {
+    pub(crate) fn archived(&self) -> Option<UnixMs> {
         match self {
             Self::Closed(footer) => Some(footer.trailer.archive),
             Self::Scanned(scan) => scan.archive,
@@ -116,6 +117,11 @@ pub(crate) struct Log {
     pub(crate) archive: Option<UnixMs>,
     pub(crate) open: OpenFragments,
     pub(crate) report: OpenReport,
+    /// Files whose every record stands in another file, by name: a repair wrote them anew, and did not come to put them
+    /// away.
+    pub(crate) replaced: Vec<String>,
+    /// Copies that a repair did not finish, by name.
+    pub(crate) unfinished: Vec<String>,
     /// Each once, in the order of numbers.
     records: Vec<Arc<ControlRecord>>,
     mode: Mode,
@@ -130,7 +136,9 @@ impl Log {
     /// Finds all files, closes those that were not (`Recover`), and reads all control records.
     pub(crate) fn read(io: &dyn SegmentIo, keys: &Keyring, mode: Mode, table: &Files) -> Result<Self, OpenError> {
         let (controls, open, report) = (Controls::default(), HashMap::new(), OpenReport::default());
-        let mut log = Self { files: Vec::new(), controls, archive: None, open, report, records: Vec::new(), mode };
+        let (files, records) = (Vec::new(), Vec::new());
+        let (replaced, unfinished) = (Vec::new(), Vec::new());
+        let mut log = Self { files, controls, archive: None, open, report, replaced, unfinished, records, mode };
         log.find_files(io).map_err(OpenError::io("list segment files"))?;
         let mut seen = HashSet::new();
         let files = std::mem::take(&mut log.files);
@@ -166,10 +174,41 @@ impl Log {
             self.files.push(LogFile { header, name, handle, void_from: None });
         }
         self.files.sort_by_key(|file| (file.header.epoch, file.header.sequence, file.header.file));
+        self.drop_replaced(io)?;
         let void: HashMap<FileId, u64> = self.files.iter().filter_map(|file| file.header.replaces).collect();
         for file in &mut self.files {
             file.void_from = void.get(&file.header.file).copied();
         }
+        Ok(())
+    }
+
+    /// A file that voids another from its first batch on holds all of it that is good: it counts instead once it is
+    /// closed. Until then it is a copy that was not finished, and goes.
+    fn drop_replaced(&mut self, io: &dyn SegmentIo) -> io::Result<()> {
+        let names: HashMap<FileId, String> =
+            self.files.iter().map(|file| (file.header.file, file.name.clone())).collect();
+        let replaces = |file: &LogFile| {
+            let (old, _) = file.header.replaces.filter(|(_, end)| *end <= HEADER_LEN as u64)?;
+            names.get(&old).map(|name| (old, name))
+        };
+        let (mut replaced, mut unfinished) = (HashSet::new(), HashSet::new());
+        for file in &self.files {
+            let Some((old, name)) = replaces(file) else { continue };
+            if reader::read_trailer(&*file.handle, file.header.file)?.is_some() {
+                tracing::warn!(file = name, "written anew by a repair that did not come to put it away: passed over");
+                self.replaced.push(name.clone());
+                replaced.insert(old);
+                continue;
+            }
+            unfinished.insert(file.header.file);
+            self.unfinished.push(file.name.clone());
+            if self.mode == Mode::Recover {
+                tracing::info!(file = file.name, "removing a copy that was not finished");
+                io.unlink(&file.name)?;
+                io.sync_dir()?;
+            }
+        }
+        self.files.retain(|file| !replaced.contains(&file.header.file) && !unfinished.contains(&file.header.file));
         Ok(())
     }
 
@@ -358,11 +397,13 @@ impl Log {
             tracing::error!(%damage, "stored bytes are damaged");
             self.report.damage.push(damage);
         };
-        if parts.iter().any(|part| part.record_len == 0) {
-            damage("a part of the fragment is missing".into());
-        }
-        match open_facts(keys, entry, head) {
-            Ok(facts) => {
+        match open_fragment(keys, entry, head) {
+            Ok(FragmentHead { facts, table }) => {
+                // A fragment that a crash left without some of its parts does not refer to them.
+                let missing = |index: u16| parts.get(usize::from(index)).is_none_or(|part| part.record_len == 0);
+                if table.pieces.iter().filter_map(|piece| piece.part).any(missing) {
+                    damage("a part of the fragment is missing".into());
+                }
                 self.controls.note_fragment(meta);
                 self.report.fragments += 1;
                 let entry = Arc::new(entry.timeline(file.header.file, file.header.volume, archived, parts));
@@ -400,15 +441,12 @@ pub(crate) fn open_control(keys: &Keyring, head: &[u8]) -> Result<ControlRecord,
     if record.number == opener.shape.meta.number { Ok(record) } else { Err("its number is not its own".into()) }
 }
 
-fn open_facts(
-    keys: &Keyring,
-    entry: &RecordEntry,
-    head: Option<&[u8]>,
-) -> Result<vidar_core::record::FragmentFacts, String> {
+/// Opens the head of a fragment.
+pub(crate) fn open_fragment(keys: &Keyring, entry: &RecordEntry, head: Option<&[u8]>) -> Result<FragmentHead, String> {
     let head = head.ok_or("its head is missing")?;
     let opener = opener(keys, head)?;
     if opener.shape != entry.shape {
         return Err("its head is that of another record".into());
     }
-    Ok(opener.fragment_head(head.to_vec()).map_err(|error| error.to_string())?.facts)
+    opener.fragment_head(head.to_vec()).map_err(|error| error.to_string())
 }

@@ -1,31 +1,31 @@
 //! Checks of a stopped data directory, and the replay that an index is rebuilt from.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use vidar_core::ids::{FragmentNumber, StreamId};
-use vidar_core::log::LogObserver;
+use vidar_core::control::{Control, GapRecord};
+use vidar_core::ids::{StreamId, StreamName};
+use vidar_core::log::{LogEvent, LogObserver};
 
 use crate::backend::fs::FsIo;
 use crate::backend::{DirLock, SegmentIo};
+use crate::check::{FileCheck, Finding};
 use crate::crypto::keychain;
 use crate::crypto::keyring::Keyring;
 use crate::crypto::keys::Secret;
 use crate::files::Files;
-use crate::load::{Log, LogFile, Mode, Records};
+use crate::load::{Log, Mode, Records};
 use crate::options::{Damage, OpenError, OpenReport, StoreOptions};
-use crate::segment_file::footer::RecordEntry;
-use crate::segment_file::reader;
-use crate::segment_file::record::{RECORD_HEADER_LEN, RecordHeader, RecordOpener};
-use crate::segment_file::recover;
+use crate::segment_file::header::HEADER_LEN;
 
 /// How much is checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Depth {
     /// All files have headers and footers, and are as long as those say.
     Presence,
-    /// Also all checksums match.
+    /// Also all checksums match, and what a checksum does not match opens.
     Checksum,
     /// Also every record opens.
     Decrypt,
@@ -55,8 +55,10 @@ pub struct VerifyReport {
     pub records: u64,
     /// Bytes read.
     pub bytes: u64,
-    /// What is not as it was written.
+    /// What is not as it was written, by file and offset.
     pub damage: Vec<Damage>,
+    /// Names of the streams that exist.
+    pub streams: BTreeMap<StreamId, StreamName>,
 }
 
 /// Checks a data directory that no server uses. Nothing is changed.
@@ -82,34 +84,115 @@ pub fn verify_on(
     progress: &mut dyn FnMut(Progress),
 ) -> Result<VerifyReport, OpenError> {
     let (_lock, ring, same) = open(options, &*io)?;
-    let table = Files::new(Arc::clone(&io));
-    let mut log = Log::read(&*io, &ring, Mode::ReadOnly, &table)?;
-    log.replay(&ring, &table, &[]);
+    let examined = examine(&io, &ring, depth, progress)?;
+    let mut report = examined.report;
     if !same {
         let detail = "one of the two copies is missing, damaged or behind".to_owned();
-        log.report.damage.push(Damage { file: "keyring".into(), offset: 0, len: 0, record: None, detail });
+        report.damage.insert(0, Damage { file: "keyring".into(), offset: 0, len: 0, record: None, detail });
     }
-    let mut report = VerifyReport {
-        files: log.report.files,
-        unclosed: log.report.unclosed,
-        damage: std::mem::take(&mut log.report.damage),
-        ..VerifyReport::default()
-    };
+    Ok(report)
+}
+
+/// A data directory that was looked at.
+pub(crate) struct Examined {
+    pub(crate) log: Log,
+    pub(crate) report: VerifyReport,
+    /// As the damage in the report, in the same order.
+    pub(crate) findings: Vec<Finding>,
+    /// Gaps that the log holds.
+    pub(crate) gaps: Vec<GapRecord>,
+}
+
+/// Reads all of the log, and looks at every file.
+pub(crate) fn examine(
+    io: &Arc<dyn SegmentIo>,
+    keys: &Keyring,
+    depth: Depth,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<Examined, OpenError> {
+    let table = Files::new(Arc::clone(io));
+    let heard = Arc::new(Heard::default());
+    let mut log = Log::read(&**io, keys, Mode::ReadOnly, &table)?;
+    log.replay(keys, &table, &[Arc::clone(&heard) as Arc<dyn LogObserver>]);
+    let (streams, gaps) = std::mem::take(&mut *heard.lock());
+    let mut report =
+        VerifyReport { files: log.report.files, unclosed: log.report.unclosed, streams, ..VerifyReport::default() };
+    let mut findings = Vec::new();
+    let mut of_log = std::mem::take(&mut log.report.damage);
     let files = std::mem::take(&mut log.files);
     for (index, file) in files.iter().enumerate() {
-        let reported = log.report.damage.len();
-        let records = log.records_of(file, &ring);
-        log.report.damage.truncate(reported);
-        if let Ok(records) = records {
-            let check = FileCheck { file, keys: &ring, log: &log };
-            check.records(&records, depth, &mut report);
+        let records = log.records_of(file, keys);
+        log.report.damage.clear();
+        let (own, others): (Vec<_>, Vec<_>) = of_log.into_iter().partition(|damage| damage.file == file.name);
+        of_log = others;
+        let entries: Vec<_> = records.iter().flat_map(Records::iter).map(|(entry, _)| entry.clone()).collect();
+        let closed = matches!(records, Ok(Records::Closed(_)));
+        // Bytes that a scan found no record in; not those of a footer.
+        let scanned = match &records {
+            Ok(Records::Scanned(scan)) => HEADER_LEN as u64..scan.data_end,
+            _ => 0..0,
+        };
+        let controls = &log.controls;
+        let mut check = FileCheck {
+            name: &file.name,
+            file: file.header.file,
+            handle: &*file.handle,
+            closed,
+            keys,
+            is_gone: &|shape| controls.is_gone_record(shape),
+            pace: &mut |bytes| {
+                report.bytes += bytes;
+                Ok(())
+            },
+        };
+        for damage in own {
+            if damage.record.is_none() && scanned.contains(&damage.offset) {
+                check.identify(damage, &|_| false, &mut findings);
+            } else {
+                findings.push(Finding { damage, shape: None });
+            }
         }
+        let (count, found) = check.run(&entries, depth).map_err(OpenError::io("check a segment file"))?;
+        report.records += count;
+        findings.extend(found);
         let (records, bytes) = (report.records, report.bytes);
         progress(Progress { files: index as u64 + 1, files_total: report.files, records, bytes });
     }
-    report.damage.sort_by(|a, b| (&a.file, a.offset).cmp(&(&b.file, b.offset)));
-    report.damage.dedup_by(|a, b| (&a.file, a.offset) == (&b.file, b.offset));
-    Ok(report)
+    log.files = files;
+    findings.extend(of_log.into_iter().map(|damage| Finding { damage, shape: None }));
+    // Of two that say the same the one that names the record.
+    let place = |finding: &Finding| (finding.damage.file.clone(), finding.damage.offset);
+    findings.sort_by_key(|finding| (place(finding), finding.damage.record.is_none()));
+    findings.dedup_by_key(|finding| place(finding));
+    report.damage = findings.iter().map(|finding| finding.damage.clone()).collect();
+    Ok(Examined { log, report, findings, gaps })
+}
+
+/// Names of streams and gaps, as the log tells them.
+#[derive(Default)]
+struct Heard(Mutex<(BTreeMap<StreamId, StreamName>, Vec<GapRecord>)>);
+
+impl Heard {
+    fn lock(&self) -> MutexGuard<'_, (BTreeMap<StreamId, StreamName>, Vec<GapRecord>)> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl LogObserver for Heard {
+    fn observe(&self, event: &LogEvent) {
+        let LogEvent::Control(record) = event else { return };
+        match &record.body {
+            // In the order of their numbers: the newest holds.
+            Control::Stream(stream) => {
+                self.lock().0.insert(stream.stream, stream.name.clone());
+            }
+            Control::StreamDeleted { stream, .. } => {
+                self.lock().0.remove(stream);
+            }
+            Control::Gap(gap) => self.lock().1.push(gap.clone()),
+            _ => {}
+        }
+    }
 }
 
 /// Tells observers all that is in a data directory that no server uses. Nothing is changed: fragments that a crash left
@@ -163,7 +246,7 @@ fn replay_log(
 }
 
 /// Nothing is made where there is no store.
-fn open(options: &StoreOptions, io: &dyn SegmentIo) -> Result<(DirLock, Keyring, bool), OpenError> {
+pub(crate) fn open(options: &StoreOptions, io: &dyn SegmentIo) -> Result<(DirLock, Keyring, bool), OpenError> {
     let data_dir = || options.data_dir.clone();
     let missing = || OpenError::KeyringMissing { data_dir: data_dir() };
     keychain::read(io, options)?.ok_or_else(missing)?;
@@ -173,79 +256,4 @@ fn open(options: &StoreOptions, io: &dyn SegmentIo) -> Result<(DirLock, Keyring,
     })?;
     let (ring, same) = keychain::read(io, options)?.ok_or_else(missing)?;
     Ok((lock, ring, same))
-}
-
-struct FileCheck<'a> {
-    file: &'a LogFile,
-    keys: &'a Keyring,
-    log: &'a Log,
-}
-
-impl FileCheck<'_> {
-    fn records(&self, records: &Records, depth: Depth, report: &mut VerifyReport) {
-        let len = self.file.handle.len().unwrap_or(0);
-        let living: Vec<&RecordEntry> =
-            records.iter().map(|(entry, _)| entry).filter(|entry| !self.is_gone(entry)).collect();
-        report.records += living.len() as u64;
-        for entry in living.iter().filter(|entry| entry.end() > len) {
-            self.damage(entry, "the file ends before the record".into(), report);
-        }
-        match depth {
-            Depth::Presence => {}
-            Depth::Checksum => self.checksums(&living, report),
-            Depth::Decrypt => living.iter().for_each(|entry| self.open(entry, report)),
-        }
-    }
-
-    fn is_gone(&self, entry: &RecordEntry) -> bool {
-        let meta = &entry.shape.meta;
-        match entry.shape.kind {
-            crate::segment_file::record::RecordKind::Control => false,
-            crate::segment_file::record::RecordKind::Config => self.log.controls.is_deleted(meta.stream),
-            _ => self.log.controls.is_gone(meta.stream, meta.number),
-        }
-    }
-
-    fn damage(&self, entry: &RecordEntry, detail: String, report: &mut VerifyReport) {
-        let record: Option<(StreamId, FragmentNumber)> = Some((entry.shape.meta.stream, entry.shape.meta.number));
-        let (file, offset, len) = (self.file.name.clone(), entry.offset, entry.shape.record_len());
-        report.damage.push(Damage { file, offset, len, record, detail });
-    }
-
-    /// Batches whose checksum fails may have holes where records expired: those that live in them are opened.
-    fn checksums(&self, living: &[&RecordEntry], report: &mut VerifyReport) {
-        let bad = recover::bad_batches(&*self.file.handle, self.file.header.file, &mut report.bytes);
-        let is_bad = |entry: &RecordEntry| match &bad {
-            Ok(bad) => bad.iter().any(|range| range.start < entry.end() && entry.offset < range.end),
-            Err(_) => true,
-        };
-        for entry in living {
-            if is_bad(entry) {
-                self.open(entry, report);
-            }
-        }
-    }
-
-    fn open(&self, entry: &RecordEntry, report: &mut VerifyReport) {
-        report.bytes += entry.shape.record_len();
-        if let Err(detail) = self.try_open(entry) {
-            self.damage(entry, detail, report);
-        }
-    }
-
-    fn try_open(&self, entry: &RecordEntry) -> Result<(), String> {
-        let bytes = reader::read(&*self.file.handle, entry.offset, entry.shape.record_len() as usize);
-        let bytes = bytes.map_err(|error| error.to_string())?;
-        let header = RecordHeader::decode(&bytes[..RECORD_HEADER_LEN]).map_err(|error| error.to_string())?;
-        if header.shape != entry.shape {
-            return Err("another record stands there".into());
-        }
-        let outer = self.keys.outer(&header.shape).ok_or("its key is not in the keyring")?;
-        let opener = RecordOpener::new(&header, outer);
-        let head_len = header.shape.head_len() as usize;
-        opener.head(bytes[..head_len].to_vec()).map_err(|error| error.to_string())?;
-        let media_len = header.shape.media_len;
-        let media = opener.media(&opener.span(&(0..media_len)), bytes[head_len..].to_vec(), media_len);
-        media.map(|_| ()).map_err(|error| error.to_string())
-    }
 }

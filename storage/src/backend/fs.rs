@@ -97,6 +97,10 @@ impl SegmentIo for FsIo {
         fs::remove_file(self.segments().join(name))
     }
 
+    fn path(&self, name: &str) -> Option<PathBuf> {
+        Some(self.segments().join(name))
+    }
+
     fn sync_dir(&self) -> io::Result<()> {
         sync_dir(&self.segments())
     }

@@ -5,6 +5,7 @@
 
 use std::any::Any;
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 pub mod fault;
@@ -57,6 +58,11 @@ pub trait SegmentIo: Send + Sync {
     /// # Errors
     /// `NotFound`.
     fn unlink(&self, name: &str) -> io::Result<()>;
+
+    /// Where a segment file stands in the file system, if it does.
+    fn path(&self, _name: &str) -> Option<PathBuf> {
+        None
+    }
 
     /// Makes creations and removals of segment files durable.
     ///

@@ -49,6 +49,11 @@ impl Summary {
         let totals = if few { facts.tracks.iter().map(|track| track.totals).collect() } else { Vec::new() };
         Self { size_bytes: facts.size_bytes(), sync_back: facts.sync_back, totals }
     }
+
+    /// Of all tracks; 0 where there are too many.
+    pub(crate) fn sample_count(&self) -> u64 {
+        self.totals.iter().map(|totals| u64::from(totals.sample_count)).sum()
+    }
 }
 
 impl RecordEntry {

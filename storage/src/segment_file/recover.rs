@@ -79,12 +79,17 @@ pub(crate) fn scan(
     Ok(scan)
 }
 
-/// Where batches stand whose checksum does not match, and everything between batches.
-pub(crate) fn bad_batches(handle: &dyn SegmentHandle, file: FileId, bytes: &mut u64) -> io::Result<Vec<Range<u64>>> {
+/// Where batches stand whose checksum does not match, and everything between batches. `pace` hears how many bytes were
+/// read; its error is the answer.
+pub(crate) fn bad_batches(
+    handle: &dyn SegmentHandle,
+    file: FileId,
+    pace: &mut dyn FnMut(u64) -> io::Result<()>,
+) -> io::Result<Vec<Range<u64>>> {
     let mut bad = Vec::new();
     for Region { range, header } in find_batches(handle, file, handle.len()?)? {
         let content = read(handle, range.start, (range.end - range.start) as usize)?;
-        *bytes += content.len() as u64;
+        pace(content.len() as u64)?;
         let payload = content.get(BATCH_HEADER_LEN..).unwrap_or_default();
         let matches = |header: BatchHeader| {
             payload.len() == header.payload_len as usize

@@ -97,6 +97,25 @@ impl Writer {
         shape.facts_len = u32::try_from(content.facts.len()).expect("checked against the bound");
         shape.table_len = u32::try_from(content.table.len()).expect("checked against the bound");
         shape.media_len = content.media.iter().map(|bytes| bytes.len() as u64).sum();
+        let offset = self.place(&shape);
+        record::seal(&mut self.buffer, &RecordHeader { shape, salt: random() }, outer, content);
+        self.pushed(RecordEntry { shape, offset, summary })
+    }
+
+    /// Puts a record of another file into the batch, as it is. `entry` is its entry there.
+    pub(crate) fn copy(&mut self, entry: &RecordEntry, sealed: &[u8]) -> RecordEntry {
+        let offset = self.place(&entry.shape);
+        self.buffer.extend_from_slice(sealed);
+        self.pushed(RecordEntry { offset, ..entry.clone() })
+    }
+
+    /// Bytes that wait in the batch.
+    pub(crate) fn pending_len(&self) -> usize {
+        self.buffer.len()
+    }
+
+    /// Fills the batch up to where a record of this shape goes: its offset.
+    fn place(&mut self, shape: &RecordShape) -> u64 {
         let end = align_up(self.buffer.len() as u64, 8);
         let offset = shape.place(self.offset + end);
         let start = (offset - self.offset) as usize;
@@ -106,10 +125,13 @@ impl Writer {
             self.buffer.extend_from_slice(&(padding as u32).to_be_bytes());
             self.buffer.resize(start, 0);
         }
-        record::seal(&mut self.buffer, &RecordHeader { shape, salt: random() }, outer, content);
-        let entry = RecordEntry { shape, offset, summary };
+        offset
+    }
+
+    fn pushed(&mut self, entry: RecordEntry) -> RecordEntry {
+        let start = (entry.offset - self.offset) as usize;
         if entry.has_copy() {
-            self.pending_copies.extend_from_slice(&self.buffer[start..start + shape.head_len() as usize]);
+            self.pending_copies.extend_from_slice(&self.buffer[start..start + entry.shape.head_len() as usize]);
         }
         self.pending.push(entry.clone());
         entry
