@@ -114,6 +114,6 @@ pub async fn not_found() -> ApiError {
 }
 
 /// Answers a method that a route does not have.
-pub(crate) async fn method_not_allowed() -> ApiError {
+pub async fn method_not_allowed() -> ApiError {
     ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "this resource does not have that method")
 }

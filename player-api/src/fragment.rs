@@ -237,3 +237,23 @@ pub async fn read_all(
     }
     Ok(bytes)
 }
+
+/// Reads all media of a fragment, in order of arrival, a stretch of at most [`READ_BYTES_MAX`] at a time.
+///
+/// # Errors
+/// As [`load`].
+pub async fn read_media(
+    source: &dyn FragmentSource,
+    entry: &SharedEntry,
+    take: &mut (dyn FnMut(&[u8]) + Send),
+) -> Result<(), ReadError> {
+    for (part, table) in load_from(source, entry).await?.pieces {
+        let (mut start, len) = (0, table.media_len());
+        while start < len {
+            let end = len.min(start + READ_BYTES_MAX);
+            take(&source.media(entry, part, start..end).await?);
+            start = end;
+        }
+    }
+    Ok(())
+}

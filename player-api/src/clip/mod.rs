@@ -74,20 +74,29 @@ pub(crate) struct Clip {
     pub(crate) headers: Vec<(HeaderName, HeaderValue)>,
 }
 
-/// Plans a clip. `whole`: gaps are an error.
+/// What is done about media that is missing.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Missing {
+    /// Gaps are an error.
+    pub(crate) fails: bool,
+    /// All media is read first: what is damaged is a gap, and does not break the transfer off.
+    pub(crate) checked: bool,
+}
+
+/// Plans a clip.
 ///
 /// # Errors
 /// 404 if the range has no media; 409 if it has gaps that are an error; 422 if the container carries none of its
 /// tracks.
-pub(crate) async fn clip(api: &Api, range: &ClipRange, container: Container, whole: bool) -> ApiResult<Clip> {
+pub(crate) async fn clip(api: &Api, range: &ClipRange, container: Container, missing: Missing) -> ApiResult<Clip> {
     let timeline = api.index.timeline();
-    let mut opener = Opener::new(&*api.source, timeline);
+    let mut opener = Opener::new(&*api.source, timeline, missing.checked);
     match container {
         Container::Mp4 => {
             let wants = Wants { carries: mp4::carries, whole_gop: false, sizes: false };
             let lay_out = |plan: &Plan| mp4::lay_out(&plan.tracks, &plan.config_tracks(), &plan.taken);
             let (plan, mp4) = opener.plan(range, &wants, lay_out).await?;
-            check_gaps(&plan, whole)?;
+            check_gaps(&plan, missing.fails)?;
             let seed = format!("mp4 {}", progressive::FORMAT_VERSION);
             let etag = plan.snapshot.etag(&seed, range);
             let file = Arc::new(mp4_file::Mp4File::new(api.source.clone(), mp4));
@@ -96,7 +105,7 @@ pub(crate) async fn clip(api: &Api, range: &ClipRange, container: Container, who
         Container::Mkv => {
             let wants = Wants { carries: mkv::carries, whole_gop: true, sizes: true };
             let (plan, mkv) = opener.plan(range, &wants, mkv::lay_out).await?;
-            check_gaps(&plan, whole)?;
+            check_gaps(&plan, missing.fails)?;
             let etag = plan.snapshot.etag(&format!("mkv {}", fixed::FORMAT_VERSION), range);
             let mut headers = headers(&plan);
             headers.push((OFFSET_HEADER, mkv.start_offset_ms.into()));

@@ -1,6 +1,6 @@
 //! From a range to what a clip takes of each fragment: opens the tables at the edges, and no others.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use futures::{StreamExt, stream};
@@ -75,6 +75,8 @@ pub(super) struct Opener<'a> {
     facts: HashMap<FragmentNumber, Facts>,
     configs: HashMap<ConfigId, Arc<StreamConfig>>,
     damage: Damage,
+    /// Fragments whose media was read; none: it is not read before it is sent.
+    good: Option<HashSet<FragmentNumber>>,
 }
 
 /// Of each track.
@@ -92,9 +94,11 @@ enum Interrupted {
 }
 
 impl<'a> Opener<'a> {
-    pub(super) fn new(source: &'a dyn FragmentSource, timeline: &'a Timeline) -> Self {
+    /// `checked`: all media is read first.
+    pub(super) fn new(source: &'a dyn FragmentSource, timeline: &'a Timeline, checked: bool) -> Self {
         let (opened, facts, configs) = (HashMap::new(), HashMap::new(), HashMap::new());
-        Self { source, timeline, opened, facts, configs, damage: Damage::default() }
+        let good = checked.then(HashSet::new);
+        Self { source, timeline, opened, facts, configs, damage: Damage::default(), good }
     }
 
     /// Plans a clip and lays it out. `lay_out` gives the tables it needs first, by span and fragment, as an error.
@@ -125,6 +129,7 @@ impl<'a> Opener<'a> {
         lay_out: &impl Fn(&Plan) -> Result<T, Refused>,
     ) -> Result<(Plan, T), Interrupted> {
         let snapshot = Snapshot::resolve(self.timeline, range, &self.damage);
+        self.check(&snapshot).await?;
         let (configs, of_config) = self.load_configs(&snapshot).await?;
         let (tracks, omitted) = match_tracks(&configs, wants.carries);
         if tracks.is_empty() && !omitted.is_empty() {
@@ -161,6 +166,26 @@ impl<'a> Opener<'a> {
                 }
             }
         }
+    }
+
+    /// Reads all media of a snapshot, where that was asked for.
+    async fn check(&mut self, snapshot: &Snapshot) -> Result<(), Interrupted> {
+        let Some(good) = &mut self.good else { return Ok(()) };
+        for entry in snapshot.spans.iter().flat_map(|span| &span.entries) {
+            let number = entry.meta.number;
+            if good.contains(&number) {
+                continue;
+            }
+            match fragment::read_media(self.source, entry, &mut |_| {}).await {
+                Ok(()) => good.insert(number),
+                Err(error) => {
+                    let interrupted = damaged(error)?;
+                    self.damage.fragments.insert(number);
+                    return Err(interrupted);
+                }
+            };
+        }
+        Ok(())
     }
 
     /// Each config once, and its index.

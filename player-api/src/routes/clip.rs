@@ -6,12 +6,12 @@ use axum::extract::{Path, RawQuery, State};
 use axum::response::Response;
 use http::{HeaderMap, Method};
 
-use crate::clip::{self, ClipRange, Container};
+use crate::clip::{self, ClipRange, Container, Missing};
 use crate::params::{self, Params};
 use crate::virtual_file::Answer;
 use crate::{Api, ApiResult};
 
-const KNOWN: &[&str] = &["start", "end", "gaps", "live"];
+const KNOWN: &[&str] = &["start", "end", "gaps", "live", "check"];
 
 pub(super) async fn mp4(
     State(api): State<Arc<Api>>,
@@ -43,13 +43,14 @@ async fn answer(
 ) -> ApiResult<Response> {
     let params = Params::parse(query, KNOWN)?;
     let (start, end) = params.span()?;
-    let gaps_fail = params.choice("gaps", &[("skip", false), ("error", true)])?;
+    let fails = params.choice("gaps", &[("skip", false), ("error", true)])?;
+    let checked = params.choice("check", &[("0", false), ("1", true)])?;
     let stream = params::stream(&api, stream)?.stream;
     let range = ClipRange { stream, start, end };
     if params.choice("live", &[("0", false), ("1", true)])? {
         return clip::live(api, range, container, method).await;
     }
-    let clip = clip::clip(&api, &range, container, gaps_fail).await?;
+    let clip = clip::clip(&api, &range, container, Missing { fails, checked }).await?;
     let answer = Answer { content_type: container.content_type(), etag: clip.etag, headers: clip.headers };
     Ok(answer.respond(method, headers, clip.file))
 }

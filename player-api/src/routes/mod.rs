@@ -4,6 +4,7 @@ mod clip;
 mod fragments;
 mod hls;
 mod image;
+mod manifest;
 mod search;
 mod sign;
 mod streams;
@@ -35,6 +36,7 @@ pub(crate) fn routes(api: Arc<Api>) -> Router {
         .route("/v1/streams/{stream}/fragments", get(fragments::list))
         .route("/v1/streams/{stream}/clip.mp4", get(clip::mp4))
         .route("/v1/streams/{stream}/clip.mkv", get(clip::mkv))
+        .route("/v1/streams/{stream}/manifest", get(manifest::list))
         .route("/v1/streams/{stream}/timeline", get(timeline::show))
         .route("/v1/streams/{stream}/hls/{file}", get(hls::multivariant))
         .route("/v1/streams/{stream}/hls/{rendition}/{file}", get(hls::rendition))
