@@ -9,3 +9,4 @@ pub mod retention;
 pub mod serve;
 pub mod settings;
 pub mod sink;
+pub mod verify;

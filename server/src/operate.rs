@@ -1,4 +1,4 @@
-//! Routes for operating: `/healthz`, `/readyz`, `/metrics`.
+//! Routes for operating: `/healthz`, `/readyz`, `/metrics`, and those of verification and retention.
 
 use std::fmt::Write;
 use std::sync::Arc;
@@ -16,6 +16,8 @@ use vidar_ingest::Ingest;
 use vidar_storage::{Space, Store};
 
 use crate::registry::Registry;
+use crate::retention::{self, Gone, Reason, Retention};
+use crate::verify::{self, Verifier};
 
 /// What is looked at.
 pub struct Operating {
@@ -29,15 +31,24 @@ pub struct Operating {
     pub ingest: Arc<Ingest>,
     /// Viewers.
     pub hub: Arc<vidar_live::Hub>,
+    /// What goes.
+    pub retention: Arc<Retention>,
+    /// Checks of what is stored.
+    pub verifier: Arc<Verifier>,
 }
 
-/// The routes: health for anybody, metrics behind credentials.
+/// The routes: health for anybody, everything else behind credentials.
 pub fn router(operating: Arc<Operating>, auth: Arc<dyn Authenticator>, clock: SharedClock) -> Router {
-    let metrics = Router::new().route("/metrics", get(metrics)).with_state(Arc::clone(&operating));
+    let guarded = Router::new()
+        .route("/metrics", get(metrics))
+        .with_state(Arc::clone(&operating))
+        .merge(retention::router(Arc::clone(&operating.retention)))
+        .merge(verify::router(Arc::clone(&operating.verifier)))
+        .method_not_allowed_fallback(vidar_player_api::error::method_not_allowed);
     Router::new()
         .route("/healthz", get(|| async { Json(serde_json::json!({ "status": "ok" })) }))
         .route("/readyz", get(ready).with_state(operating))
-        .merge(vidar_player_api::require_auth(metrics, auth, clock))
+        .merge(vidar_player_api::require_auth(guarded, auth, clock))
 }
 
 /// Ready to take new media: the log is open, and the disk has room.
@@ -78,5 +89,19 @@ async fn metrics(State(operating): State<Arc<Operating>>) -> Response {
         operating.ingest.budget().used_bytes(),
     );
     metric("live_held_bytes", "gauge", "Bytes of samples held for viewers.", operating.hub.held_bytes() as u64);
+    let checks = operating.verifier.stats();
+    metric("verify_runs_total", "counter", "Verifications of the running server that ended.", checks.runs);
+    metric("verify_bytes_total", "counter", "Bytes that verifications read.", checks.bytes);
+    metric("verify_findings_total", "counter", "Damage that verifications found.", checks.findings);
+    let gone = operating.retention.gone();
+    let mut reason_metric = |name: &str, help: &str, value: fn(&Gone) -> u64| {
+        let _ = writeln!(text, "# HELP vidar_{name} {help}\n# TYPE vidar_{name} counter");
+        for (reason, gone) in Reason::ALL.iter().zip(&gone) {
+            let _ = writeln!(text, "vidar_{name}{{reason=\"{}\"}} {}", reason.name(), value(gone));
+        }
+    };
+    reason_metric("expired_fragments_total", "Fragments that retention let go.", |gone| gone.fragments);
+    reason_metric("expired_bytes_total", "Bytes of the records of those fragments.", |gone| gone.bytes);
+    reason_metric("expired_files_total", "Segment files removed with them.", |gone| gone.files);
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
 }

@@ -15,7 +15,7 @@ use vidar_indexer::Index;
 use vidar_storage::Store;
 
 /// Longest retention in hours: ten years, as the reference service.
-const RETENTION_HOURS_MAX: u32 = 87_600;
+pub(crate) const RETENTION_HOURS_MAX: u32 = 87_600;
 
 /// The registry of one server. Clones are the same registry.
 #[derive(Clone)]

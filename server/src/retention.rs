@@ -1,16 +1,31 @@
-//! Lets go what may go: by hours and by bytes for each stream, and by the disk marks for all.
+//! Lets go what may go: by hours and by bytes for each stream, by bytes for all, and by the disk marks.
+//!
+//! # Precedence
+//! 1. A stream's own settings hold; the server's default is only what a stream made by its first push begins with.
+//! 2. Of hours and bytes the stricter holds.
+//! 3. What is over the cap for all streams after that goes by age, whatever stream it is of.
+//! 4. So it does when the disk runs full, if the policy says so.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use axum::extract::{RawQuery, State};
+use axum::routing::get;
+use axum::{Json, Router};
+use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
+use vidar_core::control::StreamRecord;
 use vidar_core::entry::SharedEntry;
-use vidar_core::ids::StreamId;
+use vidar_core::ids::{FragmentNumber, StreamId};
 use vidar_core::registry::StreamRegistry;
-use vidar_indexer::{Index, RangeQuery, TimeAxis, Timeline};
+use vidar_core::time::UnixMs;
+use vidar_indexer::{Expiry, Index, RangeQuery, TimeAxis, Timeline};
+use vidar_player_api::params::{self, Params};
+use vidar_player_api::{ApiError, ApiResult};
 use vidar_storage::{Space, Store};
 
-use crate::registry::Registry;
+use crate::registry::{RETENTION_HOURS_MAX, Registry};
 use crate::settings::DiskPolicy;
 use crate::sink::StoreSink;
 
@@ -18,6 +33,103 @@ use crate::sink::StoreSink;
 const INTERVAL: Duration = Duration::from_secs(5);
 /// Freed at once when the disk runs full.
 const DISK_STEP_BYTES: u64 = 256 << 20;
+
+/// Why fragments go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reason {
+    /// They are older than their stream keeps.
+    Hours,
+    /// Their stream holds more than it may.
+    Bytes,
+    /// All streams together hold more than they may.
+    Total,
+    /// The disk runs full.
+    Disk,
+}
+
+impl Reason {
+    /// All, in the order in which they are looked at.
+    pub const ALL: [Self; 4] = [Self::Hours, Self::Bytes, Self::Total, Self::Disk];
+
+    /// As answers and metrics name it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Hours => "hours",
+            Self::Bytes => "bytes",
+            Self::Total => "total",
+            Self::Disk => "disk",
+        }
+    }
+}
+
+/// Fragments of a stream that go together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Going {
+    /// Of this stream.
+    pub stream: StreamId,
+    /// Why.
+    pub reason: Reason,
+    /// Which.
+    pub expiry: Expiry,
+}
+
+/// What went since the start, for one reason.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Gone {
+    /// Fragments.
+    pub fragments: u64,
+    /// Bytes of their records.
+    pub bytes: u64,
+    /// Segment files that were removed.
+    pub files: u64,
+}
+
+/// What a stream may keep.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Of this stream.
+    pub stream: StreamId,
+    /// Hours on the archive clock.
+    pub hours: u32,
+    /// Bytes of records; none: no bound.
+    pub bytes: Option<u64>,
+}
+
+impl Limits {
+    fn of(record: &StreamRecord) -> Self {
+        let settings = &record.settings;
+        Self { stream: record.stream, hours: settings.retention_hours, bytes: settings.retention_bytes }
+    }
+}
+
+/// What goes by hours and bytes of each stream, then by the bytes of all. Nothing is in it twice.
+#[must_use]
+pub fn plan(timeline: &Timeline, limits: &[Limits], total_bytes: Option<u64>, now: UnixMs) -> Vec<Going> {
+    let (mut going, mut below) = (Vec::new(), HashMap::new());
+    for &Limits { stream, hours, bytes } in limits {
+        for (reason, bytes) in [(Reason::Hours, None), (Reason::Bytes, bytes)] {
+            let Some(mut expiry) = timeline.expired(stream, now, hours, bytes) else { continue };
+            let before = below.insert(stream, expiry.below).unwrap_or(FragmentNumber::MIN);
+            expiry.entries.retain(|entry| entry.meta.number >= before);
+            if !expiry.entries.is_empty() {
+                going.push(Going { stream, reason, expiry });
+            }
+        }
+    }
+    if let Some(cap) = total_bytes {
+        let stored: u64 = limits.iter().map(|limits| timeline.totals(limits.stream).stored_bytes).sum();
+        let freed: u64 = going.iter().map(|going| stored_bytes(&going.expiry.entries)).sum();
+        let over = stored.saturating_sub(freed).saturating_sub(cap);
+        let oldest = timeline.oldest_overall(over, &below);
+        going.extend(oldest.into_iter().map(|(stream, expiry)| Going { stream, reason: Reason::Total, expiry }));
+    }
+    going
+}
+
+fn stored_bytes(entries: &[SharedEntry]) -> u64 {
+    entries.iter().map(|entry| entry.stored_bytes()).sum()
+}
 
 /// What retention works with.
 pub struct Retention {
@@ -29,13 +141,17 @@ pub struct Retention {
     pub registry: Arc<Registry>,
     /// Places of the streams.
     pub sink: Arc<StoreSink>,
+    /// Bytes that all streams may hold.
+    pub total_bytes: Option<u64>,
     /// What to do when space runs short.
     pub policy: DiskPolicy,
+    /// What went, in the order of [`Reason::ALL`].
+    pub gone: Mutex<[Gone; Reason::ALL.len()]>,
 }
 
 impl Retention {
     /// Works until `stop`.
-    pub async fn run(self, stop: CancellationToken) {
+    pub async fn run(self: Arc<Self>, stop: CancellationToken) {
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
@@ -46,37 +162,51 @@ impl Retention {
 
     /// Looks once.
     pub async fn step(&self) {
-        for stream in self.registry.list() {
-            let settings = &stream.settings;
-            let now = self.store.archive_now();
-            let expiry =
-                self.index.timeline().expired(stream.stream, now, settings.retention_hours, settings.retention_bytes);
-            if let Some(expiry) = expiry {
-                self.expire(stream.stream, expiry).await;
-            }
+        let limits: Vec<Limits> = self.registry.list().iter().map(|record| Limits::of(record)).collect();
+        for going in self.plan(&limits) {
+            self.expire(going).await;
         }
         while self.policy == DiskPolicy::DeleteOldest && self.store.space() != Space::Ok {
-            let oldest = self.index.timeline().oldest_overall(DISK_STEP_BYTES);
+            let oldest = self.index.timeline().oldest_overall(DISK_STEP_BYTES, &HashMap::new());
             if oldest.is_empty() {
                 break;
             }
             tracing::warn!(streams = oldest.len(), "the disk runs full: the oldest fragments go");
             for (stream, expiry) in oldest {
-                if !self.expire(stream, expiry).await {
+                if !self.expire(Going { stream, reason: Reason::Disk, expiry }).await {
                     return;
                 }
             }
         }
     }
 
+    fn plan(&self, limits: &[Limits]) -> Vec<Going> {
+        plan(self.index.timeline(), limits, self.total_bytes, self.store.archive_now())
+    }
+
+    /// What went since the start, in the order of [`Reason::ALL`].
+    #[must_use]
+    pub fn gone(&self) -> [Gone; Reason::ALL.len()] {
+        *self.lock()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, [Gone; Reason::ALL.len()]> {
+        self.gone.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// False if the log did not take it.
-    async fn expire(&self, stream: StreamId, expiry: vidar_indexer::Expiry) -> bool {
+    async fn expire(&self, Going { stream, reason, expiry }: Going) -> bool {
         let (ordinal, discontinuity) = self.sink.next_place(stream);
         let (ordinal, discontinuity) = (ordinal.max(expiry.next_ordinal), discontinuity.max(expiry.discontinuity));
-        let count = expiry.entries.len();
+        let (count, bytes) = (expiry.entries.len(), stored_bytes(&expiry.entries));
         match self.store.expire(stream, expiry.below, ordinal, discontinuity, expiry.entries).await {
             Ok(expired) => {
-                tracing::info!(%stream, fragments = count, ?expired, "expired");
+                tracing::info!(%stream, reason = reason.name(), fragments = count, bytes, ?expired, "expired");
+                let mut gone = self.lock();
+                let gone = &mut gone[reason as usize];
+                gone.fragments += count as u64;
+                gone.bytes += bytes;
+                gone.files += expired.files;
                 true
             }
             Err(error) => {
@@ -85,6 +215,59 @@ impl Retention {
             }
         }
     }
+}
+
+/// The routes.
+pub fn router(retention: Arc<Retention>) -> Router {
+    Router::new().route("/v1/retention/preview", get(preview)).with_state(retention)
+}
+
+/// What the next look would let go; with other settings of one stream, before they are saved.
+async fn preview(State(retention): State<Arc<Retention>>, RawQuery(query): RawQuery) -> ApiResult<Json<Value>> {
+    let params = Params::parse(query.as_deref(), &["stream", "retention_hours", "retention_bytes"])?;
+    let hours = params.number("retention_hours", 1..=RETENTION_HOURS_MAX.into())?;
+    let bytes = match params.text("retention_bytes") {
+        Some("none") => Some(None),
+        _ => params.number("retention_bytes", 1..=u64::MAX)?.map(Some),
+    };
+    let only = match params.text("stream") {
+        Some(name) => {
+            let name = params::stream_name(name)?;
+            let record = retention.registry.get(&name);
+            Some(record.ok_or_else(|| ApiError::not_found(format!("stream {name} does not exist")))?.stream)
+        }
+        None if hours.is_some() || bytes.is_some() => {
+            return Err(ApiError::bad_request("retention_hours and retention_bytes are settings of one stream")
+                .with("parameter", "stream"));
+        }
+        None => None,
+    };
+    let streams = retention.registry.list();
+    let mut limits: Vec<Limits> = streams.iter().map(|record| Limits::of(record)).collect();
+    for limits in limits.iter_mut().filter(|limits| Some(limits.stream) == only) {
+        limits.hours = hours.and_then(|hours| u32::try_from(hours).ok()).unwrap_or(limits.hours);
+        limits.bytes = bytes.unwrap_or(limits.bytes);
+    }
+    let mut going = retention.plan(&limits);
+    going.retain(|going| only.is_none_or(|only| going.stream == only));
+    let name = |stream| streams.iter().find(|record| record.stream == stream).map(|record| record.name.to_string());
+    let fragments: usize = going.iter().map(|going| going.expiry.entries.len()).sum();
+    let stored: u64 = going.iter().map(|going| stored_bytes(&going.expiry.entries)).sum();
+    Ok(Json(json!({
+        "streams": going.iter().map(|going| show(going, name(going.stream))).collect::<Vec<_>>(),
+        "totals": { "fragments": fragments, "stored_bytes": stored },
+    })))
+}
+
+fn show(going: &Going, name: Option<String>) -> Value {
+    let metas = || going.expiry.entries.iter().map(|entry| &entry.meta);
+    json!({
+        "stream": name, "reason": going.reason.name(), "fragments": going.expiry.entries.len(),
+        "stored_bytes": stored_bytes(&going.expiry.entries),
+        "start": metas().map(|meta| meta.producer_start).min(), "end": metas().map(|meta| meta.producer_end()).max(),
+        "server_start": metas().map(|meta| meta.server_start()).min(),
+        "server_end": metas().map(|meta| meta.server_start().plus_ms(meta.duration_ms.into())).max(),
+    })
 }
 
 /// Every fragment of a stream.
@@ -109,3 +292,7 @@ pub fn all_entries(timeline: &Timeline, stream: StreamId) -> Vec<SharedEntry> {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "retention_tests.rs"]
+mod tests;

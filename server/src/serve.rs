@@ -3,7 +3,7 @@
 use std::fs;
 use std::future::Future;
 use std::os::unix::fs::DirBuilderExt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use anyhow::Context;
 use tokio::net::TcpListener;
@@ -28,6 +28,7 @@ use crate::registry::Registry;
 use crate::retention::Retention;
 use crate::settings::Settings;
 use crate::sink::StoreSink;
+use crate::verify::Verifier;
 
 /// A running server.
 pub struct Server {
@@ -90,7 +91,18 @@ impl Server {
     pub async fn run(self, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
         let (accepting, serving) = (CancellationToken::new(), CancellationToken::new());
         let connections = TaskTracker::new();
-        let router = self.router();
+        let retention = Arc::new(Retention {
+            store: self.store.clone(),
+            index: Arc::clone(&self.index),
+            registry: Arc::clone(&self.registry),
+            sink: Arc::clone(&self.sink),
+            total_bytes: self.settings.retention_bytes,
+            policy: self.settings.disk_policy,
+            gone: Mutex::default(),
+        });
+        let (index, clock) = (Arc::clone(&self.index), Arc::clone(&self.clock));
+        let verifier = Verifier::new(self.store.clone(), index, clock, self.settings.verify_bytes_s);
+        let router = self.router(Arc::clone(&retention), Arc::clone(&verifier));
         let http_options = HttpOptions {
             header_timeout: self.settings.header_timeout,
             connections_max: self.settings.connections_max,
@@ -114,13 +126,6 @@ impl Server {
             connections.clone(),
         ));
         accept.spawn(vidar_ingest::rtsp::serve(self.rtsp, rtsp_options, accepting.clone()));
-        let retention = Retention {
-            store: self.store.clone(),
-            index: Arc::clone(&self.index),
-            registry: Arc::clone(&self.registry),
-            sink: Arc::clone(&self.sink),
-            policy: self.settings.disk_policy,
-        };
         accept.spawn(retention.run(accepting.clone()));
         accept.close();
         reload_on_hangup(&accept, Arc::clone(&self.auth), self.settings.data_dir.clone(), accepting.clone());
@@ -129,6 +134,7 @@ impl Server {
         tracing::info!("stopping");
         accepting.cancel();
         self.ingest.stop.cancel();
+        verifier.stop();
         let deadline = tokio::time::Instant::now() + self.settings.stop_timeout;
         within(deadline, "the accept loops", accept.wait()).await;
         within(deadline, "pushes", self.ingest.drained()).await;
@@ -142,7 +148,7 @@ impl Server {
         Ok(())
     }
 
-    fn router(&self) -> axum::Router {
+    fn router(&self, retention: Arc<Retention>, verifier: Arc<Verifier>) -> axum::Router {
         let (auth, clock): (Arc<RootAuthenticator>, SharedClock) = (Arc::clone(&self.auth), Arc::clone(&self.clock));
         let api = Api {
             index: Arc::clone(&self.index),
@@ -163,6 +169,8 @@ impl Server {
             registry: Arc::clone(&self.registry),
             ingest: Arc::clone(&self.ingest),
             hub: Arc::clone(&self.hub),
+            retention,
+            verifier,
         };
         let push = vidar_ingest::http_push::router(Arc::clone(&self.ingest));
         vidar_player_api::router(Arc::new(api))

@@ -64,6 +64,12 @@ pub struct ServeArgs {
     /// What to do below the policy mark: `delete-oldest` or `refuse` [default: delete-oldest].
     #[arg(long, env = "VIDAR_DISK_POLICY")]
     pub disk_policy: Option<DiskPolicy>,
+    /// Media of all streams in MiB above which the oldest goes [default: none, but for the disk marks].
+    #[arg(long, env = "VIDAR_RETENTION_MIB")]
+    pub retention_mib: Option<u64>,
+    /// MiB a second that a verification of the running server reads [default: 32].
+    #[arg(long, env = "VIDAR_VERIFY_MIB_S")]
+    pub verify_mib_s: Option<u64>,
     /// Pictures that are decoded at the same time [default: 2].
     #[arg(long, env = "VIDAR_IMAGE_WORKERS")]
     pub image_workers: Option<usize>,
@@ -124,6 +130,10 @@ pub struct Settings {
     pub disk_refuse_bytes: u64,
     /// The policy.
     pub disk_policy: DiskPolicy,
+    /// Media of all streams above which the oldest goes.
+    pub retention_bytes: Option<u64>,
+    /// That a verification reads in a second.
+    pub verify_bytes_s: u64,
     /// Pictures that are decoded at the same time.
     pub image_workers: usize,
     /// For each port.
@@ -178,6 +188,8 @@ impl ServeArgs {
             disk_policy_bytes: mib(over.disk_policy_mib, 1024),
             disk_refuse_bytes: mib(over.disk_refuse_mib, 256),
             disk_policy: over.disk_policy.unwrap_or(DiskPolicy::DeleteOldest),
+            retention_bytes: over.retention_mib.map(|mib| mib.saturating_mul(1 << 20)),
+            verify_bytes_s: mib(over.verify_mib_s, 32),
             image_workers: over.image_workers.unwrap_or(2),
             connections_max: over.connections_max.unwrap_or(4096),
             stop_timeout: seconds(over.stop_timeout_s, 10),
@@ -205,6 +217,8 @@ impl ServeArgs {
             disk_policy_mib: self.disk_policy_mib.or(file.disk_policy_mib),
             disk_refuse_mib: self.disk_refuse_mib.or(file.disk_refuse_mib),
             disk_policy: self.disk_policy.or(file.disk_policy),
+            retention_mib: self.retention_mib.or(file.retention_mib),
+            verify_mib_s: self.verify_mib_s.or(file.verify_mib_s),
             image_workers: self.image_workers.or(file.image_workers),
             connections_max: self.connections_max.or(file.connections_max),
             stop_timeout_s: self.stop_timeout_s.or(file.stop_timeout_s),
@@ -221,6 +235,8 @@ impl Settings {
         in_range("fragment_duration_ms_max", (1..=20_000).contains(&self.fragment_duration_ms_max), "1 to 20000")?;
         in_range("segment_mib", (1 << 20..=2048 << 20).contains(&self.segment_bytes), "1 to 2048")?;
         in_range("ingest_memory_mib", self.ingest_memory_bytes >= 128 << 20, "128 at least")?;
+        in_range("retention_mib", self.retention_bytes != Some(0), "1 at least")?;
+        in_range("verify_mib_s", self.verify_bytes_s >= 1, "1 at least")?;
         in_range("image_workers", self.image_workers >= 1, "1 at least")?;
         in_range("connections_max", self.connections_max >= 1, "1 at least")?;
         let marks = self.disk_policy_bytes >= self.disk_refuse_bytes;
@@ -281,6 +297,7 @@ mod tests {
         };
         assert!(args(|a| a.default_retention_hours = Some(0)).starts_with("default_retention_hours"));
         assert!(args(|a| a.fragment_duration_ms_max = Some(30_000)).starts_with("fragment_duration_ms_max"));
+        assert!(args(|a| a.retention_mib = Some(0)).starts_with("retention_mib"));
         assert!(args(|a| a.disk_policy_mib = Some(1)).starts_with("disk_policy_mib"));
         assert!(ServeArgs::default().settings().unwrap_err().to_string().contains("--data-dir"));
     }

@@ -129,5 +129,5 @@ fn what_was_acknowledged_survives_kill_9() {
         .expect("vidar verify runs");
     let text = String::from_utf8(verify.stdout).expect("UTF-8");
     let report: Value = serde_json::from_str(&text).expect("JSON");
-    assert_eq!(report["damage"].as_array().map(Vec::len), Some(0), "{text}");
+    assert_eq!(report["findings"].as_array().map(Vec::len), Some(0), "{text}");
 }

@@ -32,6 +32,9 @@ fn nobody_comes_in_without_credentials() {
         ("/v1/streams/cam/hls/live.m3u8", 401),
         ("/v1/search", 401),
         ("/v1/pushes", 401),
+        ("/v1/verify", 401),
+        ("/v1/retention/preview", 401),
+        ("/v1/streams/cam/manifest", 401),
     ] {
         for user in [
             &[][..],

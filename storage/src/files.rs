@@ -125,6 +125,14 @@ impl Files {
         self.read().len()
     }
 
+    /// All closed files, in the order of the log.
+    pub(crate) fn closed(&self) -> Vec<FileHeader> {
+        let table = self.read();
+        let mut closed: Vec<_> = table.values().filter(|info| info.closed).map(|info| info.header).collect();
+        closed.sort_by_key(|header| (header.epoch, header.sequence, header.file));
+        closed
+    }
+
     /// The name of a file that exists.
     pub(crate) fn name(&self, file: FileId) -> Option<String> {
         self.read().get(&file).map(FileInfo::name)

@@ -30,10 +30,11 @@ use crate::epoch;
 use crate::files::{FileInfo, Files};
 use crate::item::{Body, Fragment, Item, Message};
 use crate::load::{Log, Mode, greatest_epoch};
-use crate::options::{Expired, OpenError, OpenReport, Space, StoreOptions, StoreStats};
+use crate::options::{Damage, Expired, OpenError, OpenReport, Space, StoreOptions, StoreStats};
 use crate::read::{self, ReadCaches};
 use crate::retire::{needed_controls, punch_all, remove_file};
 use crate::shared::Shared;
+use crate::verify::{Depth, Progress, verify_running};
 
 /// Records that are opened at the same time: more wait.
 const READ_COUNT_MAX: usize = 32;
@@ -378,6 +379,20 @@ impl Store {
     #[must_use]
     pub fn index_key(&self) -> Secret {
         self.shared().keys.ring().index_key().clone()
+    }
+
+    /// Checks the closed files beside everything else that goes on. Blocks, for as long as `pace` lets it: that hears
+    /// of progress after each read, and may wait, or end the check with an error. `found` hears of damage.
+    ///
+    /// # Errors
+    /// What `pace` answered, and nothing else.
+    pub fn verify(
+        &self,
+        depth: Depth,
+        pace: &mut dyn FnMut(Progress) -> io::Result<()>,
+        found: &mut dyn FnMut(Damage),
+    ) -> io::Result<Progress> {
+        verify_running(self.shared(), depth, pace, found)
     }
 
     /// Room on the disk, against the marks.

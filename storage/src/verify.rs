@@ -6,11 +6,11 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use vidar_core::control::{Control, GapRecord};
-use vidar_core::ids::{StreamId, StreamName};
+use vidar_core::ids::{FileId, StreamId, StreamName};
 use vidar_core::log::{LogEvent, LogObserver};
 
 use crate::backend::fs::FsIo;
-use crate::backend::{DirLock, SegmentIo};
+use crate::backend::{DirLock, SegmentHandle, SegmentIo};
 use crate::check::{FileCheck, Finding};
 use crate::crypto::keychain;
 use crate::crypto::keyring::Keyring;
@@ -18,7 +18,10 @@ use crate::crypto::keys::Secret;
 use crate::files::Files;
 use crate::load::{Log, Mode, Records};
 use crate::options::{Damage, OpenError, OpenReport, StoreOptions};
-use crate::segment_file::header::HEADER_LEN;
+use crate::segment_file::footer::RecordEntry;
+use crate::segment_file::header::{FileHeader, HEADER_LEN};
+use crate::segment_file::reader;
+use crate::shared::Shared;
 
 /// How much is checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -32,7 +35,7 @@ pub enum Depth {
 }
 
 /// How far a verification is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Progress {
     /// Files done.
     pub files: u64,
@@ -166,6 +169,67 @@ pub(crate) fn examine(
     findings.dedup_by_key(|finding| place(finding));
     report.damage = findings.iter().map(|finding| finding.damage.clone()).collect();
     Ok(Examined { log, report, findings, gaps })
+}
+
+/// As [`verify`], of the closed files of a running store. See [`Store::verify`](crate::Store::verify).
+pub(crate) fn verify_running(
+    shared: &Shared,
+    depth: Depth,
+    pace: &mut dyn FnMut(Progress) -> io::Result<()>,
+    found: &mut dyn FnMut(Damage),
+) -> io::Result<Progress> {
+    let files = shared.files.closed();
+    let mut progress = Progress { files: 0, files_total: files.len() as u64, records: 0, bytes: 0 };
+    for header in files {
+        let name = shared.files.name(header.file);
+        // What went meanwhile is not looked at.
+        if let (Some(name), Ok(Some(handle))) = (name, shared.files.handle(header.file)) {
+            let keys = shared.keys.ring();
+            let (entries, damage) = read_closed(&name, &*handle, header.file, &keys);
+            let exists = || shared.files.name(header.file).is_some();
+            damage.into_iter().filter(|_| exists()).for_each(&mut *found);
+            let mut check = FileCheck {
+                name: &name,
+                file: header.file,
+                handle: &*handle,
+                closed: true,
+                keys: &keys,
+                is_gone: &|shape| shared.controls().is_gone_record(shape),
+                pace: &mut |bytes| {
+                    progress.bytes += bytes;
+                    pace(progress)
+                },
+            };
+            let (records, findings) = check.run(&entries, depth)?;
+            progress.records += records;
+            findings.into_iter().filter(|_| exists()).for_each(|finding| found(finding.damage));
+        }
+        progress.files += 1;
+        pace(progress)?;
+    }
+    Ok(progress)
+}
+
+/// The entries of a closed file, and what is wrong with its header or footer.
+fn read_closed(
+    name: &str,
+    handle: &dyn SegmentHandle,
+    file: FileId,
+    keys: &Keyring,
+) -> (Vec<RecordEntry>, Option<Damage>) {
+    let damage =
+        |offset, len, detail: String| Some(Damage { file: name.to_owned(), offset, len, record: None, detail });
+    let header = reader::read(handle, 0, HEADER_LEN).map_err(|error| error.to_string());
+    let header = header.and_then(|bytes| FileHeader::decode(&bytes).map_err(|error| error.to_string()));
+    let of_header = header.err().and_then(|detail| damage(0, HEADER_LEN as u64, detail));
+    match reader::read_trailer(handle, file) {
+        Ok(Some(trailer)) => match reader::read_footer(handle, trailer, keys.log_key()) {
+            Ok(footer) => (footer.records().map(|(entry, _)| entry.clone()).collect(), of_header),
+            Err(error) => (Vec::new(), damage(trailer.copies_offset, trailer.copies_len, error.to_string())),
+        },
+        Ok(None) => (Vec::new(), damage(0, 0, "its trailer does not read".into())),
+        Err(error) => (Vec::new(), damage(0, 0, format!("cannot be read: {error}"))),
+    }
 }
 
 /// Names of streams and gaps, as the log tells them.

@@ -1,7 +1,7 @@
 //! What may go.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::{BTreeMap, BinaryHeap, HashMap};
 use std::sync::Arc;
 
 use vidar_core::entry::SharedEntry;
@@ -57,15 +57,20 @@ fn up_to(held: &Held, last: FragmentNumber) -> Option<Expiry> {
     Some(Expiry { below, next_ordinal, discontinuity, entries })
 }
 
-pub(super) fn oldest_overall(streams: &[(StreamId, SharedHeld)], bytes: u64) -> Vec<(StreamId, Expiry)> {
+pub(super) fn oldest_overall(
+    streams: &[(StreamId, SharedHeld)],
+    from: &HashMap<StreamId, FragmentNumber>,
+    bytes: u64,
+) -> Vec<(StreamId, Expiry)> {
+    let from = |stream| from.get(stream).copied().unwrap_or(FragmentNumber::MIN);
     let mut heads: BinaryHeap<Reverse<(FragmentNumber, usize)>> = BinaryHeap::new();
     let push = |heads: &mut BinaryHeap<_>, index: usize, entry: Option<&SharedEntry>| {
         if let Some(entry) = entry {
             heads.push(Reverse((entry.meta.number, index)));
         }
     };
-    for (index, (_, held)) in streams.iter().enumerate() {
-        push(&mut heads, index, read(held).entries_from(FragmentNumber::MIN).next());
+    for (index, (stream, held)) in streams.iter().enumerate() {
+        push(&mut heads, index, read(held).entries_from(from(stream)).next());
     }
     let (mut last, mut freed): (BTreeMap<usize, FragmentNumber>, u64) = (BTreeMap::new(), 0);
     while freed < bytes
@@ -81,7 +86,9 @@ pub(super) fn oldest_overall(streams: &[(StreamId, SharedHeld)], bytes: u64) -> 
     }
     let expiry = |(index, last): (usize, FragmentNumber)| {
         let (stream, held) = streams.get(index)?;
-        Some((*stream, up_to(&read(held), last)?))
+        let mut expiry = up_to(&read(held), last)?;
+        expiry.entries.retain(|entry| entry.meta.number >= from(stream));
+        Some((*stream, expiry))
     };
     last.into_iter().filter_map(expiry).collect()
 }

@@ -168,11 +168,12 @@ impl Timeline {
         self.with(stream, |held| expiry::expired(held, archive_now, retention_hours, retention_bytes))?
     }
 
-    /// The oldest fragments of all streams, by number, until they free `bytes` on disk.
+    /// The oldest fragments of all streams, by number, until they free `bytes` on disk. `from`: those of a stream below
+    /// this number go already, and are not counted.
     #[must_use]
-    pub fn oldest_overall(&self, bytes: u64) -> Vec<(StreamId, Expiry)> {
+    pub fn oldest_overall(&self, bytes: u64, from: &HashMap<StreamId, FragmentNumber>) -> Vec<(StreamId, Expiry)> {
         let held: Vec<_> = read(&self.streams).held.iter().map(|(id, held)| (*id, Arc::clone(held))).collect();
-        expiry::oldest_overall(&held, bytes)
+        expiry::oldest_overall(&held, from, bytes)
     }
 
     /// Counts the changes to a stream: a reader that saw the same version before has seen all.

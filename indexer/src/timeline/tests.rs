@@ -232,7 +232,7 @@ proptest! {
         }).collect();
         let timeline = timeline(&list);
         let expected: Vec<_> = list.iter().take(usize::try_from(bytes.div_ceil(20)).unwrap()).map(Fragment::number).collect();
-        let mut found: Vec<_> = timeline.oldest_overall(bytes).iter().flat_map(|(_, expiry)| numbers(&expiry.entries)).collect();
+        let mut found: Vec<_> = timeline.oldest_overall(bytes, &HashMap::new()).iter().flat_map(|(_, expiry)| numbers(&expiry.entries)).collect();
         found.sort_unstable();
         prop_assert_eq!(found, expected);
     }

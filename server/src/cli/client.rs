@@ -8,8 +8,8 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use clap::Args;
 use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
-use hyper::{Method, Request, Response, header};
+use hyper::body::{Body, Incoming};
+use hyper::{Method, Request, Response, StatusCode, header};
 use hyper_util::client::legacy::Client as HttpClient;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
@@ -25,13 +25,13 @@ const JSON_BYTES_MAX: usize = 64 << 20;
 pub(crate) struct Endpoint {
     /// Base URL of the server.
     #[arg(long, env = "VIDAR_ENDPOINT", default_value = "http://127.0.0.1:8080")]
-    endpoint: String,
+    pub(crate) endpoint: String,
     /// Access key id; with none the root pair of VIDAR_DATA_DIR is used.
     #[arg(long, env = "VIDAR_ACCESS_KEY_ID")]
-    access_key_id: Option<String>,
+    pub(crate) access_key_id: Option<String>,
     /// Its secret.
     #[arg(long, env = "VIDAR_SECRET_ACCESS_KEY", hide_env_values = true)]
-    secret_access_key: Option<String>,
+    pub(crate) secret_access_key: Option<String>,
     /// Prints JSON, one object.
     #[arg(long)]
     pub(crate) json: bool,
@@ -71,9 +71,7 @@ impl Client {
             return Ok(response);
         }
         let status = response.status();
-        let problem = read_json(response).await.unwrap_or(Value::Null);
-        let detail = problem["detail"].as_str().unwrap_or(status.canonical_reason().unwrap_or("error"));
-        bail!("{} ({detail})", status.as_u16());
+        Err(refused(status, &read_json(response).await.unwrap_or(Value::Null)))
     }
 
     /// A JSON answer; null if there is no body.
@@ -81,32 +79,60 @@ impl Client {
         read_json(self.send(method, path, body).await?).await
     }
 
-    /// Writes an answer's body, with a progress bar on a terminal. Returns its length in bytes.
+    /// An answer with its body.
+    pub(crate) async fn get(&self, path: &str) -> anyhow::Result<Response<Incoming>> {
+        self.send(Method::GET, path, None).await
+    }
+
+    /// Writes an answer's body. Returns its length in bytes.
     pub(crate) async fn download(&self, path: &str, to: &mut dyn Write) -> anyhow::Result<u64> {
-        let mut response = self.send(Method::GET, path, None).await?;
-        let len = response.headers().get(header::CONTENT_LENGTH).and_then(|len| len.to_str().ok()?.parse().ok());
-        let bar = progress(len, "{bytes} of {total_bytes} {wide_bar} {eta}");
-        let mut len = 0;
-        while let Some(frame) = response.body_mut().frame().await {
-            if let Ok(data) = frame.context("the connection was lost")?.into_data() {
-                to.write_all(&data).context("write the clip")?;
-                len += data.len() as u64;
-                bar.set_position(len);
-            }
-        }
-        to.flush().context("write the clip")?;
-        bar.finish_and_clear();
-        Ok(len)
+        write_body(self.get(path).await?, to).await
     }
 }
 
+/// Writes an answer's body, with a progress bar on a terminal. Returns its length in bytes.
+pub(crate) async fn write_body<B>(mut response: Response<B>, to: &mut dyn Write) -> anyhow::Result<u64>
+where
+    B: Body<Data = Bytes> + Unpin,
+    B::Error: std::error::Error + Send + Sync + 'static,
+{
+    let len = response.headers().get(header::CONTENT_LENGTH).and_then(|len| len.to_str().ok()?.parse().ok());
+    let bar = progress(len, "{bytes} of {total_bytes} {wide_bar} {eta}");
+    let mut len = 0;
+    while let Some(frame) = response.body_mut().frame().await {
+        if let Ok(data) = frame.context("the transfer broke off")?.into_data() {
+            to.write_all(&data).context("write the clip")?;
+            len += data.len() as u64;
+            bar.set_position(len);
+        }
+    }
+    to.flush().context("write the clip")?;
+    bar.finish_and_clear();
+    Ok(len)
+}
+
 async fn read_json(response: Response<Incoming>) -> anyhow::Result<Value> {
-    let body = http_body_util::Limited::new(response.into_body(), JSON_BYTES_MAX).collect().await;
+    json_of(response.into_body()).await
+}
+
+/// A JSON body; null if it is empty.
+pub(crate) async fn json_of<B>(body: B) -> anyhow::Result<Value>
+where
+    B: Body<Data = Bytes>,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let body = http_body_util::Limited::new(body, JSON_BYTES_MAX).collect().await;
     let bytes = body.map_err(|error| anyhow::anyhow!("read the answer: {error}"))?.to_bytes();
     if bytes.is_empty() {
         return Ok(Value::Null);
     }
     serde_json::from_slice(&bytes).context("the answer is no JSON")
+}
+
+/// What an answer says went wrong.
+pub(crate) fn refused(status: StatusCode, problem: &Value) -> anyhow::Error {
+    let detail = problem["detail"].as_str().unwrap_or(status.canonical_reason().unwrap_or("error"));
+    anyhow::anyhow!("{} ({detail})", status.as_u16())
 }
 
 fn root_pair() -> anyhow::Result<(String, String)> {

@@ -1,8 +1,14 @@
 //! Subcommands. Those that ask a running server speak its public API; those that read a data directory need it stopped.
 
 mod client;
+mod export;
+mod local;
 mod offline;
 mod online;
+mod part;
+mod place;
+mod retention;
+mod verify;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -36,10 +42,16 @@ enum Command {
     Search(online::SearchArgs),
     /// Fetches a clip of a stream.
     Clip(online::ClipArgs),
+    /// Writes a range as a file with a manifest of what is in it, or checks such a file.
+    Export(export::ExportArgs),
+    /// Shows what retention would let go.
+    Retention(retention::RetentionArgs),
     /// Shows or rotates the root credentials of a data directory.
     Credentials(offline::CredentialsArgs),
-    /// Checks a stopped data directory; exit status 1 if damage was found.
-    Verify(offline::VerifyArgs),
+    /// Checks what is stored, by a stopped data directory or a running server; exit status 1 if damage was found.
+    Verify(verify::VerifyArgs),
+    /// Writes damaged files of a stopped data directory anew from what still opens, and puts the old ones away.
+    Repair(verify::RepairArgs),
     /// Takes a container on standard input apart, for a server that started it.
     #[command(hide = true)]
     DemuxHelper {
@@ -104,8 +116,11 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Fragments(args) => online::fragments(args).await,
         Command::Search(args) => online::search(args).await,
         Command::Clip(args) => online::clip(args).await,
+        Command::Export(args) => export::export(args).await,
+        Command::Retention(args) => retention::retention(args).await,
         Command::Credentials(args) => offline::credentials(args),
-        Command::Verify(args) => offline::verify(args),
+        Command::Verify(args) => verify::verify(args).await,
+        Command::Repair(args) => verify::repair(args),
         Command::Index(args) => offline::index(args),
         Command::DemuxHelper { .. } => Ok(ExitCode::SUCCESS),
     }

@@ -5,15 +5,14 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context;
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, Subcommand};
 use serde_json::json;
 use vidar_core::clock::SystemClock;
 use vidar_core::log::LogObserver;
 use vidar_indexer::{Index, IndexOptions};
+use vidar_storage::StoreOptions;
 use vidar_storage::crypto::kek::KeyFile;
-use vidar_storage::{Depth, StoreOptions};
 
-use super::client::progress;
 use super::{DataDir, EXIT_DAMAGE};
 use crate::credentials::{FILE_NAME, RootPair};
 use crate::serve::INDEX_DIR;
@@ -38,28 +37,6 @@ enum CredentialsAction {
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct VerifyArgs {
-    #[command(flatten)]
-    data: DataDir,
-    /// How deep to look.
-    #[arg(long, value_enum, default_value = "checksum")]
-    depth: VerifyDepth,
-    /// Prints JSON, one object.
-    #[arg(long)]
-    json: bool,
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum VerifyDepth {
-    /// Files are there, and as long as their footers say.
-    Presence,
-    /// And every checksum holds.
-    Checksum,
-    /// And every record opens.
-    Decrypt,
-}
-
-#[derive(Debug, Args)]
 pub(crate) struct IndexArgs {
     #[command(subcommand)]
     action: IndexAction,
@@ -78,7 +55,7 @@ enum IndexAction {
 }
 
 impl DataDir {
-    fn store_options(&self) -> StoreOptions {
+    pub(crate) fn store_options(&self) -> StoreOptions {
         let mut options = StoreOptions::new(&self.data_dir);
         if let Some(key_file) = &self.key_file {
             options.kek = Arc::new(KeyFile::new(key_file));
@@ -87,7 +64,7 @@ impl DataDir {
     }
 }
 
-fn print(text: &str) -> anyhow::Result<()> {
+pub(crate) fn print(text: &str) -> anyhow::Result<()> {
     writeln!(std::io::stdout().lock(), "{text}").context("write to standard output")
 }
 
@@ -109,37 +86,6 @@ pub(crate) fn credentials(args: CredentialsArgs) -> anyhow::Result<ExitCode> {
         print(&format!("access key id: {}\nsecret:        {}", pair.access_key_id, pair.secret.as_str()))?;
     }
     Ok(ExitCode::SUCCESS)
-}
-
-pub(crate) fn verify(args: VerifyArgs) -> anyhow::Result<ExitCode> {
-    let depth = match args.depth {
-        VerifyDepth::Presence => Depth::Presence,
-        VerifyDepth::Checksum => Depth::Checksum,
-        VerifyDepth::Decrypt => Depth::Decrypt,
-    };
-    let bar = progress(Some(0), "{pos} of {len} files {wide_bar} {eta}");
-    let report = vidar_storage::verify(&args.data.store_options(), depth, &mut |step| {
-        bar.set_length(step.files_total);
-        bar.set_position(step.files);
-    })?;
-    bar.finish_and_clear();
-    let damage: Vec<String> = report.damage.iter().map(ToString::to_string).collect();
-    if args.json {
-        print(
-            &json!({ "files": report.files, "records": report.records, "bytes": report.bytes, "damage": damage })
-                .to_string(),
-        )?;
-    } else {
-        damage.iter().try_for_each(|line| print(line))?;
-        print(&format!(
-            "{} files, {} records, {} bytes, {} damaged",
-            report.files,
-            report.records,
-            report.bytes,
-            damage.len()
-        ))?;
-    }
-    Ok(if damage.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(EXIT_DAMAGE) })
 }
 
 pub(crate) fn index(args: IndexArgs) -> anyhow::Result<ExitCode> {

@@ -1,7 +1,6 @@
 //! Subcommands that ask a running server.
 
-use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -12,6 +11,7 @@ use hyper::Method;
 use serde_json::{Value, json};
 
 use super::client::{Client, Endpoint, encode, query};
+use super::part::PartFile;
 
 #[derive(Debug, Args)]
 pub(crate) struct StreamsArgs {
@@ -206,18 +206,9 @@ pub(crate) async fn clip(args: ClipArgs) -> anyhow::Result<ExitCode> {
         client.download(&path, &mut std::io::stdout().lock()).await?;
         return Ok(ExitCode::SUCCESS);
     }
-    // Whole or not at all: a clip that broke off does not look like one.
-    let mut part = args.output.clone().into_os_string();
-    part.push(".part");
-    let part = PathBuf::from(part);
-    let mut file = BufWriter::new(File::create(&part).with_context(|| format!("create {}", part.display()))?);
-    let result = client.download(&path, &mut file).await;
-    if result.is_err() {
-        let _ = std::fs::remove_file(&part);
-    }
-    let len = result?;
-    file.into_inner().context("write the clip")?.sync_all().context("write the clip")?;
-    std::fs::rename(&part, &args.output).with_context(|| format!("rename to {}", args.output.display()))?;
+    let mut part = PartFile::create(&args.output)?;
+    let len = client.download(&path, &mut part).await?;
+    part.finish()?;
     if args.endpoint.json {
         write_line(&json!({ "output": args.output, "size_bytes": len }).to_string())?;
     } else {
@@ -244,7 +235,7 @@ fn write_line(text: &str) -> anyhow::Result<()> {
     writeln!(std::io::stdout().lock(), "{text}").context("write to standard output")
 }
 
-fn print(answer: &Value, list: &str, columns: &[&str], as_json: bool) -> anyhow::Result<ExitCode> {
+pub(crate) fn print(answer: &Value, list: &str, columns: &[&str], as_json: bool) -> anyhow::Result<ExitCode> {
     if as_json {
         write_line(&serde_json::to_string_pretty(answer)?)?;
     } else if !answer.is_null() {
