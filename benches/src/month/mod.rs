@@ -7,7 +7,7 @@
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -172,6 +172,8 @@ impl Month {
             registry: Arc::new(registry.clone()),
             sink: Arc::clone(&sink),
             policy,
+            total_bytes: None,
+            gone: Mutex::default(),
         };
         let mut sources = Vec::new();
         for number in 0..stream_count {
