@@ -3,10 +3,11 @@
 use std::io::ErrorKind;
 use std::sync::Arc;
 
-use super::SegmentIo;
+use super::blocks::Blocks;
 use super::fault::{Fault, FaultyIo, Op};
 use super::fs::FsIo;
 use super::memory::MemoryIo;
+use super::{SegmentIo, WriteMode};
 
 fn suite(io: &dyn SegmentIo) {
     let held = io.lock().unwrap();
@@ -34,6 +35,20 @@ fn suite(io: &dyn SegmentIo) {
     assert_eq!(bytes, [7, 7]);
     assert_eq!(again.read_at(5 * 4096 - 1, &mut bytes).unwrap_err().kind(), ErrorKind::UnexpectedEof);
     assert_eq!(again.read_at(u64::MAX, &mut bytes).unwrap_err().kind(), ErrorKind::UnexpectedEof);
+
+    // Whole blocks, also where the page cache holds what was there before; in the middle, and growing the file.
+    let blocks = Blocks::from(&vec![9; 2 * 4096][..]);
+    for at in [4096, 5 * 4096] {
+        file.write_blocks(at, &blocks).unwrap();
+        file.sync_data().unwrap();
+        for handle in [&file, &again] {
+            let mut written = vec![0; blocks.len()];
+            handle.read_at(at, &mut written).unwrap();
+            assert_eq!(written, vec![9; blocks.len()]);
+        }
+    }
+    file.write_at(4096, &[7; 2 * 4096]).unwrap();
+    file.truncate(5 * 4096).unwrap();
 
     again.punch(4096, 8192).unwrap();
     for (at, expected) in [(4095, [7, 0]), (3 * 4096 - 1, [0, 7])] {
@@ -66,8 +81,37 @@ fn suite(io: &dyn SegmentIo) {
 fn every_implementation_conforms() {
     let dir = tempfile::tempdir().unwrap();
     suite(&FsIo::new(dir.path().join("deep/data")));
+    let buffered = FsIo::buffered(dir.path().join("buffered"));
+    suite(&buffered);
+    assert_eq!(buffered.write_mode(), WriteMode::Buffered);
     suite(&MemoryIo::new());
     suite(&FaultyIo::new(Arc::new(MemoryIo::new())));
+}
+
+#[test]
+#[should_panic(expected = "no whole blocks")]
+fn what_is_not_aligned_is_noticed_without_a_disk() {
+    let file = MemoryIo::new().create("a.vseg", 4096).unwrap();
+    let _ = file.write_blocks(0, &Blocks::from(&[1; 4096][..])[..512]);
+}
+
+#[test]
+fn large_files_go_in_steps_and_what_a_crash_left_of_them_at_the_next_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let io = FsIo::new(dir.path());
+    let held = io.lock().unwrap();
+    let file = io.create("a.vseg", 40 << 20).unwrap();
+    io.unlink("a.vseg").unwrap();
+    assert!(file.len().unwrap() <= 16 << 20, "given back before the end of the file");
+    let segments = dir.path().join("segments");
+    assert_eq!(std::fs::read_dir(&segments).unwrap().count(), 0);
+    std::fs::write(segments.join("b.vseg.gone"), [1]).unwrap();
+    std::fs::write(segments.join("c.vseg"), [1]).unwrap();
+    assert_eq!(io.list().unwrap(), ["c.vseg"]);
+    drop(held);
+    let _held = io.lock().unwrap();
+    let left: Vec<_> = std::fs::read_dir(&segments).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left, ["c.vseg"]);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::{Arc, Mutex};
 
-use super::{DirLock, DiskSpace, SegmentHandle, SegmentIo};
+use super::{DirLock, DiskSpace, SegmentHandle, SegmentIo, WriteMode};
 
 /// What can fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,6 +92,10 @@ impl SegmentIo for FaultyIo {
         self.inner.lock()
     }
 
+    fn write_mode(&self) -> WriteMode {
+        self.inner.write_mode()
+    }
+
     fn list(&self) -> io::Result<Vec<String>> {
         self.inner.list()
     }
@@ -148,6 +152,16 @@ impl SegmentHandle for FaultyHandle {
             return Err(fault.error.into());
         }
         self.inner.write_at(offset, bytes)
+    }
+
+    fn write_blocks(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        match self.plan.check(Op::Write) {
+            Ok(()) => self.inner.write_blocks(offset, bytes),
+            Err(fault) => {
+                self.inner.write_at(offset, &bytes[..fault.torn_bytes.min(bytes.len())])?;
+                Err(fault.error.into())
+            }
+        }
     }
 
     fn sync_data(&self) -> io::Result<()> {

@@ -6,26 +6,62 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
-use super::{DirLock, DiskSpace, SegmentHandle, SegmentIo};
+use super::blocks::{BLOCK_LEN, is_aligned};
+use super::{DirLock, DiskSpace, SegmentHandle, SegmentIo, WriteMode};
 
 const SMALL_FILE_BYTES_MAX: u64 = 256 << 20;
+/// Blocks of a removed file are given back so many bytes at a time, …
+const FREE_STEP_BYTES: u64 = 16 << 20;
+/// … and syncs of others get a turn between: freeing 256 MiB at once was seen to stall them by 40 ms.
+const FREE_PAUSE: Duration = Duration::from_millis(5);
+/// Follows the name of a file that is being removed.
+const GONE_SUFFIX: &str = ".gone";
 
 /// A data directory on disk.
 #[derive(Debug, Clone)]
 pub struct FsIo {
     dir: PathBuf,
+    /// New files are written past the page cache.
+    direct: Arc<AtomicBool>,
+    may_be_direct: bool,
 }
 
 impl FsIo {
     /// The directory `dir`; made when it is locked.
     #[must_use]
     pub fn new(dir: impl Into<PathBuf>) -> Self {
-        Self { dir: dir.into() }
+        Self { dir: dir.into(), direct: Arc::default(), may_be_direct: true }
+    }
+
+    /// The same, never past the page cache.
+    #[must_use]
+    pub fn buffered(dir: impl Into<PathBuf>) -> Self {
+        Self { may_be_direct: false, ..Self::new(dir) }
     }
 
     fn segments(&self) -> PathBuf {
         self.dir.join("segments")
+    }
+
+    /// The file system takes whole blocks past the page cache.
+    fn can_write_directly(&self) -> bool {
+        let path = self.dir.join("lock");
+        let open = || OpenOptions::new().write(true).custom_flags(libc::O_DIRECT).open(&path);
+        self.may_be_direct && open().is_ok_and(|file| sys::direct_align(&file).is_none_or(|align| align <= BLOCK_LEN))
+    }
+
+    /// What a crash left of files that were being removed.
+    fn sweep(&self) -> io::Result<()> {
+        for entry in fs::read_dir(self.segments())? {
+            let entry = entry?;
+            if entry.file_name().as_encoded_bytes().ends_with(GONE_SUFFIX.as_bytes()) {
+                fs::remove_file(entry.path())?;
+            }
+        }
+        Ok(())
     }
 
     fn make_dir(path: &Path) -> io::Result<()> {
@@ -45,10 +81,19 @@ impl SegmentIo for FsIo {
         let file =
             OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(self.dir.join("lock"))?;
         match file.try_lock() {
-            Ok(()) => Ok(Box::new(file)),
-            Err(TryLockError::WouldBlock) => Err(io::ErrorKind::WouldBlock.into()),
-            Err(TryLockError::Error(error)) => Err(error),
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(io::ErrorKind::WouldBlock.into()),
+            Err(TryLockError::Error(error)) => return Err(error),
         }
+        self.direct.store(self.can_write_directly(), Ordering::Relaxed);
+        if let Err(error) = self.sweep() {
+            tracing::warn!(%error, "cannot remove what is left of removed segment files");
+        }
+        Ok(Box::new(file))
+    }
+
+    fn write_mode(&self) -> WriteMode {
+        if self.direct.load(Ordering::Relaxed) { WriteMode::Direct } else { WriteMode::Buffered }
     }
 
     fn list(&self) -> io::Result<Vec<String>> {
@@ -75,7 +120,9 @@ impl SegmentIo for FsIo {
             fs::remove_file(&path)?;
             return Err(error);
         }
-        Ok(Arc::new(FsHandle { file }))
+        let direct = self.direct.load(Ordering::Relaxed);
+        let direct = direct.then(|| OpenOptions::new().write(true).custom_flags(libc::O_DIRECT).open(&path));
+        Ok(Arc::new(FsHandle { file, direct: direct.and_then(Result::ok) }))
     }
 
     fn open(&self, name: &str) -> io::Result<Arc<dyn SegmentHandle>> {
@@ -90,11 +137,26 @@ impl SegmentIo for FsIo {
             }
             other => other?,
         };
-        Ok(Arc::new(FsHandle { file }))
+        Ok(Arc::new(FsHandle { file, direct: None }))
     }
 
     fn unlink(&self, name: &str) -> io::Result<()> {
-        fs::remove_file(self.segments().join(name))
+        let path = self.segments().join(name);
+        let mut len = fs::metadata(&path)?.len();
+        if len <= FREE_STEP_BYTES {
+            return fs::remove_file(path);
+        }
+        // Under a name that no start looks at, so that a file cut short is never taken for a damaged one.
+        let gone = self.segments().join(format!("{name}{GONE_SUFFIX}"));
+        fs::rename(&path, &gone)?;
+        self.sync_dir()?;
+        let file = OpenOptions::new().write(true).open(&gone)?;
+        while len > FREE_STEP_BYTES {
+            len -= FREE_STEP_BYTES;
+            file.set_len(len)?;
+            std::thread::sleep(FREE_PAUSE);
+        }
+        fs::remove_file(gone)
     }
 
     fn path(&self, name: &str) -> Option<PathBuf> {
@@ -165,6 +227,8 @@ fn sync_dir(path: &Path) -> io::Result<()> {
 
 struct FsHandle {
     file: File,
+    /// The same file, past the page cache.
+    direct: Option<File>,
 }
 
 impl SegmentHandle for FsHandle {
@@ -174,6 +238,17 @@ impl SegmentHandle for FsHandle {
 
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         self.file.write_all_at(bytes, offset)
+    }
+
+    fn write_blocks(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        let Some(direct) = self.direct.as_ref().filter(|_| is_aligned(offset, bytes)) else {
+            return self.write_at(offset, bytes);
+        };
+        match direct.write_all_at(bytes, offset) {
+            // Some file systems take the flag, and then not the write.
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => self.write_at(offset, bytes),
+            other => other,
+        }
     }
 
     fn sync_data(&self) -> io::Result<()> {
@@ -196,7 +271,7 @@ impl SegmentHandle for FsHandle {
     }
 }
 
-/// The three calls that the standard library lacks.
+/// The calls that the standard library lacks.
 #[allow(unsafe_code)]
 mod sys {
     use super::{AsRawFd, DiskSpace, File, io};
@@ -225,6 +300,24 @@ mod sys {
 
     pub(super) fn punch(file: &File, at: u64, len: u64) -> io::Result<()> {
         fallocate(file, libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE, at, len)
+    }
+
+    /// What direct writes must be multiples of, in a file and in memory. None if the kernel does not say.
+    pub(super) fn direct_align(file: &File) -> Option<usize> {
+        let mut stat = std::mem::MaybeUninit::<libc::statx>::zeroed();
+        // SAFETY: the descriptor is open, the path an empty string with its end, and `stat` has the size of the structure;
+        // zeros are a valid value of it.
+        let stat = unsafe {
+            let (fd, path) = (file.as_raw_fd(), c"".as_ptr());
+            if libc::statx(fd, path, libc::AT_EMPTY_PATH, libc::STATX_DIOALIGN, stat.as_mut_ptr()) != 0 {
+                return None;
+            }
+            stat.assume_init()
+        };
+        // 0: direct writes go through the page cache after all.
+        let align = |value: u32| if value == 0 { usize::MAX } else { value as usize };
+        let known = stat.stx_mask & libc::STATX_DIOALIGN != 0;
+        known.then(|| align(stat.stx_dio_mem_align).max(align(stat.stx_dio_offset_align)))
     }
 
     pub(super) fn space(dir: &File) -> io::Result<DiskSpace> {

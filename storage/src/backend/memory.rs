@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use super::blocks::is_aligned;
 use super::{DirLock, DiskSpace, SegmentHandle, SegmentIo};
 
 const SECTOR_LEN: usize = 512;
@@ -261,6 +262,11 @@ impl SegmentHandle for MemoryHandle {
         }
         contents.written[start..end].copy_from_slice(bytes);
         Ok(())
+    }
+
+    fn write_blocks(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        assert!(is_aligned(offset, bytes), "{} bytes at {offset} are no whole blocks", bytes.len());
+        self.write_at(offset, bytes)
     }
 
     fn sync_data(&self) -> io::Result<()> {

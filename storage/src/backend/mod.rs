@@ -8,6 +8,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+pub mod blocks;
 pub mod fault;
 pub mod fs;
 pub mod memory;
@@ -27,6 +28,15 @@ pub struct DiskSpace {
     pub free_bytes: u64,
 }
 
+/// How the log gets to the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WriteMode {
+    /// Past the page cache (`O_DIRECT`).
+    Direct,
+    /// Through the page cache: slower, and nothing else is different.
+    Buffered,
+}
+
 /// One data directory.
 pub trait SegmentIo: Send + Sync {
     /// Makes the directory where it is missing and takes it for this process.
@@ -34,6 +44,11 @@ pub trait SegmentIo: Send + Sync {
     /// # Errors
     /// `WouldBlock` if another has it.
     fn lock(&self) -> io::Result<DirLock>;
+
+    /// How [`SegmentHandle::write_blocks`] writes to new files. Known once the directory is locked.
+    fn write_mode(&self) -> WriteMode {
+        WriteMode::Buffered
+    }
 
     /// Names of all segment files, in no order.
     ///
@@ -53,7 +68,7 @@ pub trait SegmentIo: Send + Sync {
     /// `NotFound`.
     fn open(&self, name: &str) -> io::Result<Arc<dyn SegmentHandle>>;
 
-    /// Removes a segment file. Open handles keep reading.
+    /// Removes a segment file: its name at once, its blocks in steps. A handle that is still open may find an early end.
     ///
     /// # Errors
     /// `NotFound`.
@@ -116,6 +131,15 @@ pub trait SegmentHandle: Send + Sync {
     /// # Errors
     /// If the disk fails or is full.
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()>;
+
+    /// As `write_at`, for whole blocks (see [`blocks::is_aligned`]): past the page cache where the file system can. Who
+    /// reads afterwards finds them.
+    ///
+    /// # Errors
+    /// As `write_at`.
+    fn write_blocks(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.write_at(offset, bytes)
+    }
 
     /// Makes all that was written durable, and the length.
     ///

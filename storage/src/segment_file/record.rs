@@ -16,6 +16,7 @@ use vidar_core::time::UnixMs;
 use vidar_core::wire::{Reader, WireError, Writer};
 
 use super::{BLOCK_LEN, LARGE_RECORD_LEN, align_up};
+use crate::backend::blocks::Blocks;
 use crate::crypto::aead::{Aead, RingAead, TAG_LEN, TagMismatch};
 use crate::crypto::keys::{Secret, Section, record_key};
 
@@ -203,12 +204,13 @@ impl RecordHeader {
 }
 
 /// Seals sections one behind the other, in place: plain bytes are copied once, into `out`.
-pub(crate) fn seal(out: &mut Vec<u8>, header: &RecordHeader, outer: &Secret, content: &Content<'_>) {
+pub(crate) fn seal(out: &mut Blocks, header: &RecordHeader, outer: &Secret, content: &Content<'_>) {
     let bytes = header.encode();
     let (aead, aad) = (RingAead::new(&record_key(outer, header)), &bytes[..AAD_LEN]);
+    out.reserve(usize::try_from(header.shape.record_len()).expect("bounded by MEDIA_LEN_MAX"));
     out.extend_from_slice(&bytes);
-    seal_section(out, &aead, aad, Section::Facts, &[content.facts]);
-    seal_section(out, &aead, aad, Section::Table, &[content.table]);
+    seal_section(out, &aead, aad, Section::Facts, content.facts);
+    seal_section(out, &aead, aad, Section::Table, content.table);
     seal_media(out, &aead, aad, content.media, header.shape.media_len);
 }
 
@@ -220,33 +222,40 @@ pub(crate) struct Content<'a> {
     pub(crate) media: &'a [Bytes],
 }
 
-fn seal_section(out: &mut Vec<u8>, aead: &dyn Aead, aad: &[u8], section: Section, parts: &[&[u8]]) {
-    let start = out.len();
-    parts.iter().for_each(|part| out.extend_from_slice(part));
+/// Seals what stands in `out` from `start` on.
+fn seal_from(out: &mut Blocks, start: usize, aead: &dyn Aead, aad: &[u8], section: Section) {
     let tag = aead.seal_in_place(&section.nonce(), aad, &mut out[start..]);
     out.extend_from_slice(&tag);
 }
 
-fn seal_media(out: &mut Vec<u8>, aead: &dyn Aead, aad: &[u8], media: &[Bytes], media_len: u64) {
-    let mut pieces = media.iter().map(|bytes| &bytes[..]).filter(|bytes| !bytes.is_empty());
-    let mut rest: &[u8] = &[];
+fn seal_section(out: &mut Blocks, aead: &dyn Aead, aad: &[u8], section: Section, plain: &[u8]) {
+    let start = out.len();
+    out.extend_from_slice(plain);
+    seal_from(out, start, aead, aad, section);
+}
+
+/// Samples are copied into chunks however they are cut.
+fn seal_media(out: &mut Blocks, aead: &dyn Aead, aad: &[u8], media: &[Bytes], media_len: u64) {
     let count = chunk_count(media_len);
-    for index in 0..count {
-        let chunk_len = CHUNK_LEN.min(media_len - index * CHUNK_LEN) as usize;
-        let mut parts: Vec<&[u8]> = Vec::new();
-        let mut missing = chunk_len;
-        while missing > 0 {
-            if rest.is_empty() {
-                rest = pieces.next().expect("media of the length in the header");
-            }
-            let (part, after) = rest.split_at(missing.min(rest.len()));
-            missing -= part.len();
-            parts.push(part);
-            rest = after;
-        }
+    let (mut index, mut start, mut room) = (0, out.len(), CHUNK_LEN as usize);
+    let mut end_chunk = |out: &mut Blocks, start: usize| {
         let index32 = u32::try_from(index).expect("bounded by MEDIA_LEN_MAX");
-        let section = Section::Chunk { index: index32, last: index + 1 == count };
-        seal_section(out, aead, aad, section, &parts);
+        index += 1;
+        seal_from(out, start, aead, aad, Section::Chunk { index: index32, last: index == count });
+        out.len()
+    };
+    for mut sample in media.iter().map(|bytes| &bytes[..]) {
+        while !sample.is_empty() {
+            let (piece, rest) = sample.split_at(room.min(sample.len()));
+            out.extend_from_slice(piece);
+            (sample, room) = (rest, room - piece.len());
+            if room == 0 {
+                (start, room) = (end_chunk(out, start), CHUNK_LEN as usize);
+            }
+        }
+    }
+    if room < CHUNK_LEN as usize {
+        end_chunk(out, start);
     }
 }
 

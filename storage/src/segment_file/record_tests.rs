@@ -24,12 +24,12 @@ fn sealed(kind: RecordKind, outer: &Secret, facts: &[u8], table: &[u8], media: &
     shape.table_len = table.len() as u32;
     shape.media_len = media.len() as u64;
     let header = RecordHeader { shape, salt: crate::crypto::keys::random() };
-    let mut out = Vec::new();
+    let mut out = Blocks::default();
     let cut = media.len() / 2;
     let pieces = [Bytes::copy_from_slice(&media[..cut]), Bytes::new(), Bytes::copy_from_slice(&media[cut..])];
     seal(&mut out, &header, outer, &Content { facts, table, media: &pieces });
     assert_eq!(out.len() as u64, shape.record_len());
-    (header, out)
+    (header, out.to_vec())
 }
 
 /// HMAC-SHA256 by RFC 2104, for keys of at most 64 bytes.

@@ -10,6 +10,7 @@ use super::footer::{self, RecordEntry, Summary};
 use super::header::{FileHeader, HEADER_LEN, file_name};
 use super::record::{self, Content, RecordHeader, RecordShape};
 use super::{BLOCK_LEN, PADDING_MAGIC, align_up};
+use crate::backend::blocks::Blocks;
 use crate::backend::{SegmentHandle, SegmentIo};
 use crate::crypto::keys::{Secret, random};
 
@@ -25,7 +26,10 @@ pub(crate) struct Writer {
     sequence: u64,
     archive: UnixMs,
     /// The batch that is being filled.
-    buffer: Vec<u8>,
+    buffer: Blocks,
+    /// Checksum of its payload up to `crc_end`.
+    crc: u32,
+    crc_end: usize,
     pending: Vec<RecordEntry>,
     pending_copies: Vec<u8>,
     /// What the footer will say.
@@ -39,7 +43,7 @@ impl Writer {
         let name = file_name(header.epoch, header.file);
         let handle = io.create(&name, len)?;
         let prepare = || {
-            handle.write_at(0, &header.encode())?;
+            handle.write_blocks(0, &Blocks::from(&header.encode()[..]))?;
             handle.sync_data()?;
             io.sync_dir()
         };
@@ -54,7 +58,9 @@ impl Writer {
             sequence: 0,
             archive: header.archive,
             header,
-            buffer: Vec::new(),
+            buffer: Blocks::default(),
+            crc: 0,
+            crc_end: 0,
             pending: Vec::new(),
             pending_copies: Vec::new(),
             entries: Vec::new(),
@@ -79,9 +85,10 @@ impl Writer {
 
     /// Begins a batch.
     pub(crate) fn begin(&mut self) {
-        self.buffer.clear();
-        self.buffer.shrink_to(BUFFER_LEN_MAX);
-        self.buffer.resize(BATCH_HEADER_LEN, 0);
+        self.buffer.clear(BUFFER_LEN_MAX);
+        self.buffer.resize(BATCH_HEADER_LEN);
+        self.crc = payload_crc(self.header.file, self.sequence, &[]);
+        self.crc_end = BATCH_HEADER_LEN;
         self.pending.clear();
         self.pending_copies.clear();
     }
@@ -119,16 +126,19 @@ impl Writer {
         let end = align_up(self.buffer.len() as u64, 8);
         let offset = shape.place(self.offset + end);
         let start = (offset - self.offset) as usize;
-        self.buffer.resize(end as usize, 0);
+        self.buffer.resize(end as usize);
         if let Some(padding) = (start as u64).checked_sub(end).filter(|len| *len > 0) {
             self.buffer.extend_from_slice(PADDING_MAGIC);
             self.buffer.extend_from_slice(&(padding as u32).to_be_bytes());
-            self.buffer.resize(start, 0);
+            self.buffer.resize(start);
         }
         offset
     }
 
     fn pushed(&mut self, entry: RecordEntry) -> RecordEntry {
+        // While the record is in the processor's cache.
+        self.crc = crc32c::crc32c_append(self.crc, &self.buffer[self.crc_end..]);
+        self.crc_end = self.buffer.len();
         let start = (entry.offset - self.offset) as usize;
         if entry.has_copy() {
             self.pending_copies.extend_from_slice(&self.buffer[start..start + entry.shape.head_len() as usize]);
@@ -142,7 +152,7 @@ impl Writer {
         let file = self.header.file;
         let payload_len = u32::try_from(self.buffer.len() - BATCH_HEADER_LEN).expect("bounded by the batch length");
         let header = BatchHeader {
-            payload_crc: payload_crc(file, self.sequence, &self.buffer[BATCH_HEADER_LEN..]),
+            payload_crc: self.crc,
             sequence: self.sequence,
             payload_len,
             record_count: self.pending.len() as u32,
@@ -151,8 +161,8 @@ impl Writer {
         };
         self.buffer[..BATCH_HEADER_LEN].copy_from_slice(&header.encode(file));
         let padded = align_up(self.buffer.len() as u64, BLOCK_LEN) as usize;
-        self.buffer.resize(padded, 0);
-        self.handle.write_at(self.offset, &self.buffer)?;
+        self.buffer.resize(padded);
+        self.handle.write_blocks(self.offset, &self.buffer)?;
         self.handle.sync_data()?;
         self.offset += padded as u64;
         self.sequence += 1;
@@ -173,11 +183,12 @@ impl Writer {
 /// Ends a file whose batches are synced with its footer. The block of the trailer comes last, so that a trailer is never
 /// found without what it stands for.
 pub(crate) fn close(handle: &dyn SegmentHandle, data_end: u64, footer: &[u8]) -> io::Result<()> {
+    let footer = Blocks::from(footer);
     let (body, trailer) = footer.split_at(footer.len() - BLOCK_LEN as usize);
     let trailer_at = data_end + body.len() as u64;
-    handle.write_at(data_end, body)?;
+    handle.write_blocks(data_end, body)?;
     handle.truncate(trailer_at)?;
     handle.sync_data()?;
-    handle.write_at(trailer_at, trailer)?;
+    handle.write_blocks(trailer_at, trailer)?;
     handle.sync_data()
 }
