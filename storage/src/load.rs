@@ -141,10 +141,8 @@ impl Log {
         let mut log = Self { files, controls, archive: None, open, report, replaced, unfinished, records, mode };
         log.find_files(io).map_err(OpenError::io("list segment files"))?;
         let mut seen = HashSet::new();
-        let files = std::mem::take(&mut log.files);
-        for file in &files {
-            log.first_pass(file, keys, table, &mut seen);
-        }
+        let mut files = std::mem::take(&mut log.files);
+        files.retain(|file| log.first_pass(io, file, keys, table, &mut seen));
         log.files = files;
         log.records.sort_by_key(|record| record.number);
         log.report.files = log.files.len() as u64;
@@ -251,16 +249,28 @@ impl Log {
         self.report.damage.push(damage);
     }
 
-    /// Closes the file if need be; learns what is in it and its control records.
-    fn first_pass(&mut self, file: &LogFile, keys: &Keyring, table: &Files, seen: &mut HashSet<FragmentNumber>) {
+    /// Closes the file if need be; learns what is in it and its control records. False if it was never begun.
+    fn first_pass(
+        &mut self,
+        io: &dyn SegmentIo,
+        file: &LogFile,
+        keys: &Keyring,
+        table: &Files,
+        seen: &mut HashSet<FragmentNumber>,
+    ) -> bool {
         let records = match self.records_of(file, keys) {
             Ok(records) => records,
             Err(error) => {
                 self.damage(&file.name, 0, 0, format!("cannot be read: {error}"));
                 table.insert(FileInfo::new(file.header, false));
-                return;
+                return true;
             }
         };
+        if let Records::Scanned(scan) = &records
+            && self.remove_spare(io, file, scan)
+        {
+            return false;
+        }
         let closed = match &records {
             Records::Closed(footer) => {
                 self.archive = self.archive.max(Some(footer.trailer.archive));
@@ -287,6 +297,21 @@ impl Log {
             }
         }
         table.insert(info);
+        true
+    }
+
+    /// Removes a file that was made ahead and never used. One that says what it replaces is needed for that alone.
+    fn remove_spare(&self, io: &dyn SegmentIo, file: &LogFile, scan: &Scan) -> bool {
+        let is_empty = scan.records.is_empty() && scan.bad.is_empty() && scan.dropped_bytes == 0;
+        let is_spare = is_empty && file.header.replaces.is_none() && !file.header.read_only;
+        if self.mode == Mode::ReadOnly || !is_spare {
+            return false;
+        }
+        tracing::info!(file = file.name, "removing a segment file that was made ahead");
+        if let Err(error) = io.unlink(&file.name).and_then(|()| io.sync_dir()) {
+            tracing::warn!(file = file.name, %error, "cannot remove a segment file that was made ahead");
+        }
+        true
     }
 
     /// From the footer; by a scan where there is none that reads.

@@ -18,6 +18,7 @@ use crate::crypto::keychain::Keychain;
 use crate::crypto::keys::random;
 use crate::files::Files;
 use crate::options::{Space, StoreOptions};
+use crate::rolling::Closings;
 
 /// Plain configs that may have to be repeated in the next file, in bytes.
 const CONFIG_BYTES_MAX: usize = 128 << 20;
@@ -33,6 +34,7 @@ pub(crate) struct Shared {
     pub(crate) observers: Vec<Arc<dyn LogObserver>>,
     pub(crate) configs: Cache<ConfigKey, Bytes>,
     pub(crate) counters: Counters,
+    pub(crate) closings: Closings,
     controls: Mutex<Controls>,
     /// Epoch (high half) and counter of the next number.
     sequence: AtomicU64,
@@ -80,6 +82,7 @@ impl Shared {
             observers,
             configs: Cache::new(CONFIG_BYTES_MAX),
             counters: Counters::default(),
+            closings: Closings::default(),
             controls: Mutex::new(controls),
             sequence: AtomicU64::new(u64::from(epoch) << 32),
             closed: Mutex::default(),

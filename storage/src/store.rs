@@ -327,9 +327,10 @@ impl Store {
     async fn free(&self, entries: Vec<SharedEntry>) -> Expired {
         let mut expired = Expired::default();
         let shared = Arc::clone(self.shared());
-        let closed: HashSet<FileId> = std::mem::take(&mut *shared.closed());
         let work = move || {
-            let mut touched = closed;
+            // What stands in a file whose footer is on its way is freed by us or, later, by who closes it.
+            shared.closings.wait();
+            let mut touched: HashSet<FileId> = std::mem::take(&mut *shared.closed());
             let records = entries.iter().flat_map(|entry| entry.parts.iter().chain([&entry.record]));
             touched.extend(records.map(|record| record.file));
             let among = |info: &FileInfo| touched.contains(&info.header.file) || info.last.is_empty();
@@ -432,7 +433,10 @@ impl Store {
     }
 
     /// Runs `work` where it may block.
-    pub(crate) async fn blocking<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, SinkError> {
+    pub(crate) async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, SinkError> {
         if self.shared().options.by_hand {
             return Ok(work());
         }

@@ -68,6 +68,15 @@ impl Writer {
         })
     }
 
+    pub(crate) fn name(&self) -> String {
+        file_name(self.header.epoch, self.header.file)
+    }
+
+    /// Memory for batches goes from file to file. Not within a batch.
+    pub(crate) fn swap_buffer(&mut self, buffer: &mut Blocks) {
+        std::mem::swap(&mut self.buffer, buffer);
+    }
+
     /// End of what is synced.
     pub(crate) fn durable_through(&self) -> u64 {
         self.offset

@@ -1,0 +1,97 @@
+//! What is asked of an item before it is sealed.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use vidar_core::control::ControlRecord;
+use vidar_core::ids::{FragmentNumber, StreamId};
+use vidar_core::sink::SinkError;
+use vidar_core::source::ConfigKey;
+
+use crate::commit::{Committer, Ready, What};
+use crate::crypto::keyring::Keyring;
+use crate::item::{Body, Fragment, Item};
+use crate::read;
+use crate::segment_file::record::TABLE_LEN_MAX;
+
+impl Committer {
+    /// Checks items; those that cannot be stored are answered at once.
+    pub(crate) fn prepare(&self, items: Vec<Item>, keys: &Keyring) -> Vec<Ready> {
+        let mut parts = HashSet::new();
+        let mut ready = Vec::with_capacity(items.len());
+        for Item { body, reply, permit } in items {
+            match self.check(body, keys, &mut parts) {
+                Ok(what) => ready.push(Ready { what, reply, permit }),
+                Err(error) => {
+                    let _ = reply.send(Err(error));
+                }
+            }
+        }
+        ready
+    }
+
+    fn check(
+        &self,
+        body: Body,
+        keys: &Keyring,
+        parts: &mut HashSet<(StreamId, FragmentNumber, u16)>,
+    ) -> Result<What, SinkError> {
+        let (control, is_copy) = match body {
+            Body::Fragment(fragment) => return self.check_fragment(fragment, keys, parts),
+            Body::Control(body) => {
+                (ControlRecord { number: self.shared.next_number(self.shared.clock.now()), body }, false)
+            }
+            Body::Copy(record) => (record, true),
+        };
+        let plain = control.encode();
+        if plain.len() > TABLE_LEN_MAX as usize {
+            return Err(SinkError::Failed { detail: "the control record is too long".into() });
+        }
+        Ok(What::Control { record: Arc::new(control), plain, is_copy })
+    }
+
+    fn check_fragment(
+        &self,
+        fragment: Box<Fragment>,
+        keys: &Keyring,
+        parts: &mut HashSet<(StreamId, FragmentNumber, u16)>,
+    ) -> Result<What, SinkError> {
+        let failed = |detail: String| Err(SinkError::Failed { detail });
+        let (stream, number) = fragment.name();
+        if keys.current(stream).is_none() || self.shared.controls().is_gone(stream, number) {
+            return Err(SinkError::NoSuchStream { stream });
+        }
+        if !fragment.within_bounds() {
+            return failed(format!("fragment {number} is longer than a record can be"));
+        }
+        let known = self.fragments.get(&(stream, number));
+        let is_known = |index: &u16| {
+            parts.contains(&(stream, number, *index))
+                || known.is_some_and(|open| open.parts.iter().any(|part| part.index == *index))
+        };
+        if let Some(missing) = fragment.parts.iter().find(|index| !is_known(index)) {
+            return failed(format!("part {missing} of fragment {number} was not written"));
+        }
+        let key = fragment.config_key();
+        let Some(config) = self.plain_config(key) else {
+            return failed(format!("config {} of fragment {number} is not known", key.1));
+        };
+        if let Some(index) = fragment.part {
+            parts.insert((stream, number, index));
+        }
+        Ok(What::Fragment { fragment, config })
+    }
+
+    /// A config that was put before: from memory, or from the newest files.
+    fn plain_config(&self, key: ConfigKey) -> Option<Bytes> {
+        if let Some(plain) = self.shared.configs.get(&key) {
+            return Some(plain);
+        }
+        let open = self.rolling.open.as_ref();
+        let files = [open.map(|open| open.writer.header.file), self.rolling.previous];
+        let plain = files.into_iter().flatten().find_map(|file| read::plain_config(&self.shared, file, key).ok())?;
+        self.shared.configs.insert(key, plain.clone(), plain.len());
+        Some(plain)
+    }
+}
