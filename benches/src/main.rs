@@ -4,6 +4,7 @@
 // What is measured is printed: that is all this program is for.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
+mod append;
 mod machine;
 mod measure;
 mod micro;
@@ -26,6 +27,8 @@ enum What {
     Micro(micro::Arguments),
     /// A simulated month of recording and letting go, on a real disk: what is written, and how soon space comes back.
     Month(month::Arguments),
+    /// Durable appends, beside bare writes and syncs of the same batches.
+    Append(append::Arguments),
     /// A real server and real ffmpeg publishers over RTSP, beside the same publishers into a raw TCP sink.
     WholePath(whole_path::Arguments),
 }
@@ -39,6 +42,7 @@ fn main() -> anyhow::Result<()> {
     match arguments.what {
         What::Micro(arguments) => micro::run(&arguments),
         What::Month(arguments) => month::run(&arguments),
+        What::Append(arguments) => append::run(&arguments),
         What::WholePath(arguments) => whole_path::run(&arguments),
     }
 }
