@@ -4,6 +4,7 @@
 //! fragments are stored or indexed: media comes through [`FragmentSource`], times through the [index](vidar_indexer::Index).
 
 pub mod auth;
+mod bound;
 mod cache;
 mod clip;
 mod cors;
@@ -52,6 +53,8 @@ pub struct Api {
 pub struct ApiOptions {
     /// Base of the URLs that answers hand out, without a slash at its end; none: the `Host` of the request.
     pub public_url: Option<String>,
+    /// Fragments of a clip at most. A plan holds about 400 bytes for each.
+    pub clip_fragments_max: usize,
     /// Pictures that are decoded at the same time.
     pub image_workers: usize,
     /// A picture that takes longer, in milliseconds, is given up.
@@ -60,7 +63,7 @@ pub struct ApiOptions {
 
 impl Default for ApiOptions {
     fn default() -> Self {
-        Self { public_url: None, image_workers: 2, image_timeout_ms: 10_000 }
+        Self { public_url: None, clip_fragments_max: 100_000, image_workers: 2, image_timeout_ms: 10_000 }
     }
 }
 

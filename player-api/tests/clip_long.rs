@@ -5,6 +5,7 @@ mod support;
 use std::collections::HashSet;
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
+use std::thread::{self, ThreadId};
 
 use async_trait::async_trait;
 use axum::body::Body;
@@ -23,7 +24,7 @@ use vidar_core::source::{FragmentHead, FragmentSource, ReadError};
 use vidar_core::track::{StreamConfig, TrackKind};
 use vidar_media::demux::Event;
 use vidar_media::table::{SampleEntry, Table, TrackTable, totals};
-use vidar_player_api::Api;
+use vidar_player_api::{Api, ApiOptions};
 
 const FRAGMENTS: u64 = 10_000;
 const FRAGMENT_MS: i64 = 2_000;
@@ -32,6 +33,8 @@ const FRAGMENT_MS: i64 = 2_000;
 struct MadeUp {
     config: Arc<StreamConfig>,
     opened: Mutex<HashSet<u64>>,
+    /// On which tables were opened.
+    threads: Mutex<HashSet<ThreadId>>,
     read: Mutex<u64>,
 }
 
@@ -81,6 +84,7 @@ impl FragmentSource for MadeUp {
     async fn head(&self, entry: &FragmentEntry) -> Result<Arc<FragmentHead>, ReadError> {
         let ordinal = entry.meta.ordinal;
         self.opened.lock().unwrap().insert(ordinal);
+        self.threads.lock().unwrap().insert(thread::current().id());
         let table = table(ordinal);
         let piece = Piece { part: None, media_len: table.media_len(), table: table.encode() };
         Ok(Arc::new(FragmentHead { facts: facts(ordinal, &self.config), table: TableEnvelope { pieces: vec![piece] } }))
@@ -99,6 +103,8 @@ impl FragmentSource for MadeUp {
 struct Long {
     source: Arc<MadeUp>,
     router: axum::Router,
+    /// Clips may have one fragment less.
+    narrow: axum::Router,
 }
 
 async fn long() -> Long {
@@ -145,27 +151,34 @@ async fn long() -> Long {
         let entry: SharedEntry = Arc::new(FragmentEntry::new(meta, &facts, record, Vec::new()));
         archive.index.observe(&LogEvent::Fragment { entry, facts: Arc::new(facts) });
     }
-    let source = Arc::new(MadeUp { config, opened: Mutex::default(), read: Mutex::default() });
-    let api = Arc::new(Api {
-        index: archive.api.index.clone(),
-        source: source.clone(),
-        registry: archive.api.registry.clone(),
-        auth: archive.api.auth.clone(),
-        hub: archive.api.hub.clone(),
-        clock: archive.api.clock.clone(),
-        options: archive.api.options.clone(),
-    });
-    Long { source, router: vidar_player_api::router(api) }
+    let source =
+        Arc::new(MadeUp { config, opened: Mutex::default(), threads: Mutex::default(), read: Mutex::default() });
+    let router = |count_max: u64| {
+        vidar_player_api::router(Arc::new(Api {
+            index: archive.api.index.clone(),
+            source: source.clone(),
+            registry: archive.api.registry.clone(),
+            auth: archive.api.auth.clone(),
+            hub: archive.api.hub.clone(),
+            clock: archive.api.clock.clone(),
+            options: ApiOptions { clip_fragments_max: count_max as usize, ..archive.api.options.clone() },
+        }))
+    };
+    Long { source: source.clone(), router: router(FRAGMENTS), narrow: router(FRAGMENTS - 1) }
 }
 
 impl Long {
     async fn send(&self, uri: &str, range: Option<Range<u64>>) -> http::Response<Body> {
+        self.send_to(&self.router, uri, range).await
+    }
+
+    async fn send_to(&self, router: &axum::Router, uri: &str, range: Option<Range<u64>>) -> http::Response<Body> {
         let mut request =
             Request::builder().method(Method::GET).uri(uri).header("authorization", format!("Bearer {KEY}:{SECRET}"));
         if let Some(range) = range {
             request = request.header("range", format!("bytes={}-{}", range.start, range.end - 1));
         }
-        self.router.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap()
+        router.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap()
     }
 
     fn opened(&self) -> usize {
@@ -183,16 +196,32 @@ async fn a_clip_of_ten_thousand_fragments() {
     the_first_byte_does_not_wait_for_tables(&long).await;
     a_range_far_inside_opens_what_it_touches(&long).await;
     lengths_laid_out_from_totals_are_those_of_the_bytes(&long).await;
+    more_than_a_plan_may_hold_is_refused(&long).await;
+}
+
+async fn more_than_a_plan_may_hold_is_refused(long: &Long) {
+    let last_ms = FRAGMENTS as i64 * FRAGMENT_MS;
+    for file in ["clip.mp4", "clip.mkv"] {
+        let response = long.send_to(&long.narrow, &uri(file, 0, last_ms), None).await;
+        assert_eq!(response.status(), 422);
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        assert!(String::from_utf8_lossy(&body).contains("more than 9999 fragments; ask for less"), "{body:?}");
+        let less = uri(file, 0, last_ms - FRAGMENT_MS);
+        assert_eq!(long.send_to(&long.narrow, &less, Some(0..1)).await.status(), 206);
+    }
 }
 
 async fn the_first_byte_does_not_wait_for_tables(long: &Long) {
     let last_ms = FRAGMENTS as i64 * FRAGMENT_MS;
     for file in ["clip.mp4", "clip.mkv"] {
         long.source.opened.lock().unwrap().clear();
+        long.source.threads.lock().unwrap().clear();
         let response = long.send(&uri(file, 1_500, last_ms - 1_500), None).await;
         assert_eq!(response.status(), 200);
         assert!(response.headers()["content-length"].to_str().unwrap().parse::<u64>().unwrap() > FRAGMENTS * 50_000);
         assert!(long.opened() <= 8, "{file}: {} tables", long.opened());
+        // Nobody else waits for so large a plan.
+        assert!(!long.source.threads.lock().unwrap().contains(&thread::current().id()));
         let mut body = response.into_body();
         assert!(!body.frame().await.unwrap().unwrap().into_data().unwrap().is_empty());
         // A little is read ahead, however long the clip.

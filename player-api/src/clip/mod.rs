@@ -29,11 +29,16 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use http::{HeaderName, HeaderValue};
+use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
+use tokio::task::spawn_blocking;
+use vidar_core::error::ErrorKind;
 use vidar_core::time::UnixMs;
 use vidar_media::container::fmp4::progressive;
 use vidar_media::container::mkv::fixed;
 
 use crate::Api;
+use crate::bound::fragment_count;
 use crate::error::{ApiError, ApiResult};
 use crate::virtual_file::VirtualFile;
 pub(crate) use live::live;
@@ -47,6 +52,9 @@ const OMITTED_HEADER: HeaderName = HeaderName::from_static("vidar-omitted-tracks
 const OFFSET_HEADER: HeaderName = HeaderName::from_static("vidar-start-offset-ms");
 /// Bytes of a header field of ours.
 const HEADER_BYTES_MAX: usize = 4096;
+/// Plans of more fragments keep a thread busy: they have one of their own, and few at the same time.
+const SMALL_FRAGMENT_COUNT: usize = 1000;
+static LARGE_PLANS: Semaphore = Semaphore::const_new(4);
 
 /// A container of clips.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,8 +95,20 @@ pub(crate) struct Missing {
 ///
 /// # Errors
 /// 404 if the range has no media; 409 if it has gaps that are an error; 422 if the container carries none of its
-/// tracks.
-pub(crate) async fn clip(api: &Api, range: &ClipRange, container: Container, missing: Missing) -> ApiResult<Clip> {
+/// tracks, or the range has too many fragments.
+pub(crate) async fn clip(api: Arc<Api>, range: ClipRange, container: Container, missing: Missing) -> ApiResult<Clip> {
+    let timeline = api.index.timeline();
+    let count = fragment_count(timeline, range.stream, range.start, range.end, api.options.clip_fragments_max)?;
+    if count <= SMALL_FRAGMENT_COUNT {
+        return plan(&api, &range, container, missing).await;
+    }
+    let _turn = LARGE_PLANS.acquire().await.expect("the semaphore is never closed");
+    let runtime = Handle::current();
+    let planned = spawn_blocking(move || runtime.block_on(plan(&api, &range, container, missing))).await;
+    planned.map_err(|_| ApiError::of(ErrorKind::Internal, "internal error"))?
+}
+
+async fn plan(api: &Api, range: &ClipRange, container: Container, missing: Missing) -> ApiResult<Clip> {
     let timeline = api.index.timeline();
     let mut opener = Opener::new(&*api.source, timeline, missing.checked);
     match container {

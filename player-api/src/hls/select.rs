@@ -6,9 +6,9 @@ use std::collections::{HashMap, HashSet};
 use vidar_core::entry::SharedEntry;
 use vidar_core::ids::StreamId;
 use vidar_core::time::UnixMs;
-use vidar_indexer::{RangeQuery, TimeAxis};
 
 use super::plan::{MISSING_MAX, Plan, starts_with_sync};
+use crate::bound::fragment_count;
 use crate::{Api, ApiError, ApiResult};
 
 /// Segments of a playlist at most: a day of 2 s and some.
@@ -37,19 +37,7 @@ pub(crate) struct Range {
 /// 404 if there are none, 422 if there are too many.
 pub(crate) async fn range(api: &Api, stream: StreamId, start: Option<UnixMs>, end: Option<UnixMs>) -> ApiResult<Range> {
     let timeline = api.index.timeline();
-    let query = RangeQuery {
-        stream,
-        axis: TimeAxis::Producer,
-        start,
-        end,
-        after: None,
-        limit: RANGE_FRAGMENTS_MAX,
-        descending: false,
-    };
-    if timeline.range(&query).next.is_some() {
-        let detail = format!("the range has more than {RANGE_FRAGMENTS_MAX} fragments; ask for less");
-        return Err(ApiError::unusable(detail));
-    }
+    fragment_count(timeline, stream, start, end, RANGE_FRAGMENTS_MAX)?;
     let shown = timeline.shown(stream, start.unwrap_or(UnixMs(i64::MIN)), end.unwrap_or(UnixMs(i64::MAX)));
     let (Some(first), Some(last)) = (shown.first(), shown.last()) else {
         return Err(ApiError::not_found("no media in the range"));

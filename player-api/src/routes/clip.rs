@@ -50,7 +50,7 @@ async fn answer(
     if params.choice("live", &[("0", false), ("1", true)])? {
         return clip::live(api, range, container, method).await;
     }
-    let clip = clip::clip(&api, &range, container, Missing { fails, checked }).await?;
+    let clip = clip::clip(api, range, container, Missing { fails, checked }).await?;
     let answer = Answer { content_type: container.content_type(), etag: clip.etag, headers: clip.headers };
     Ok(answer.respond(method, headers, clip.file))
 }
