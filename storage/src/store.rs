@@ -14,6 +14,7 @@ use vidar_core::clock::SharedClock;
 use vidar_core::control::Control;
 use vidar_core::entry::{FragmentEntry, SharedEntry};
 use vidar_core::ids::{ConfigId, FileId, FragmentNumber, StreamId};
+use vidar_core::limits::PART_BYTES;
 use vidar_core::log::LogObserver;
 use vidar_core::record::NewFragment;
 use vidar_core::sink::{Durable, SinkError};
@@ -211,7 +212,7 @@ impl Store {
     /// # Errors
     /// If it is not durable, and will not become so.
     pub async fn append(&self, fragment: NewFragment) -> Result<Durable, SinkError> {
-        if self.space() == Space::Refuse {
+        if self.space() == Space::Refuse && !closes_parts(&fragment) {
             return Err(SinkError::Full);
         }
         let meta = fragment.meta;
@@ -490,6 +491,12 @@ impl FragmentSource for Store {
         let entry = entry.clone();
         self.reading(number, move |inner| read::config(&inner.shared, &inner.caches, &entry)).await
     }
+}
+
+/// The close of a fragment whose parts are stored, with little left to store: without it they would be lost.
+fn closes_parts(fragment: &NewFragment) -> bool {
+    let has_parts = fragment.table.pieces.iter().any(|piece| piece.part.is_some());
+    fragment.part.is_none() && has_parts && fragment.media_len() <= PART_BYTES
 }
 
 #[cfg(test)]

@@ -470,6 +470,8 @@ async fn the_marks_of_a_filling_disk_hold() {
     let opened = open_with(options, &io);
     let (store, from) = (&opened.store, source(&opened.store).await);
     assert_eq!(store.space(), Space::Ok);
+    let open = store.next_number(UnixMs(1));
+    store.append(from.part(open, 0, &media(99, 30_000))).await.unwrap();
     let mut stored = Vec::new();
     let error = loop {
         let number = store.next_number(UnixMs(1));
@@ -478,6 +480,9 @@ async fn the_marks_of_a_filling_disk_hold() {
             Err(error) => break error,
         }
     };
+    // What has parts may still be closed.
+    assert!(matches!(store.append(from.part(open, 1, &media(98, 30_000))).await, Err(SinkError::Full)));
+    store.append(from.close(open, 1, 30_000, &media(97, 30_000))).await.unwrap();
     assert!(matches!(error, SinkError::Full) && stored.len() > 8, "{error} after {}", stored.len());
     assert_eq!(store.space(), Space::Refuse);
     // Deletions still go through, and make room.
