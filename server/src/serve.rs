@@ -57,7 +57,7 @@ impl Server {
         let (pair, origin) = credentials::load(&settings.data_dir)?;
         announce(&pair, &origin);
         let auth = Arc::new(RootAuthenticator::new(pair));
-        let hub = Hub::new(HubOptions::default());
+        let hub = Hub::new(hub_options(&settings));
         let sink =
             Arc::new(StoreSink::new(store.clone(), Arc::clone(&index), Arc::clone(&clock), settings.disk_policy));
         let registry = Arc::new(Registry::new(
@@ -236,11 +236,16 @@ async fn open_store(settings: &Settings, clock: &SharedClock) -> anyhow::Result<
 /// Folder of the search index in the data directory.
 pub const INDEX_DIR: &str = "index";
 
+/// Settings of the hub.
+fn hub_options(settings: &Settings) -> HubOptions {
+    HubOptions { budget_bytes: usize::try_from(settings.live_memory_bytes).unwrap_or(usize::MAX) }
+}
+
 fn ingest_options(settings: &Settings) -> IngestOptions {
     let mut options = IngestOptions {
         publisher_silence: settings.publisher_silence,
         idle_timeout: settings.idle_timeout,
-        budget_bytes: settings.ingest_memory_bytes,
+        budget_bytes: settings.ingest_memory_bytes - settings.live_memory_bytes,
         ..IngestOptions::default()
     };
     options.fragmenter.fragment_duration_ms_max = settings.fragment_duration_ms_max;

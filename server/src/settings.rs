@@ -49,9 +49,12 @@ pub struct ServeArgs {
     /// Longest fragment in milliseconds; a longer GOP is cut and marked [default: 20000].
     #[arg(long, env = "VIDAR_FRAGMENT_DURATION_MS_MAX")]
     pub fragment_duration_ms_max: Option<u32>,
-    /// Memory for samples on their way to the disk, in MiB [default: 256].
+    /// Memory for samples on their way to the disk and to viewers, in MiB [default: 256].
     #[arg(long, env = "VIDAR_INGEST_MEMORY_MIB")]
     pub ingest_memory_mib: Option<u64>,
+    /// Of it, what the heads of all streams may hold for viewers, in MiB [default: a quarter].
+    #[arg(long, env = "VIDAR_LIVE_MEMORY_MIB")]
+    pub live_memory_mib: Option<u64>,
     /// Size at which a segment file is closed, in MiB [default: 256].
     #[arg(long, env = "VIDAR_SEGMENT_MIB")]
     pub segment_mib: Option<u64>,
@@ -120,8 +123,10 @@ pub struct Settings {
     pub header_timeout: Duration,
     /// Longest fragment.
     pub fragment_duration_ms_max: u32,
-    /// For samples on their way to the disk.
+    /// For samples on their way to the disk and to viewers.
     pub ingest_memory_bytes: u64,
+    /// Of it, for viewers.
+    pub live_memory_bytes: u64,
     /// At which a segment file is closed.
     pub segment_bytes: u64,
     /// Free space below which the policy applies.
@@ -171,6 +176,7 @@ impl ServeArgs {
         let mib = |value: Option<u64>, default: u64| value.unwrap_or(default).saturating_mul(1 << 20);
         let seconds = |value: Option<u64>, default| Duration::from_secs(value.unwrap_or(default));
         let loopback = |port| SocketAddr::from(([127, 0, 0, 1], port));
+        let ingest_memory_bytes = mib(over.ingest_memory_mib, 256);
         let settings = Settings {
             key_file: over.key_file,
             data_dir,
@@ -183,7 +189,8 @@ impl ServeArgs {
             idle_timeout: seconds(over.idle_timeout_s, 30),
             header_timeout: seconds(over.header_timeout_s, 10),
             fragment_duration_ms_max: over.fragment_duration_ms_max.unwrap_or(20_000),
-            ingest_memory_bytes: mib(over.ingest_memory_mib, 256),
+            ingest_memory_bytes,
+            live_memory_bytes: over.live_memory_mib.map_or(ingest_memory_bytes / 4, |mib| mib.saturating_mul(1 << 20)),
             segment_bytes: mib(over.segment_mib, 256),
             disk_policy_bytes: mib(over.disk_policy_mib, 1024),
             disk_refuse_bytes: mib(over.disk_refuse_mib, 256),
@@ -213,6 +220,7 @@ impl ServeArgs {
             header_timeout_s: self.header_timeout_s.or(file.header_timeout_s),
             fragment_duration_ms_max: self.fragment_duration_ms_max.or(file.fragment_duration_ms_max),
             ingest_memory_mib: self.ingest_memory_mib.or(file.ingest_memory_mib),
+            live_memory_mib: self.live_memory_mib.or(file.live_memory_mib),
             segment_mib: self.segment_mib.or(file.segment_mib),
             disk_policy_mib: self.disk_policy_mib.or(file.disk_policy_mib),
             disk_refuse_mib: self.disk_refuse_mib.or(file.disk_refuse_mib),
@@ -237,6 +245,8 @@ impl Settings {
         in_range("ingest_memory_mib", self.ingest_memory_bytes >= 128 << 20, "128 at least")?;
         in_range("retention_mib", self.retention_bytes != Some(0), "1 at least")?;
         in_range("verify_mib_s", self.verify_bytes_s >= 1, "1 at least")?;
+        let half = self.live_memory_bytes <= self.ingest_memory_bytes / 2;
+        in_range("live_memory_mib", half, "at most half of ingest_memory_mib")?;
         in_range("image_workers", self.image_workers >= 1, "1 at least")?;
         in_range("connections_max", self.connections_max >= 1, "1 at least")?;
         let marks = self.disk_policy_bytes >= self.disk_refuse_bytes;
@@ -298,6 +308,7 @@ mod tests {
         assert!(args(|a| a.default_retention_hours = Some(0)).starts_with("default_retention_hours"));
         assert!(args(|a| a.fragment_duration_ms_max = Some(30_000)).starts_with("fragment_duration_ms_max"));
         assert!(args(|a| a.retention_mib = Some(0)).starts_with("retention_mib"));
+        assert!(args(|a| a.live_memory_mib = Some(129)).starts_with("live_memory_mib"));
         assert!(args(|a| a.disk_policy_mib = Some(1)).starts_with("disk_policy_mib"));
         assert!(ServeArgs::default().settings().unwrap_err().to_string().contains("--data-dir"));
     }

@@ -102,7 +102,11 @@ pub(crate) async fn clip(api: Arc<Api>, range: ClipRange, container: Container, 
     if count <= SMALL_FRAGMENT_COUNT {
         return plan(&api, &range, container, missing).await;
     }
-    let _turn = LARGE_PLANS.acquire().await.expect("the semaphore is never closed");
+    // One that reads all media waits for the disk most of its time.
+    let _turn = match missing.checked {
+        true => None,
+        false => Some(LARGE_PLANS.acquire().await.expect("the semaphore is never closed")),
+    };
     let runtime = Handle::current();
     let planned = spawn_blocking(move || runtime.block_on(plan(&api, &range, container, missing))).await;
     planned.map_err(|_| ApiError::of(ErrorKind::Internal, "internal error"))?
