@@ -5,12 +5,9 @@
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 mod append;
-mod machine;
 mod measure;
 mod micro;
 mod month;
-mod process;
-mod whole_path;
 
 use clap::{Parser, Subcommand};
 
@@ -29,13 +26,11 @@ enum What {
     Month(month::Arguments),
     /// Durable appends, beside bare writes and syncs of the same batches.
     Append(append::Arguments),
-    /// A real server and real ffmpeg publishers over RTSP, beside the same publishers into a raw TCP sink.
-    WholePath(whole_path::Arguments),
 }
 
 fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
-    println!("{}", machine::Machine::of_this());
+    println!("{}", vidar_load::Machine::of_this());
     if cfg!(debug_assertions) {
         println!("A debug build: its numbers say nothing. Run with --release.");
     }
@@ -43,6 +38,5 @@ fn main() -> anyhow::Result<()> {
         What::Micro(arguments) => micro::run(&arguments),
         What::Month(arguments) => month::run(&arguments),
         What::Append(arguments) => append::run(&arguments),
-        What::WholePath(arguments) => whole_path::run(&arguments),
     }
 }

@@ -3,7 +3,8 @@
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use comfy_table::{CellAlignment, Table, presets};
+use comfy_table::{CellAlignment, Table};
+use vidar_load::{digits, table};
 
 /// Odd, so that the median is one of them.
 const ROUNDS: usize = 9;
@@ -81,29 +82,6 @@ impl Report {
     }
 }
 
-/// A table in Markdown: numbers to the right, names to the left.
-pub(crate) fn table(header: &[&str]) -> Table {
-    let mut table = Table::new();
-    table.load_style(presets::ASCII_MARKDOWN).set_header(header.to_vec());
-    for index in 1..header.len() {
-        if let Some(column) = table.column_mut(index) {
-            column.set_cell_alignment(CellAlignment::Right);
-        }
-    }
-    table
-}
-
-/// Three digits that say something.
-pub(crate) fn digits(value: f64) -> String {
-    let decimals = match value.abs() {
-        value if value >= 99.95 => 0,
-        value if value >= 9.995 => 1,
-        value if value >= 0.9995 => 2,
-        _ => 3,
-    };
-    format!("{value:.decimals$}")
-}
-
 /// How many calls fill a round.
 fn calls_for(round: Duration, call: &mut impl FnMut()) -> u32 {
     let mut calls = 1_u32;
@@ -135,12 +113,6 @@ fn median(mut rounds: Vec<Duration>) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn numbers_keep_three_digits() {
-        let shown = [0.1234, 0.99949, 1.234, 9.9951, 12.34, 99.96, 1234.5].map(digits);
-        assert_eq!(shown, ["0.123", "0.999", "1.23", "10.0", "12.3", "100", "1234"]);
-    }
 
     #[test]
     fn work_is_shown_in_its_unit() {

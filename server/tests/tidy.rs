@@ -47,9 +47,10 @@ fn our_crates_depend_on_each_other_only_as_the_architecture_says() {
         ("vidar-player-api", &["core", "media", "live", "indexer"]),
         ("vidar-server", &["core", "media", "storage", "indexer", "live", "ingest", "player-api"]),
         ("vidar-fixtures", &[]),
+        ("vidar-load", &[]),
         (
             "vidar-benches",
-            &["core", "media", "storage", "indexer", "live", "ingest", "player-api", "server", "fixtures"],
+            &["core", "media", "storage", "indexer", "live", "ingest", "player-api", "server", "fixtures", "load"],
         ),
     ];
     let packages = metadata["packages"].as_array().expect("packages");

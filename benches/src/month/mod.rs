@@ -31,7 +31,7 @@ use vidar_server::sink::StoreSink;
 use vidar_storage::backend::fs::FsIo;
 use vidar_storage::{DiskMarks, Store, StoreOptions};
 
-use crate::measure::{digits, table};
+use vidar_load::{digits, table};
 
 /// What streams keep, in hours: one after the other.
 const RETENTION_HOURS: [u32; 4] = [1, 24, 720, 8760];

@@ -6,7 +6,7 @@ use std::thread;
 
 /// What decides how fast it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Machine {
+pub struct Machine {
     cores: usize,
     model: String,
     /// Runnable threads over the last minute: well above 0 before a run, the machine is busy with something else.
@@ -14,7 +14,9 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    pub(crate) fn of_this() -> Self {
+    /// The one this runs on.
+    #[must_use]
+    pub fn of_this() -> Self {
         let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
         Self {
             cores: thread::available_parallelism().map_or(1, Into::into),

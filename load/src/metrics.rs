@@ -4,16 +4,16 @@ use anyhow::Context;
 
 /// The metrics that are looked at (`docs/operating.md`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) struct Metrics {
-    pub(super) fragments: u64,
-    pub(super) syncs: u64,
-    pub(super) record_bytes: u64,
-    pub(super) pushes_open: u64,
+pub(crate) struct Metrics {
+    pub(crate) fragments: u64,
+    pub(crate) syncs: u64,
+    pub(crate) record_bytes: u64,
+    pub(crate) pushes_open: u64,
 }
 
 impl Metrics {
     /// Out of an answer, header fields and all.
-    pub(super) fn parse(answer: &str) -> anyhow::Result<Self> {
+    pub(crate) fn parse(answer: &str) -> anyhow::Result<Self> {
         let value = |name: &str| metric(answer, name).with_context(|| format!("no {name} in /metrics: {answer:.200}"));
         Ok(Self {
             fragments: value("vidar_fragments")?,

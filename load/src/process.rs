@@ -1,4 +1,4 @@
-//! What the kernel says of a process and of the machine (proc_pid_stat(5), proc_pid_status(5), proc_stat(5)).
+//! What the kernel says of a process (proc_pid_stat(5), proc_pid_status(5), proc_pid_io(5)).
 
 use std::fs;
 
@@ -14,6 +14,10 @@ pub(crate) struct Snapshot {
     pub(crate) cpu_ms: u64,
     pub(crate) rss_kib: u64,
     pub(crate) threads: u64,
+    /// Handed to the disk so far (proc_pid_io(5)).
+    pub(crate) written_bytes: u64,
+    /// write(2), send(2) and the like.
+    pub(crate) write_calls: u64,
 }
 
 impl Snapshot {
@@ -23,40 +27,15 @@ impl Snapshot {
             let path = format!("/proc/{pid}/{file}");
             fs::read_to_string(&path).with_context(|| path)
         };
-        let (stat, status) = (read("stat")?, read("status")?);
+        let (stat, status, io) = (read("stat")?, read("status")?, read("io")?);
         let field = |name| status_field(&status, name).with_context(|| format!("no {name} in /proc/{pid}/status"));
         Ok(Self {
             cpu_ms: cpu_ticks(&stat).with_context(|| format!("/proc/{pid}/stat does not read"))? * TICK_MS,
             rss_kib: field("VmRSS")?,
             threads: field("Threads")?,
+            written_bytes: status_field(&io, "write_bytes").context("no write_bytes")?,
+            write_calls: status_field(&io, "syscw").context("no syscw")?,
         })
-    }
-}
-
-/// Time of all cores so far, in ticks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Cores {
-    idle: u64,
-    total: u64,
-}
-
-impl Cores {
-    pub(crate) fn now() -> anyhow::Result<Self> {
-        let stat = fs::read_to_string("/proc/stat").context("/proc/stat")?;
-        Self::parse(&stat).context("/proc/stat does not read")
-    }
-
-    /// `cpu user nice system idle iowait irq softirq steal …`; what follows is counted in those already.
-    fn parse(stat: &str) -> Option<Self> {
-        let line = stat.lines().next()?.strip_prefix("cpu ")?;
-        let times = line.split_whitespace().take(8).map(|field| field.parse().ok()).collect::<Option<Vec<u64>>>()?;
-        Some(Self { idle: times.get(3)? + times.get(4)?, total: times.iter().sum() })
-    }
-
-    /// Share of the time since then in which cores had nothing to do.
-    pub(crate) fn idle_percent_since(self, earlier: Self) -> f64 {
-        let (idle, total) = (self.idle.saturating_sub(earlier.idle), self.total.saturating_sub(earlier.total));
-        if total == 0 { 0.0 } else { 100.0 * idle as f64 / total as f64 }
     }
 }
 
@@ -68,7 +47,7 @@ fn cpu_ticks(stat: &str) -> Option<u64> {
     ticks()?.checked_add(ticks()?)
 }
 
-/// The number of a line such as `VmRSS:   1234 kB`.
+/// The number of a line such as `VmRSS:   1234 kB` or `syscw: 5`.
 fn status_field(status: &str, name: &str) -> Option<u64> {
     let mut values = status.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
     values.next()?.split_whitespace().next()?.parse().ok()
@@ -95,17 +74,6 @@ mod tests {
         assert_eq!(status_field(status, "Threads"), Some(7));
         assert_eq!(status_field(status, "VmHWM"), None);
         assert_eq!(status_field(status, "Name"), None);
-    }
-
-    #[test]
-    fn idle_time_counts_what_waits_for_disks_and_no_guest_twice() {
-        let before = Cores::parse("cpu  10 0 10 70 10 0 0 0 5 5\ncpu0 1 1 1 1\n").unwrap();
-        assert_eq!(before, Cores { idle: 80, total: 100 });
-        let after = Cores::parse("cpu  60 0 60 140 40 0 0 0 5 5\n").unwrap();
-        assert!((after.idle_percent_since(before) - 50.0).abs() < 1e-9);
-        assert!(after.idle_percent_since(after).abs() < 1e-9);
-        assert_eq!(Cores::parse("cpu0 1 2 3 4 5"), None);
-        assert_eq!(Cores::parse("cpu  1 2 x 4 5"), None);
     }
 
     #[test]

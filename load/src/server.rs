@@ -1,19 +1,16 @@
 //! A server of its own on loopback.
 
 use std::collections::VecDeque;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
-use std::path::{Path, PathBuf};
+use std::io::{BufRead, BufReader};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use base64::Engine;
-use base64::prelude::BASE64_STANDARD;
 
-use super::metrics::Metrics;
+use crate::http::Peer;
 
 const ID: &str = "bench";
 const SECRET: &str = "bench-secret";
@@ -23,23 +20,29 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const LOG_LINES: usize = 20;
 
 /// Ends with its owner.
-pub(super) struct Server {
+pub(crate) struct Server {
     child: Child,
     http: String,
     rtsp: String,
 }
 
 impl Server {
-    /// Keeps everything in `folder`.
-    pub(super) fn start(folder: &Path) -> anyhow::Result<Self> {
-        let program = program()?;
-        let mut command = Command::new(&program);
+    /// Keeps everything in `folder`. `cores`: the only ones it may run on (`0-1`).
+    pub(crate) fn start(program: &Path, folder: &Path, cores: Option<&str>) -> anyhow::Result<Self> {
+        let mut command = match cores {
+            Some(cores) => {
+                let mut taskset = Command::new("taskset");
+                taskset.args(["-c", cores]).arg(program);
+                taskset
+            }
+            None => Command::new(program),
+        };
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("VIDAR_")) {
             command.env_remove(name);
         }
         let mut child = command
             .args(["serve", "--http", "127.0.0.1:0", "--rtsp", "127.0.0.1:0", "--data-dir"])
-            .arg(folder.join("data"))
+            .arg(folder)
             // A disk that is nearly full is no reason to measure nothing.
             .args(["--disk-policy-mib", "2", "--disk-refuse-mib", "1"])
             .env("VIDAR_ROOT_ACCESS_KEY_ID", ID)
@@ -71,26 +74,13 @@ impl Server {
         Ok(server)
     }
 
-    pub(super) fn pid(&self) -> String {
+    pub(crate) fn pid(&self) -> String {
         self.child.id().to_string()
     }
 
-    pub(super) fn rtsp_url(&self, stream: &str) -> String {
-        format!("rtsp://{ID}:{SECRET}@{}/{stream}", self.rtsp)
-    }
-
-    pub(super) fn metrics(&self) -> anyhow::Result<Metrics> {
-        let mut connection = TcpStream::connect(&self.http)?;
-        connection.set_read_timeout(Some(PATIENCE))?;
-        let credentials = BASE64_STANDARD.encode(format!("{ID}:{SECRET}"));
-        let host = &self.http;
-        let request = format!(
-            "GET /metrics HTTP/1.1\r\nHost: {host}\r\nAuthorization: Basic {credentials}\r\nConnection: close\r\n\r\n"
-        );
-        connection.write_all(request.as_bytes())?;
-        let mut answer = String::new();
-        connection.read_to_string(&mut answer)?;
-        Metrics::parse(&answer)
+    pub(crate) fn peer(&self) -> Peer {
+        let [http, rtsp] = [&self.http, &self.rtsp].map(String::clone);
+        Peer { http, rtsp, id: ID.to_owned(), secret: SECRET.to_owned() }
     }
 }
 
@@ -99,18 +89,6 @@ impl Drop for Server {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-/// `VIDAR_BIN`, else the `vidar` beside this program.
-fn program() -> anyhow::Result<PathBuf> {
-    if let Some(path) = std::env::var_os("VIDAR_BIN").filter(|path| !path.is_empty()) {
-        return Ok(path.into());
-    }
-    let beside = std::env::current_exe()?.with_file_name("vidar");
-    if !beside.is_file() {
-        bail!("no {}: build it (`cargo build --release -p vidar-server`), or set VIDAR_BIN", beside.display());
-    }
-    Ok(beside)
 }
 
 /// Of the ports, HTTP and RTSP, out of the line of the log that says `listening`.

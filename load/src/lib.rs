@@ -1,0 +1,56 @@
+//! A load to measure a server with: many publishers and players in one process that costs little, and what the kernel and
+//! the server say meanwhile. How to run it, and what the numbers mean: `docs/performance.md`.
+
+// What is measured is printed: that is all this program is for.
+#![allow(clippy::print_stdout, clippy::print_stderr)]
+
+mod clip;
+mod http;
+mod machine;
+mod metrics;
+mod packetize;
+mod process;
+mod publish;
+mod report;
+mod rtsp;
+mod run;
+mod script;
+mod server;
+mod tally;
+
+pub use machine::Machine;
+pub use report::{digits, table};
+
+use std::ffi::OsString;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Debug, Parser)]
+#[command(name = "vidar-load", about = "Many publishers and players, and what they cost a server.")]
+struct Arguments {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// Publishers at the same time; prints a table, and a line of JSON to a file.
+    Publish(run::Arguments),
+}
+
+/// The program, with its arguments; the first is its name.
+///
+/// # Errors
+/// Something could not be measured, or the run does not count: fragments are missing, or the load was late.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> anyhow::Result<()> {
+    let arguments = Arguments::parse_from(arguments);
+    println!("{}", Machine::of_this());
+    if cfg!(debug_assertions) {
+        println!("A debug build: its numbers say nothing. Run with --release.");
+    }
+    // One thread: what it costs is easy to say, and one core is left to it.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    match arguments.what {
+        What::Publish(arguments) => runtime.block_on(run::run(&arguments)),
+    }
+}

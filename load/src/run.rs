@@ -1,0 +1,323 @@
+//! One run: a server, its publishers, what both cost meanwhile, and whether every fragment was kept.
+
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail, ensure};
+use serde_json::{Value, json};
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinSet;
+use tokio::time::sleep_until;
+
+use crate::clip::Clip;
+use crate::http::Peer;
+use crate::metrics::Metrics;
+use crate::process::Snapshot;
+use crate::publish::{Pace, Protocol, Publisher};
+use crate::server::Server;
+use crate::tally::{Tally, percentile};
+use crate::{digits, packetize, rtsp, table};
+
+/// After the last publisher began, before anything is counted.
+const WARM_UP: Duration = Duration::from_secs(2);
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    #[arg(long, value_enum, default_value = "rtsp-tcp")]
+    protocol: Protocol,
+    /// Publishers at the same time.
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=2000))]
+    streams: u16,
+    /// Seconds that are measured; with `--backfill` seconds of media.
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=3600))]
+    seconds: u16,
+    /// Seconds between keyframes.
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=20))]
+    gop: u16,
+    /// All keyframes at the same time; otherwise each publisher begins somewhere in a GOP.
+    #[arg(long)]
+    aligned: bool,
+    /// As fast as it is acknowledged (HTTP only).
+    #[arg(long)]
+    backfill: bool,
+    /// Where publishers begin.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Where the clip is kept that ffmpeg makes.
+    #[arg(long, default_value = "target/load")]
+    clips: PathBuf,
+    /// A JSON line is added to it.
+    #[arg(long)]
+    out: Option<PathBuf>,
+    #[command(flatten)]
+    server: ServerArguments,
+}
+
+/// The server: one that is started, or one that runs.
+#[derive(Debug, clap::Args)]
+pub(crate) struct ServerArguments {
+    /// The `vidar` to start; ended after the run.
+    #[arg(long)]
+    serve: Option<PathBuf>,
+    /// Where it keeps everything: a folder that is not there yet [default: one that is removed at the end].
+    #[arg(long)]
+    data_dir: Option<PathBuf>,
+    /// Cores for the server; the others are the load's.
+    #[arg(long, default_value_t = 1)]
+    cpus: usize,
+    /// HTTP address of a server that runs.
+    #[arg(long, default_value = "127.0.0.1:8080")]
+    http: String,
+    /// RTSP address of a server that runs.
+    #[arg(long, default_value = "127.0.0.1:8554")]
+    rtsp: String,
+    /// Of a server that runs: its process.
+    #[arg(long, required_unless_present = "serve")]
+    server_pid: Option<u32>,
+    /// Of a server that runs: ID:SECRET.
+    #[arg(long, default_value = "demo:demo-secret")]
+    user: String,
+}
+
+/// What a server is asked and watched by.
+pub(crate) struct Target {
+    pub(crate) peer: Arc<Peer>,
+    pub(crate) pid: String,
+    _server: Option<Server>,
+    _folder: Option<tempfile::TempDir>,
+}
+
+impl ServerArguments {
+    pub(crate) fn target(&self) -> anyhow::Result<Target> {
+        let Some(program) = &self.serve else {
+            let (id, secret) = self.user.split_once(':').context("--user is ID:SECRET")?;
+            let (id, secret) = (id.to_owned(), secret.to_owned());
+            let peer = Arc::new(Peer { http: self.http.clone(), rtsp: self.rtsp.clone(), id, secret });
+            let pid = self.server_pid.context("--server-pid")?.to_string();
+            return Ok(Target { peer, pid, _server: None, _folder: None });
+        };
+        let folder = self.data_dir.is_none().then(tempfile::tempdir).transpose()?;
+        let data = self.data_dir.clone().or(folder.as_ref().map(|folder| folder.path().join("data")));
+        let cores = cores(self.cpus)?;
+        if let Some((_, load)) = &cores {
+            let pid = std::process::id().to_string();
+            let status =
+                Command::new("taskset").args(["-apc", load, &pid]).stdout(std::process::Stdio::null()).status();
+            ensure!(status.context("taskset")?.success(), "taskset failed");
+        }
+        let server =
+            Server::start(program, &data.context("a folder")?, cores.as_ref().map(|(server, _)| server.as_str()))?;
+        Ok(Target { peer: Arc::new(server.peer()), pid: server.pid(), _server: Some(server), _folder: folder })
+    }
+}
+
+/// Of the server and of the load, if there are enough.
+fn cores(server: usize) -> anyhow::Result<Option<(String, String)>> {
+    let all = std::thread::available_parallelism()?.get();
+    Ok((server >= 1 && server < all).then(|| (format!("0-{}", server - 1), format!("{server}-{}", all - 1))))
+}
+
+/// Server, load, and what the server says of itself, at one time.
+#[derive(Debug, Clone, Copy)]
+struct Point {
+    at: Instant,
+    server: Snapshot,
+    load: Snapshot,
+    metrics: Metrics,
+}
+
+impl Point {
+    async fn now(target: &Target) -> anyhow::Result<Self> {
+        let metrics = Metrics::parse(&String::from_utf8_lossy(&target.peer.get("/metrics").await?))?;
+        Ok(Self { at: Instant::now(), server: Snapshot::of(&target.pid)?, load: Snapshot::of("self")?, metrics })
+    }
+}
+
+pub(crate) async fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    let record = measure(arguments).await?;
+    if let Some(path) = &arguments.out {
+        append(path, &record)?;
+    }
+    let faults = record["faults"].as_array().filter(|faults| !faults.is_empty());
+    show(&record);
+    if let Some(faults) = faults {
+        bail!("the run does not count: {}", Value::from(faults.clone()));
+    }
+    Ok(())
+}
+
+async fn measure(arguments: &Arguments) -> anyhow::Result<Value> {
+    let rtsp = matches!(arguments.protocol, Protocol::RtspTcp | Protocol::RtspUdp);
+    ensure!(!(arguments.backfill && rtsp), "--backfill needs acknowledgements: HTTP");
+    let clip = Clip::load(&arguments.clips, arguments.gop.into())?;
+    let target = arguments.server.target()?;
+    let idle = Point::now(&target).await?;
+    let (paces, publishers, streams) = start_publishers(arguments, &clip, &target).await?;
+    let pace = schedule(arguments);
+    let (before, after) = match pace.as_slice() {
+        [Pace::RealTime { until, .. }, ..] => {
+            let end = *until;
+            let begin = end - Duration::from_secs(arguments.seconds.into());
+            paces.send(Some(pace))?;
+            sleep_until(begin.into()).await;
+            let before = Point::now(&target).await?;
+            sleep_until((end - Duration::from_millis(50)).into()).await;
+            (before, Some(Point::now(&target).await?))
+        }
+        _ => {
+            let before = Point::now(&target).await?;
+            paces.send(Some(pace))?;
+            (before, None)
+        }
+    };
+    let mut tally = Tally::default();
+    publishers.join_all().await.into_iter().for_each(|one| tally.add(one));
+    let after = match after {
+        Some(after) => after,
+        None => Point::now(&target).await?,
+    };
+    if rtsp {
+        for stream in &streams {
+            list(&target.peer, stream, &mut tally).await?;
+        }
+    }
+    Ok(record(arguments, &idle, &before, &after, tally))
+}
+
+type Paces = watch::Sender<Option<Vec<Pace>>>;
+
+/// All of them, connected.
+async fn start_publishers(
+    arguments: &Arguments,
+    clip: &Clip,
+    target: &Target,
+) -> anyhow::Result<(Paces, JoinSet<Tally>, Vec<String>)> {
+    let script = Arc::new(match arguments.protocol {
+        Protocol::RtspTcp | Protocol::RtspUdp => packetize::rtp(clip),
+        Protocol::HttpMatroska => packetize::matroska(clip),
+        Protocol::HttpFmp4 => packetize::fmp4(clip),
+    });
+    let sdp: Arc<str> = rtsp::sdp(clip)?.into();
+    let (paces, pace) = watch::channel(None);
+    let connected = Arc::new(Notify::new());
+    let mut publishers = JoinSet::new();
+    // Names of this run, so that a server that runs may be measured again.
+    let run = std::process::id();
+    let streams: Vec<_> = (0..arguments.streams).map(|number| format!("load-{run}-{number}")).collect();
+    for (number, stream) in streams.iter().enumerate() {
+        let publisher = Publisher {
+            peer: Arc::clone(&target.peer),
+            script: Arc::clone(&script),
+            protocol: arguments.protocol,
+            stream: stream.clone(),
+            number: number as u64,
+            sdp: Arc::clone(&sdp),
+        };
+        publishers.spawn(publisher.run(Arc::clone(&connected), pace.clone()));
+        // One after the other: a server is not measured by how many connections it takes at once.
+        connected.notified().await;
+    }
+    Ok((paces, publishers, streams))
+}
+
+/// When each publisher begins and ends.
+fn schedule(arguments: &Arguments) -> Vec<Pace> {
+    let media_us = u64::from(arguments.seconds) * 1_000_000;
+    let gop_us = u64::from(arguments.gop) * 1_000_000;
+    let first = Instant::now() + Duration::from_millis(200);
+    let until = first + Duration::from_micros(gop_us + media_us) + WARM_UP;
+    let mut random = Random(arguments.seed);
+    let pace = |_| {
+        if arguments.backfill {
+            return Pace::Acknowledged { media_us };
+        }
+        let phase_us = if arguments.aligned { 0 } else { random.next() % gop_us };
+        Pace::RealTime { start: first + Duration::from_micros(phase_us), until }
+    };
+    (0..arguments.streams).map(pace).collect()
+}
+
+/// SplitMix64.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut value = self.0;
+        value = (value ^ value >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        value = (value ^ value >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
+        value ^ value >> 31
+    }
+}
+
+/// Counts all fragments of a stream.
+async fn list(peer: &Peer, stream: &str, tally: &mut Tally) -> anyhow::Result<()> {
+    let mut query = "limit=1000".to_owned();
+    loop {
+        let page: Value = serde_json::from_slice(&peer.get(&format!("/v1/streams/{stream}/fragments?{query}")).await?)?;
+        tally.listed(&page);
+        let Some(token) = page["next_token"].as_str() else { return Ok(()) };
+        query = format!("limit=1000&next_token={token}");
+    }
+}
+
+fn record(arguments: &Arguments, idle: &Point, before: &Point, after: &Point, mut tally: Tally) -> Value {
+    let streams = f64::from(arguments.streams);
+    let seconds = (after.at - before.at).as_secs_f64();
+    let media_s = if arguments.backfill { f64::from(arguments.seconds) } else { seconds };
+    let each = |difference: u64| difference as f64 / (streams * media_s);
+    let per_stream = |get: fn(&Point) -> u64| each(get(after).saturating_sub(get(before)));
+    let ms = |duration: Duration| duration.as_secs_f64() * 1e3;
+    let faults = tally.faults();
+    let mut lag = |percent| ms(percentile(&mut tally.lags, percent));
+    let (lag_p50, lag_p99) = (lag(50), lag(99));
+    let mut latency = |percent| ms(percentile(&mut tally.latencies, percent));
+    let latencies = json!({"p50": latency(50), "p99": latency(99), "max": latency(100)});
+    json!({
+        "protocol": format!("{:?}", arguments.protocol), "streams": arguments.streams, "gop_s": arguments.gop,
+        "pace": if arguments.backfill { "acknowledged" } else if arguments.aligned { "aligned" } else { "real time" },
+        "seconds": seconds,
+        "media_speed": streams * media_s / seconds,
+        "server_cpu_ms_per_stream_s": per_stream(|p| p.server.cpu_ms),
+        "load_cpu_ms_per_stream_s": per_stream(|p| p.load.cpu_ms),
+        "server_cores_used": (after.server.cpu_ms - before.server.cpu_ms) as f64 / 1e3 / seconds,
+        "rss_idle_kib": idle.server.rss_kib, "rss_kib": after.server.rss_kib,
+        "rss_kib_per_stream": after.server.rss_kib.saturating_sub(idle.server.rss_kib) as f64 / streams,
+        "threads": after.server.threads,
+        "written_bytes_per_stream_s": per_stream(|p| p.server.written_bytes),
+        "write_calls_per_stream_s": per_stream(|p| p.server.write_calls),
+        "record_bytes_per_stream_s": per_stream(|p| p.metrics.record_bytes),
+        "syncs_per_s": (after.metrics.syncs - before.metrics.syncs) as f64 / seconds,
+        "fragments_sent": tally.sent_fragments, "fragments_stored": tally.stored_fragments,
+        "sample_bytes_sent": tally.sent_bytes, "sample_bytes_stored": tally.stored_bytes, "lost": tally.lost,
+        "lag_ms": {"p50": lag_p50, "p99": lag_p99},
+        "durable_latency_ms": latencies,
+        "faults": faults,
+    })
+}
+
+fn show(record: &Value) {
+    let mut table = table(&["row", "value"]);
+    let mut add = |name: &str, value: &Value| {
+        let shown = value.as_f64().filter(|_| value.is_f64()).map_or_else(|| value.to_string(), digits);
+        table.add_row([name.replace('_', " "), shown.trim_matches('"').to_owned()]);
+    };
+    for (name, value) in record.as_object().into_iter().flatten() {
+        match value.as_object() {
+            Some(inner) => inner.iter().for_each(|(percent, value)| add(&format!("{name} {percent}"), value)),
+            None => add(name, value),
+        }
+    }
+    println!("{table}");
+}
+
+/// A line of JSON.
+fn append(path: &std::path::Path, record: &Value) -> anyhow::Result<()> {
+    let mut file: File =
+        OpenOptions::new().create(true).append(true).open(path).with_context(|| path.display().to_string())?;
+    Ok(writeln!(file, "{record}")?)
+}
