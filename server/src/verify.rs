@@ -238,3 +238,7 @@ async fn stop(State(verifier): State<Arc<Verifier>>) -> StatusCode {
     verifier.stop();
     StatusCode::NO_CONTENT
 }
+
+#[cfg(test)]
+#[path = "verify_tests.rs"]
+mod tests;

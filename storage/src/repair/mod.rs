@@ -13,11 +13,14 @@
 //! 2. No file is removed before everything in it that opens was synced elsewhere.
 //! 3. A directory without damage is not changed.
 
+mod away;
+mod salvage;
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::fs;
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use vidar_core::control::{Control, ControlRecord, GapCause, GapRecord};
@@ -27,25 +30,23 @@ use vidar_core::time::UnixMs;
 
 use crate::backend::SegmentIo;
 use crate::backend::fs::FsIo;
-use crate::check;
 use crate::commit::push_control;
 use crate::crypto::keychain::Keychain;
 use crate::crypto::keyring::Keyring;
 use crate::crypto::keys::random;
 use crate::epoch;
-use crate::load::{Log, LogFile, Records, greatest_epoch, open_fragment};
+use crate::load::{Log, LogFile, greatest_epoch};
 use crate::options::{Damage, OpenError, StoreOptions};
-use crate::segment_file::footer::RecordEntry;
 use crate::segment_file::header::{FileHeader, HEADER_LEN, file_name};
 use crate::segment_file::reader;
 use crate::segment_file::record::{RecordKind, RecordShape};
 use crate::segment_file::writer::Writer;
 use crate::verify::{Depth, Examined, Progress, examine, open};
 
+use salvage::{Assessed, Configs, config_key};
+
 /// A batch of copied records is written above this.
 const BATCH_BYTES: usize = 8 << 20;
-/// Bytes that are copied at once where a file cannot be renamed.
-const COPY_BYTES: u64 = 1 << 20;
 
 /// What becomes of damaged files once they were written anew.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -196,17 +197,12 @@ struct Repair<'a> {
     numbers: Option<(u32, u32)>,
 }
 
-/// What is found of one file.
-struct Assessed {
-    entries: Vec<RecordEntry>,
-    /// Sealed heads as the footer or a scan has them, one for each entry.
-    heads: Vec<Option<Vec<u8>>>,
-    /// As many: it opens, with or without its copied head.
-    good: Vec<bool>,
-    archived: UnixMs,
-}
-
 impl Repair<'_> {
+    /// Puts a file away that another holds all good records of.
+    fn put_away(&self, name: &str) -> io::Result<()> {
+        if self.how.dry_run { Ok(()) } else { away::put_away(self.io, &self.how.disposal, name) }
+    }
+
     fn files(&mut self, log: &mut Log, found: &BTreeMap<String, Vec<RecordShape>>) -> io::Result<()> {
         for name in std::mem::take(&mut log.unfinished) {
             if !self.how.dry_run {
@@ -215,7 +211,7 @@ impl Repair<'_> {
             }
         }
         for name in std::mem::take(&mut log.replaced) {
-            self.dispose(&name)?;
+            self.put_away(&name)?;
             self.report.put_away.push(name);
         }
         let files = std::mem::take(&mut log.files);
@@ -254,81 +250,6 @@ impl Repair<'_> {
         Ok(())
     }
 
-    fn assess(&self, log: &mut Log, file: &LogFile) -> Option<Assessed> {
-        let records = log.records_of(file, self.keys).ok()?;
-        let archived = records.archived().unwrap_or(file.header.archive);
-        let (mut entries, mut heads, mut good) = (Vec::new(), Vec::new(), Vec::new());
-        for (entry, head) in living(log, &records) {
-            let head = head.map(<[u8]>::to_vec);
-            good.push(self.salvage(file, entry, head.as_deref()).is_some());
-            entries.push(entry.clone());
-            heads.push(head);
-        }
-        Some(Assessed { entries, heads, good, archived })
-    }
-
-    /// The bytes of a record that opens, and whether its head had to come from a copy.
-    fn salvage(&self, file: &LogFile, entry: &RecordEntry, copy: Option<&[u8]>) -> Option<(Vec<u8>, bool)> {
-        let shape = &entry.shape;
-        let head_len = u64::from(shape.head_len());
-        let read = |from: u64, len: u64| reader::read(&*file.handle, entry.offset + from, len as usize).ok();
-        if let Some(bytes) = read(0, shape.record_len())
-            && check::open(self.keys, shape, &bytes).is_ok()
-        {
-            return Some((bytes, false));
-        }
-        let mut bytes = copy?.to_vec();
-        bytes.extend(read(head_len, shape.record_len() - head_len)?);
-        check::open(self.keys, shape, &bytes).is_ok().then_some((bytes, true))
-    }
-
-    /// Which parts are good, and what is lost.
-    fn learn_parts(
-        &mut self,
-        log: &mut Log,
-        file: &LogFile,
-        damaged: bool,
-        found: Option<&Vec<RecordShape>>,
-        parts: &mut HashSet<PartName>,
-    ) {
-        let part = |shape: &RecordShape| (shape.meta.stream, shape.meta.number, shape.part);
-        if !damaged {
-            let Ok(records) = log.records_of(file, self.keys) else { return };
-            let shapes = living(log, &records).map(|(entry, _)| entry.shape);
-            parts.extend(shapes.filter(|shape| shape.kind == RecordKind::Part).map(|shape| part(&shape)));
-            return;
-        }
-        let assessed = self.assess(log, file);
-        let listed = assessed.iter().flat_map(|assessed| assessed.entries.iter().zip(&assessed.good));
-        for (entry, good) in listed {
-            if entry.shape.kind == RecordKind::Part && *good {
-                parts.insert(part(&entry.shape));
-            } else if !good {
-                self.lose(&entry.shape);
-            }
-        }
-        let unlisted = found.into_iter().flatten();
-        unlisted.filter(|shape| !assessed.as_ref().is_some_and(|a| a.lists(shape))).for_each(|shape| self.lose(shape));
-    }
-
-    fn lose(&mut self, shape: &RecordShape) {
-        if shape.kind == RecordKind::Part {
-            self.lost_parts.insert((shape.meta.stream, shape.meta.number, shape.part));
-        }
-    }
-
-    fn closes_lost_part(&self, log: &mut Log, file: &LogFile) -> bool {
-        let Ok(records) = log.records_of(file, self.keys) else { return false };
-        let mut closings = records
-            .iter()
-            .map(|(entry, _)| &entry.shape)
-            .filter(|shape| shape.kind == RecordKind::Fragment && shape.part > 0);
-        closings.any(|shape| {
-            let (stream, number) = (shape.meta.stream, shape.meta.number);
-            (0..shape.part).any(|part| self.lost_parts.contains(&(stream, number, part)))
-        })
-    }
-
     /// Writes a file anew and puts the old one away.
     fn file(
         &mut self,
@@ -364,9 +285,14 @@ impl Repair<'_> {
                 replaces: Some((file.header.file, HEADER_LEN as u64)),
                 ..file.header
             };
-            self.write(header, file, &assessed, &kept, &configs, &gaps, &mut repaired)?;
-            repaired.replaced_by = Some(file_name(header.epoch, header.file));
-            self.dispose(&file.name)?;
+            let name = file_name(header.epoch, header.file);
+            if let Err(error) = self.write(header, file, &assessed, &kept, &configs, &gaps, &mut repaired) {
+                // Its room back at once; what cannot be removed now the next start or repair removes.
+                let _ = self.io.unlink(&name);
+                return Err(error);
+            }
+            repaired.replaced_by = Some(name);
+            self.put_away(&file.name)?;
         } else {
             let restored = kept.iter().filter(|index| self.is_restored(file, &assessed, **index));
             repaired.restored += restored.count() as u64;
@@ -378,70 +304,6 @@ impl Repair<'_> {
     fn is_restored(&self, file: &LogFile, assessed: &Assessed, index: usize) -> bool {
         let salvaged = self.salvage(file, &assessed.entries[index], assessed.heads[index].as_deref());
         salvaged.is_some_and(|(_, restored)| restored)
-    }
-
-    /// Of every config that the file needs: none where it stands in the file and is good; else the same from another.
-    /// What is in neither is not listed.
-    #[allow(clippy::type_complexity)]
-    fn configs(
-        &self,
-        log: &mut Log,
-        assessed: &Assessed,
-        others: &[&LogFile],
-        repaired: &mut RepairedFile,
-    ) -> BTreeMap<ConfigKey, Option<(RecordEntry, Vec<u8>)>> {
-        let mut configs = BTreeMap::new();
-        let of = |kind: fn(RecordKind) -> bool| {
-            let entries = assessed.entries.iter().zip(&assessed.good);
-            entries.filter(move |(entry, good)| **good && kind(entry.shape.kind)).map(|(entry, _)| entry)
-        };
-        configs.extend(of(|kind| kind == RecordKind::Config).map(|entry| (config_key(&entry.shape), None)));
-        let needed = of(|kind| matches!(kind, RecordKind::Fragment | RecordKind::Part));
-        let mut missing: BTreeSet<ConfigKey> =
-            needed.map(|entry| config_key(&entry.shape)).filter(|key| !configs.contains_key(key)).collect();
-        for file in others {
-            if missing.is_empty() {
-                break;
-            }
-            let Ok(records) = log.records_of(file, self.keys) else { continue };
-            for (entry, _) in records.iter().filter(|(entry, _)| entry.shape.kind == RecordKind::Config) {
-                let key = config_key(&entry.shape);
-                if missing.contains(&key)
-                    && let Some((sealed, _)) = self.salvage(file, entry, None)
-                {
-                    missing.remove(&key);
-                    configs.insert(key, Some((entry.clone(), sealed)));
-                    repaired.restored += 1;
-                }
-            }
-        }
-        configs
-    }
-
-    fn is_kept(
-        &self,
-        assessed: &Assessed,
-        index: usize,
-        configs: &BTreeMap<ConfigKey, Option<(RecordEntry, Vec<u8>)>>,
-        parts: &HashSet<PartName>,
-    ) -> bool {
-        let (entry, head) = (&assessed.entries[index], assessed.heads[index].as_deref());
-        let shape = &entry.shape;
-        let name = (shape.meta.stream, shape.meta.number);
-        let decodes = || configs.contains_key(&config_key(shape));
-        assessed.good[index]
-            && match shape.kind {
-                RecordKind::Config | RecordKind::Control => true,
-                RecordKind::Part => decodes(),
-                RecordKind::Fragment => {
-                    let there = |part: u16| parts.contains(&(name.0, name.1, part));
-                    let head = open_fragment(self.keys, entry, head);
-                    let whole = |table: &vidar_core::record::TableEnvelope| {
-                        table.pieces.iter().filter_map(|piece| piece.part).all(there)
-                    };
-                    decodes() && head.is_ok_and(|head| whole(&head.table))
-                }
-            }
     }
 
     /// One for each fragment that lost something and that no gap speaks of yet.
@@ -477,7 +339,7 @@ impl Repair<'_> {
         file: &LogFile,
         assessed: &Assessed,
         kept: &[usize],
-        configs: &BTreeMap<ConfigKey, Option<(RecordEntry, Vec<u8>)>>,
+        configs: &Configs,
         gaps: &[GapRecord],
         repaired: &mut RepairedFile,
     ) -> io::Result<()> {
@@ -517,54 +379,6 @@ impl Repair<'_> {
         let sequence = (u64::from(epoch) << 32) | u64::from(counter);
         Ok(FragmentNumber::new(sequence, u64::try_from(self.how.now.0).unwrap_or(0), u32::from_be_bytes(random())))
     }
-
-    /// Puts a file away that another holds all good records of.
-    fn dispose(&self, name: &str) -> io::Result<()> {
-        if self.how.dry_run {
-            return Ok(());
-        }
-        if let Disposal::Quarantine(folder) = &self.how.disposal
-            && !self.moved(name, folder)?
-        {
-            copy_out(self.io, name, &folder.join(name))?;
-        }
-        match self.io.unlink(name) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        self.io.sync_dir()
-    }
-
-    /// Renames the file into a folder. False where that cannot be: it stands on another disk, or on none.
-    fn moved(&self, name: &str, folder: &Path) -> io::Result<bool> {
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-        let Some(path) = self.io.path(name) else { return Ok(false) };
-        match fs::rename(path, folder.join(name)) {
-            Ok(()) => fs::File::open(folder)?.sync_all().map(|()| true),
-            Err(error) if error.kind() == io::ErrorKind::CrossesDevices => Ok(false),
-            Err(error) => Err(error),
-        }
-    }
-}
-
-impl Assessed {
-    fn lists(&self, shape: &RecordShape) -> bool {
-        self.entries.iter().any(|entry| entry.shape == *shape)
-    }
-
-    /// Samples of a fragment, where its entry says.
-    fn sample_count(&self, shape: &RecordShape) -> u64 {
-        let entry = self.entries.iter().find(|entry| entry.shape == *shape);
-        entry.and_then(|entry| entry.summary.as_ref()).map_or(0, |summary| summary.sample_count())
-    }
-}
-
-fn living<'a>(log: &'a Log, records: &'a Records) -> impl Iterator<Item = (&'a RecordEntry, Option<&'a [u8]>)> {
-    records.iter().filter(|(entry, _)| !log.controls.is_gone_record(&entry.shape))
-}
-
-fn config_key(shape: &RecordShape) -> ConfigKey {
-    (shape.meta.stream, shape.meta.config)
 }
 
 /// A file whose header does not match its checksum is damaged; one that does, but says something unknown, is not ours to
@@ -577,25 +391,3 @@ fn may_change(file: &LogFile) -> io::Result<bool> {
     let (checked, crc) = bytes.split_at(HEADER_LEN - 4);
     Ok(crc32c::crc32c(checked).to_be_bytes() != crc)
 }
-
-/// Copies a file; what cannot be read becomes zeros.
-fn copy_out(io: &dyn SegmentIo, name: &str, to: &Path) -> io::Result<()> {
-    let handle = io.open(name)?;
-    let mut out = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(to)?;
-    let (len, mut at) = (handle.len()?, 0);
-    while at < len {
-        let take = COPY_BYTES.min(len - at);
-        let bytes = reader::read(&*handle, at, take as usize).or_else(|error| match error.kind() {
-            io::ErrorKind::UnexpectedEof => Err(error),
-            _ => Ok(vec![0; take as usize]),
-        })?;
-        out.write_all(&bytes)?;
-        at += take;
-    }
-    out.sync_all()?;
-    to.parent().map_or(Ok(()), |folder| fs::File::open(folder)?.sync_all())
-}
-
-#[cfg(test)]
-#[path = "repair_tests.rs"]
-mod tests;

@@ -1,6 +1,8 @@
 //! Tests of repair.
 
+use std::fs;
 use std::io::ErrorKind;
+use std::path::Path;
 
 use bytes::Bytes;
 use vidar_core::entry::SharedEntry;
