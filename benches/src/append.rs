@@ -17,8 +17,7 @@ use vidar_storage::backend::blocks::Blocks;
 use vidar_storage::backend::fs::FsIo;
 use vidar_storage::{Store, StoreOptions};
 
-use crate::measure::{digits, table};
-use crate::process::Snapshot;
+use vidar_load::{Snapshot, digits, table};
 
 /// Samples of a fragment: it is handed over in so many pieces.
 const SAMPLE_COUNT: usize = 50;

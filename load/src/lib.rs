@@ -19,6 +19,7 @@ mod server;
 mod tally;
 
 pub use machine::Machine;
+pub use process::Snapshot;
 pub use report::{digits, table};
 
 use std::ffi::OsString;

@@ -9,20 +9,25 @@ pub(crate) const TICK_MS: u64 = 10;
 
 /// A process at an instant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Snapshot {
+pub struct Snapshot {
     /// Spent so far in user and kernel mode by all its threads, ended ones too.
-    pub(crate) cpu_ms: u64,
-    pub(crate) rss_kib: u64,
-    pub(crate) threads: u64,
+    pub cpu_ms: u64,
+    /// Resident memory, in KiB.
+    pub rss_kib: u64,
+    /// Threads at the instant.
+    pub threads: u64,
     /// Handed to the disk so far (proc_pid_io(5)).
-    pub(crate) written_bytes: u64,
+    pub written_bytes: u64,
     /// write(2), send(2) and the like.
-    pub(crate) write_calls: u64,
+    pub write_calls: u64,
 }
 
 impl Snapshot {
     /// `pid`: a number, or `self`.
-    pub(crate) fn of(pid: &str) -> anyhow::Result<Self> {
+    ///
+    /// # Errors
+    /// If there is no such process, or `/proc` does not read.
+    pub fn of(pid: &str) -> anyhow::Result<Self> {
         let read = |file: &str| {
             let path = format!("/proc/{pid}/{file}");
             fs::read_to_string(&path).with_context(|| path)
