@@ -64,7 +64,7 @@ impl<K: NalKind> Depacketize for NalUnits<K> {
         if packet.payload.len() < K::HEADER_BYTES {
             return;
         }
-        if self.assembler.begin_packet(ticks, &K::first_nal(&packet.payload), packet.marker, out) {
+        if self.assembler.begin_packet(ticks, &packet.payload, packet.marker, out) {
             K::payload(&mut self.assembler, &packet.payload, out);
             self.assembler.end_packet(packet.marker, out);
         }
@@ -147,14 +147,15 @@ impl<K: NalKind> Assembler<K> {
         }
     }
 
-    /// A packet begins whose first NAL unit begins with `first`, as far as that is known. False: drop the packet.
-    fn begin_packet(&mut self, ticks: i64, first: &[u8], marker: bool, out: &mut Output) -> bool {
+    /// A packet begins. False: drop it.
+    fn begin_packet(&mut self, ticks: i64, payload: &[u8], marker: bool, out: &mut Output) -> bool {
         if ticks != self.ticks && self.damage == Damage::None {
             self.end_unit(out);
         }
         if let Damage::Skipping(at) = self.damage {
             let other_time = at.is_some_and(|at| at != ticks);
-            let begins = is_annex_b(first) || K::begins_unit(first) && !(K::is_slice(first) && at == Some(ticks));
+            let first = K::first_nal(payload);
+            let begins = is_annex_b(&first) || K::begins_unit(&first) && !(K::is_slice(&first) && at == Some(ticks));
             if !other_time && !begins {
                 self.damage = if marker { Damage::None } else { Damage::Skipping(Some(ticks)) };
                 return false;
