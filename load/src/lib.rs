@@ -9,6 +9,7 @@ mod http;
 mod machine;
 mod metrics;
 mod packetize;
+mod plot;
 mod process;
 mod publish;
 mod report;
@@ -16,6 +17,7 @@ mod rtsp;
 mod run;
 mod script;
 mod server;
+mod sink;
 mod tally;
 
 pub use machine::Machine;
@@ -37,6 +39,11 @@ struct Arguments {
 enum What {
     /// Publishers at the same time; prints a table, and a line of JSON to a file.
     Publish(run::Arguments),
+    /// The cost of runs against their number of streams, as an SVG.
+    Plot(plot::Arguments),
+    /// Reads and throws away, on a TCP port that it prints.
+    #[command(hide = true)]
+    Sink,
 }
 
 /// The program, with its arguments; the first is its name.
@@ -45,13 +52,16 @@ enum What {
 /// Something could not be measured, or the run does not count: fragments are missing, or the load was late.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> anyhow::Result<()> {
     let arguments = Arguments::parse_from(arguments);
+    let arguments = match arguments.what {
+        What::Publish(arguments) => arguments,
+        What::Plot(arguments) => return plot::run(&arguments),
+        What::Sink => return sink::serve(),
+    };
     println!("{}", Machine::of_this());
     if cfg!(debug_assertions) {
         println!("A debug build: its numbers say nothing. Run with --release.");
     }
     // One thread: what it costs is easy to say, and one core is left to it.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    match arguments.what {
-        What::Publish(arguments) => runtime.block_on(run::run(&arguments)),
-    }
+    runtime.block_on(run::run(&arguments))
 }

@@ -32,6 +32,8 @@ pub(crate) enum Protocol {
     HttpMatroska,
     /// Fragmented MP4 over HTTP, a fragment for each GOP.
     HttpFmp4,
+    /// What `rtsp-tcp` sends, to a port of a process that throws it away: the least that receiving costs. No server.
+    RawTcp,
 }
 
 /// When to send.
@@ -88,6 +90,7 @@ impl Publisher {
                 let udp = self.protocol == Protocol::RtspUdp;
                 rtsp::open(&self.peer, &self.stream, &self.sdp, udp).await.map(Wire::Rtsp)
             }
+            Protocol::RawTcp => self.open_raw().await,
         };
         // Also if it failed: nobody is to wait for it.
         connected.notify_one();
@@ -98,6 +101,12 @@ impl Publisher {
         };
         self.send(&mut wire, shared, pace).await?;
         timeout(PATIENCE, wire.close()).await.context("the server does not close the push")?
+    }
+
+    async fn open_raw(&self) -> anyhow::Result<Wire> {
+        let connection = TcpStream::connect(&self.peer.rtsp).await?;
+        connection.set_nodelay(true)?;
+        Ok(Wire::Raw(connection))
     }
 
     async fn open_http(&self, shared: &Arc<Shared>) -> anyhow::Result<Wire> {
@@ -186,6 +195,7 @@ impl Shared {
 enum Wire {
     Http(OwnedWriteHalf, JoinHandle<anyhow::Result<()>>),
     Rtsp(rtsp::Session),
+    Raw(TcpStream),
 }
 
 /// Room for the length of a chunk, which may have zeros before it.
@@ -196,7 +206,7 @@ impl Wire {
     fn head(&self) -> &'static [u8] {
         match self {
             Self::Http(..) => CHUNK_HEAD,
-            Self::Rtsp(_) => b"",
+            Self::Rtsp(_) | Self::Raw(_) => b"",
         }
     }
 
@@ -210,6 +220,7 @@ impl Wire {
                 Ok(writer.write_all(bytes).await?)
             }
             Self::Rtsp(session) => session.send(bytes).await,
+            Self::Raw(connection) => Ok(connection.write_all(bytes).await?),
         }
     }
 
@@ -221,6 +232,7 @@ impl Wire {
                 answers.await?
             }
             Self::Rtsp(session) => session.close().await,
+            Self::Raw(_) => Ok(()),
         }
     }
 }

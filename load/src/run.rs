@@ -3,7 +3,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -19,6 +19,7 @@ use crate::metrics::Metrics;
 use crate::process::Snapshot;
 use crate::publish::{Pace, Protocol, Publisher};
 use crate::server::Server;
+use crate::sink::Sink;
 use crate::tally::{Tally, percentile};
 use crate::{digits, packetize, rtsp, table};
 
@@ -76,7 +77,7 @@ pub(crate) struct ServerArguments {
     #[arg(long, default_value = "127.0.0.1:8554")]
     rtsp: String,
     /// Of a server that runs: its process.
-    #[arg(long, required_unless_present = "serve")]
+    #[arg(long)]
     server_pid: Option<u32>,
     /// Of a server that runs: ID:SECRET.
     #[arg(long, default_value = "demo:demo-secret")]
@@ -87,7 +88,7 @@ pub(crate) struct ServerArguments {
 pub(crate) struct Target {
     pub(crate) peer: Arc<Peer>,
     pub(crate) pid: String,
-    _server: Option<Server>,
+    _process: Option<Box<dyn std::any::Any>>,
     _folder: Option<tempfile::TempDir>,
 }
 
@@ -98,27 +99,39 @@ impl ServerArguments {
             let (id, secret) = (id.to_owned(), secret.to_owned());
             let peer = Arc::new(Peer { http: self.http.clone(), rtsp: self.rtsp.clone(), id, secret });
             let pid = self.server_pid.context("--server-pid")?.to_string();
-            return Ok(Target { peer, pid, _server: None, _folder: None });
+            return Ok(Target { peer, pid, _process: None, _folder: None });
         };
         let folder = self.data_dir.is_none().then(tempfile::tempdir).transpose()?;
         let data = self.data_dir.clone().or(folder.as_ref().map(|folder| folder.path().join("data")));
-        let cores = cores(self.cpus)?;
-        if let Some((_, load)) = &cores {
-            let pid = std::process::id().to_string();
-            let status =
-                Command::new("taskset").args(["-apc", load, &pid]).stdout(std::process::Stdio::null()).status();
-            ensure!(status.context("taskset")?.success(), "taskset failed");
-        }
-        let server =
-            Server::start(program, &data.context("a folder")?, cores.as_ref().map(|(server, _)| server.as_str()))?;
-        Ok(Target { peer: Arc::new(server.peer()), pid: server.pid(), _server: Some(server), _folder: folder })
+        let cores = self.split_cores()?;
+        let server = Server::start(program, &data.context("a folder")?, cores.as_deref())?;
+        Ok(Target {
+            peer: Arc::new(server.peer()),
+            pid: server.pid(),
+            _process: Some(Box::new(server)),
+            _folder: folder,
+        })
     }
-}
 
-/// Of the server and of the load, if there are enough.
-fn cores(server: usize) -> anyhow::Result<Option<(String, String)>> {
-    let all = std::thread::available_parallelism()?.get();
-    Ok((server >= 1 && server < all).then(|| (format!("0-{}", server - 1), format!("{server}-{}", all - 1))))
+    /// A process that throws away what it gets.
+    fn sink(&self) -> anyhow::Result<Target> {
+        let sink = Sink::start(self.split_cores()?.as_deref())?;
+        let (http, rtsp) = (String::new(), sink.address.to_string());
+        let peer = Arc::new(Peer { http, rtsp, id: String::new(), secret: String::new() });
+        Ok(Target { peer, pid: sink.pid(), _process: Some(Box::new(sink)), _folder: None })
+    }
+
+    /// The cores of the server, if there are enough; this process keeps to the others.
+    fn split_cores(&self) -> anyhow::Result<Option<String>> {
+        let (server, all) = (self.cpus, std::thread::available_parallelism()?.get());
+        if server == 0 || server >= all {
+            return Ok(None);
+        }
+        let (load, pid) = (format!("{server}-{}", all - 1), std::process::id().to_string());
+        let status = Command::new("taskset").args(["-apc", &load, &pid]).stdout(Stdio::null()).status();
+        ensure!(status.context("taskset")?.success(), "taskset failed");
+        Ok(Some(format!("0-{}", server - 1)))
+    }
 }
 
 /// Server, load, and what the server says of itself, at one time.
@@ -132,7 +145,11 @@ struct Point {
 
 impl Point {
     async fn now(target: &Target) -> anyhow::Result<Self> {
-        let metrics = Metrics::parse(&String::from_utf8_lossy(&target.peer.get("/metrics").await?))?;
+        // A sink has none.
+        let metrics = match target.peer.http.as_str() {
+            "" => Metrics::default(),
+            _ => Metrics::parse(&String::from_utf8_lossy(&target.peer.get("/metrics").await?))?,
+        };
         Ok(Self { at: Instant::now(), server: Snapshot::of(&target.pid)?, load: Snapshot::of("self")?, metrics })
     }
 }
@@ -152,9 +169,11 @@ pub(crate) async fn run(arguments: &Arguments) -> anyhow::Result<()> {
 
 async fn measure(arguments: &Arguments) -> anyhow::Result<Value> {
     let rtsp = matches!(arguments.protocol, Protocol::RtspTcp | Protocol::RtspUdp);
-    ensure!(!(arguments.backfill && rtsp), "--backfill needs acknowledgements: HTTP");
+    let http = matches!(arguments.protocol, Protocol::HttpMatroska | Protocol::HttpFmp4);
+    ensure!(http || !arguments.backfill, "--backfill needs acknowledgements: HTTP");
     let clip = Clip::load(&arguments.clips, arguments.gop.into())?;
-    let target = arguments.server.target()?;
+    let raw = arguments.protocol == Protocol::RawTcp;
+    let target = if raw { arguments.server.sink() } else { arguments.server.target() }?;
     let idle = Point::now(&target).await?;
     let (paces, publishers, streams) = start_publishers(arguments, &clip, &target).await?;
     let pace = schedule(arguments);
@@ -180,6 +199,10 @@ async fn measure(arguments: &Arguments) -> anyhow::Result<Value> {
         Some(after) => after,
         None => Point::now(&target).await?,
     };
+    if raw {
+        // Nothing is kept, so there is nothing to compare.
+        (tally.stored_fragments, tally.stored_bytes) = (tally.sent_fragments, tally.sent_bytes);
+    }
     if rtsp {
         for stream in &streams {
             list(&target.peer, stream, &mut tally).await?;
@@ -197,7 +220,7 @@ async fn start_publishers(
     target: &Target,
 ) -> anyhow::Result<(Paces, JoinSet<Tally>, Vec<String>)> {
     let script = Arc::new(match arguments.protocol {
-        Protocol::RtspTcp | Protocol::RtspUdp => packetize::rtp(clip),
+        Protocol::RtspTcp | Protocol::RtspUdp | Protocol::RawTcp => packetize::rtp(clip),
         Protocol::HttpMatroska => packetize::matroska(clip),
         Protocol::HttpFmp4 => packetize::fmp4(clip),
     });
@@ -277,6 +300,7 @@ fn record(arguments: &Arguments, idle: &Point, before: &Point, after: &Point, mu
     let (lag_p50, lag_p99) = (lag(50), lag(99));
     let mut latency = |percent| ms(percentile(&mut tally.latencies, percent));
     let latencies = json!({"p50": latency(50), "p99": latency(99), "max": latency(100)});
+    let latencies = if tally.latencies.is_empty() { Value::Null } else { latencies };
     json!({
         "protocol": format!("{:?}", arguments.protocol), "streams": arguments.streams, "gop_s": arguments.gop,
         "pace": if arguments.backfill { "acknowledged" } else if arguments.aligned { "aligned" } else { "real time" },

@@ -29,14 +29,7 @@ pub(crate) struct Server {
 impl Server {
     /// Keeps everything in `folder`. `cores`: the only ones it may run on (`0-1`).
     pub(crate) fn start(program: &Path, folder: &Path, cores: Option<&str>) -> anyhow::Result<Self> {
-        let mut command = match cores {
-            Some(cores) => {
-                let mut taskset = Command::new("taskset");
-                taskset.args(["-c", cores]).arg(program);
-                taskset
-            }
-            None => Command::new(program),
-        };
+        let mut command = pinned(program, cores);
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("VIDAR_")) {
             command.env_remove(name);
         }
@@ -89,6 +82,14 @@ impl Drop for Server {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// A program that may run on these cores only.
+pub(crate) fn pinned(program: &Path, cores: Option<&str>) -> Command {
+    let Some(cores) = cores else { return Command::new(program) };
+    let mut taskset = Command::new("taskset");
+    taskset.args(["-c", cores]).arg(program);
+    taskset
 }
 
 /// Of the ports, HTTP and RTSP, out of the line of the log that says `listening`.

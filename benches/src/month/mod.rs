@@ -24,14 +24,13 @@ use vidar_core::sink::FragmentSink;
 use vidar_core::time::UnixMs;
 use vidar_core::track::{StreamConfig, TrackKind};
 use vidar_indexer::{Index, IndexOptions};
+use vidar_load::{digits, table};
 use vidar_server::registry::Registry;
 use vidar_server::retention::Retention;
 use vidar_server::settings::DiskPolicy;
 use vidar_server::sink::StoreSink;
 use vidar_storage::backend::fs::FsIo;
 use vidar_storage::{DiskMarks, Store, StoreOptions};
-
-use vidar_load::{digits, table};
 
 /// What streams keep, in hours: one after the other.
 const RETENTION_HOURS: [u32; 4] = [1, 24, 720, 8760];
