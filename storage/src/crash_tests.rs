@@ -374,11 +374,20 @@ async fn a_file_of_a_later_version_is_refused_and_kept() {
         let crc = crc32c::crc32c(&bytes[..4092]);
         bytes[4092..4096].copy_from_slice(&crc.to_be_bytes());
     });
-    let before = io.open(&name).unwrap().len().unwrap();
-    let again = open(&io);
-    assert_eq!(again.report.damage.len(), 1);
-    assert!(io.list().unwrap().contains(&name));
-    assert_eq!(io.open(&name).unwrap().len().unwrap(), before);
+    let content = || {
+        let handle = io.open(&name).unwrap();
+        reader::read(&*handle, 0, handle.len().unwrap() as usize).unwrap()
+    };
+    let before = content();
+    let clock = vidar_core::clock::ManualClock::new(UnixMs(0));
+    let refused = Store::open(options(), Arc::new(io.clone()), clock, Vec::new()).err().unwrap();
+    let text = refused.to_string();
+    assert!(text.contains(&name) && text.contains("format version 2"), "{text}");
+    assert!(matches!(
+        verify_on(&options(), Arc::new(io.clone()), Depth::Presence, &mut |_| {}),
+        Err(OpenError::Unsupported { .. })
+    ));
+    assert_eq!(content(), before);
 }
 
 #[tokio::test]
@@ -392,7 +401,7 @@ async fn a_store_whose_disk_fails_at_start_says_so() {
 
 #[tokio::test]
 async fn a_record_that_was_never_answered_may_come_back_but_only_whole() {
-    // A batch of many, cut anywhere: what is found is a prefix of the log.
+    // A batch of many, cut anywhere, or without one of its blocks: what is found is whole.
     let io = MemoryIo::new();
     let mut small = options();
     small.segment_bytes = 1 << 20;
@@ -417,4 +426,50 @@ async fn a_record_that_was_never_answered_may_come_back_but_only_whole() {
         assert_eq!(kept, log[..kept.len()], "cut at {cut}");
         assert!(kept.len() >= entries.iter().filter(|e| e.record.offset + e.record.record_len <= cut).count());
     }
+    // But for the block with the config that they all need.
+    for block in (entries[1].record.offset / 4096 * 4096 + 4096..last.offset + last.record_len).step_by(4096) {
+        let image = io.image();
+        image.tamper(&name, |bytes| bytes[block as usize..block as usize + 4096].fill(0));
+        let again = open(&image);
+        let whole = |entry: &&SharedEntry| {
+            entry.record.offset >= block + 4096 || entry.record.offset + entry.record.record_len <= block
+        };
+        let expected: Vec<_> = entries.iter().filter(whole).cloned().collect();
+        assert_eq!(again.seen.entries(), expected, "without the block at {block}");
+        for entry in expected {
+            assert_eq!(read_back(&again.store, &entry).await.len(), 3000);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_torn_batch_gives_back_no_fragment_without_its_parts_or_its_config() {
+    let io = MemoryIo::new();
+    let opened = open(&io);
+    let (store, from) = (&opened.store, source(&opened.store).await);
+    let first = store.next_number(UnixMs(5));
+    store.append(from.part(first, 0, &media(1, 9000))).await.unwrap();
+    // In one batch: a second part, and the record that closes both.
+    let (part, close) = (from.part(first, 1, &media(2, 9000)), from.close(first, 2, 9000, &media(3, 5000)));
+    let (part, close) = tokio::join!(store.append(part), store.append(close));
+    part.and(close).unwrap();
+    let entry = opened.seen.entry(first).unwrap();
+    assert_eq!(entry.parts[1].offset / 4096 * 4096 + 64, entry.parts[1].offset, "they share a batch");
+    let name = name_of(store, &entry);
+    for torn in (entry.parts[1].offset / 512 * 512 + 512..entry.record.offset - 512).step_by(512) {
+        let image = io.image();
+        image.tamper(&name, |bytes| bytes[torn as usize..torn as usize + 512].fill(0));
+        let again = open(&image);
+        assert_eq!((again.report.damage.len(), again.report.incomplete), (0, 1), "torn at {torn}");
+        let kept = again.seen.entry(first).unwrap();
+        assert_eq!(read_back(&again.store, &kept).await, media(1, 9000));
+    }
+    // Rot lacks no sector: what was synced stays, as far as it can be read.
+    let image = io.image();
+    image.tamper(&name, |bytes| bytes[entry.parts[1].offset as usize + 700] ^= 1);
+    let again = open(&image);
+    assert_eq!((again.report.damage.len(), again.report.incomplete), (2, 0));
+    let kept = again.seen.entry(first).unwrap();
+    assert_eq!(again.store.media(&kept, None, 0..5000).await.unwrap(), media(3, 5000));
+    assert_eq!(again.store.media(&kept, Some(0), 0..9000).await.unwrap(), media(1, 9000));
 }

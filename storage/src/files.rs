@@ -2,8 +2,9 @@
 
 use std::collections::{HashMap, HashSet};
 use std::io;
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+use uuid::Uuid;
 use vidar_core::control::Control;
 use vidar_core::entry::Locator;
 use vidar_core::ids::{FileId, FragmentNumber, StreamId};
@@ -13,6 +14,7 @@ use crate::backend::{SegmentHandle, SegmentIo};
 use crate::cache::Cache;
 use crate::controls::Controls;
 use crate::crypto::keyring::Keyring;
+use crate::listing::{self, Listed, Listing};
 use crate::segment_file::footer::RecordEntry;
 use crate::segment_file::header::{FileHeader, file_name};
 use crate::segment_file::reader::{self, FooterError};
@@ -36,13 +38,16 @@ pub(crate) struct FileInfo {
     pub(crate) last: HashMap<StreamId, FragmentNumber>,
     /// Streams that anything but a deletion is about.
     pub(crate) mentioned: HashSet<StreamId>,
+    /// End of the batches of a closed file, once known.
+    pub(crate) data_end: u64,
     /// Of a file without footer.
     configs: ConfigMap,
 }
 
 impl FileInfo {
     pub(crate) fn new(header: FileHeader, closed: bool) -> Self {
-        Self { header, closed, last: HashMap::new(), mentioned: HashSet::new(), configs: HashMap::new() }
+        let (last, mentioned, configs) = (HashMap::new(), HashSet::new(), HashMap::new());
+        Self { header, closed, last, mentioned, data_end: 0, configs }
     }
 
     pub(crate) fn name(&self) -> String {
@@ -86,12 +91,56 @@ pub(crate) struct Files {
     table: RwLock<HashMap<FileId, FileInfo>>,
     handles: Cache<FileId, Arc<dyn SegmentHandle>>,
     configs: Cache<FileId, Arc<ConfigMap>>,
+    /// Held over the writing of the list, and for nothing else. None where nothing may be written.
+    list: Mutex<Option<ListState>>,
+}
+
+/// What the list of files says beside the files that exist.
+struct ListState {
+    store: Uuid,
+    /// Files that should be there: they are listed until the list is made anew.
+    missing: Listing,
 }
 
 impl Files {
     pub(crate) fn new(io: Arc<dyn SegmentIo>) -> Self {
         let (handles, configs) = (Cache::new(HANDLE_COUNT_MAX), Cache::new(CONFIG_MAP_COUNT_MAX));
-        Self { io, table: RwLock::default(), handles, configs }
+        Self { io, table: RwLock::default(), handles, configs, list: Mutex::new(None) }
+    }
+
+    /// From now on the list of files is kept.
+    pub(crate) fn keep_list(&self, store: Uuid, missing: Listing) {
+        *self.list.lock().unwrap_or_else(PoisonError::into_inner) = Some(ListState { store, missing });
+        self.save_list(None);
+    }
+
+    /// Writes the list of files anew: when one was begun, closed, or, but for `leaving`, goes. Nothing depends on it: a
+    /// failure is logged.
+    pub(crate) fn save_list(&self, leaving: Option<FileId>) {
+        let state = self.list.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(ListState { store, missing }) = &*state else { return };
+        let unmeasured: Vec<_> = self
+            .read()
+            .values()
+            .filter(|info| info.closed && info.data_end == 0)
+            .map(|info| info.header.file)
+            .collect();
+        for file in unmeasured {
+            if let Ok(Some(handle)) = self.handle(file)
+                && let Ok(Some(trailer)) = reader::read_trailer(&*handle, file)
+            {
+                self.update(file, |info| info.data_end = trailer.data_end);
+            }
+        }
+        let mut listing = missing.clone();
+        for FileInfo { header, data_end, .. } in self.read().values() {
+            let listed = Listed { epoch: header.epoch, sequence: header.sequence, data_end: *data_end };
+            listing.0.insert(header.file, listed);
+        }
+        leaving.map(|file| listing.0.remove(&file));
+        if let Err(error) = self.io.replace_small(listing::NAME, &listing.encode(*store)) {
+            tracing::warn!(%error, "cannot write the list of segment files");
+        }
     }
 
     fn read(&self) -> RwLockReadGuard<'_, HashMap<FileId, FileInfo>> {
@@ -185,7 +234,13 @@ impl Files {
     /// Closed files, `among` those asked for, in which nothing but control records is left.
     pub(crate) fn dead(&self, controls: &Controls, among: impl Fn(&FileInfo) -> bool) -> Vec<FileId> {
         let table = self.read();
+        // What a file voids in one that was not closed would come back without it.
+        let voids = |info: &&FileInfo| {
+            let replaced = info.header.replaces.and_then(|(file, _)| table.get(&file));
+            replaced.is_some_and(|replaced| !replaced.closed)
+        };
         let dead = table.values().filter(|info| !info.header.read_only && among(info) && info.is_dead(controls));
+        let dead = dead.filter(|info| !voids(info));
         let mut dead: Vec<_> = dead.map(|info| (info.header.epoch, info.header.sequence, info.header.file)).collect();
         dead.sort_unstable();
         dead.into_iter().map(|(_, _, file)| file).collect()
@@ -199,6 +254,7 @@ impl Files {
     /// Removes a file.
     pub(crate) fn remove(&self, file: FileId) -> io::Result<()> {
         let Some(name) = self.name(file) else { return Ok(()) };
+        self.save_list(Some(file));
         match self.io.unlink(&name) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}

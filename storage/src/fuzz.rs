@@ -11,6 +11,7 @@ use crate::backend::SegmentIo;
 use crate::backend::memory::MemoryIo;
 use crate::crypto::keyring::{Keyring, wrapped_secret};
 use crate::crypto::keys::Secret;
+use crate::listing::Listing;
 use crate::segment_file::footer::{Trailer, decode_entries};
 use crate::segment_file::header::FileHeader;
 use crate::segment_file::record::{RECORD_HEADER_LEN, RecordHeader, RecordOpener};
@@ -38,11 +39,12 @@ pub fn record(input: &[u8]) {
     }
 }
 
-/// A footer: its trailer, and its entries in plain.
+/// A footer: its trailer, and its entries in plain. Also a header, and a list of files.
 pub fn footer(input: &[u8]) {
     let file = FileId::from_bytes([7; 16]);
     let _ = Trailer::decode(input, file, input.len() as u64);
     let _ = FileHeader::decode(input);
+    let _ = Listing::decode(input, uuid::Uuid::nil());
     if let Ok(entries) = decode_entries(input) {
         let bytes = crate::segment_file::footer::encode_entries(&entries);
         assert_eq!(decode_entries(&bytes), Ok(entries));

@@ -46,6 +46,7 @@ mod files;
 #[doc(hidden)]
 pub mod fuzz;
 mod item;
+mod listing;
 mod load;
 mod options;
 mod prepare;

@@ -21,10 +21,11 @@ use crate::backend::{SegmentHandle, SegmentIo};
 use crate::controls::Controls;
 use crate::crypto::keyring::Keyring;
 use crate::files::{FileInfo, Files};
+use crate::listing::{self, Listing};
 use crate::options::{Damage, OpenError, OpenReport};
 use crate::punch;
-use crate::segment_file::footer::{self, RecordEntry};
-use crate::segment_file::header::{FileHeader, HEADER_LEN, parse_file_name};
+use crate::segment_file::footer::{self, RecordEntry, Summary};
+use crate::segment_file::header::{FileHeader, HEADER_LEN, HeaderError, file_name, is_torn, parse_file_name};
 use crate::segment_file::reader::{self, Footer};
 use crate::segment_file::record::{RECORD_HEADER_LEN, RecordHeader, RecordKind, RecordOpener};
 use crate::segment_file::recover::{self, Scan};
@@ -124,6 +125,10 @@ pub(crate) struct Log {
     pub(crate) unfinished: Vec<String>,
     /// Each once, in the order of numbers.
     records: Vec<Arc<ControlRecord>>,
+    /// Fragments of torn batches of which not all parts were written.
+    torn: HashSet<(StreamId, FragmentNumber)>,
+    /// What the list says that should be there.
+    listing: Listing,
     mode: Mode,
 }
 
@@ -136,48 +141,78 @@ impl Log {
     /// Finds all files, closes those that were not (`Recover`), and reads all control records.
     pub(crate) fn read(io: &dyn SegmentIo, keys: &Keyring, mode: Mode, table: &Files) -> Result<Self, OpenError> {
         let (controls, open, report) = (Controls::default(), HashMap::new(), OpenReport::default());
-        let (files, records) = (Vec::new(), Vec::new());
+        let (files, records, torn) = (Vec::new(), Vec::new(), HashSet::new());
         let (replaced, unfinished) = (Vec::new(), Vec::new());
-        let mut log = Self { files, controls, archive: None, open, report, replaced, unfinished, records, mode };
-        log.find_files(io).map_err(OpenError::io("list segment files"))?;
+        let (listing, wrong) = Listing::read(io, keys.store).map_err(OpenError::io("read the list of files"))?;
+        let mut log =
+            Self { files, controls, archive: None, open, report, replaced, unfinished, records, torn, listing, mode };
+        if let Some(detail) = wrong {
+            log.damage(listing::NAME, 0, 0, detail);
+        }
+        let present = log.find_files(io, keys.store)?;
+        let missing = log.find_missing(&present);
         let mut seen = HashSet::new();
-        let mut files = std::mem::take(&mut log.files);
-        files.retain(|file| log.first_pass(io, file, keys, table, &mut seen));
+        let mut files: Vec<LogFile> = Vec::new();
+        for file in std::mem::take(&mut log.files) {
+            if log.first_pass(io, &file, &files, keys, table, &mut seen) {
+                files.push(file);
+            }
+        }
         log.files = files;
+        if mode == Mode::Recover {
+            table.keep_list(keys.store, missing);
+        }
         log.records.sort_by_key(|record| record.number);
         log.report.files = log.files.len() as u64;
         log.report.controls = log.records.len() as u64;
         Ok(log)
     }
 
-    fn find_files(&mut self, io: &dyn SegmentIo) -> io::Result<()> {
-        for name in io.list()? {
+    /// Returns the ids in all names.
+    fn find_files(&mut self, io: &dyn SegmentIo, store: Uuid) -> Result<HashSet<FileId>, OpenError> {
+        let failed = |name: &str| OpenError::io(format!("read {name}"));
+        let (mut present, mut unordered) = (HashSet::new(), Vec::new());
+        for name in io.list().map_err(OpenError::io("list segment files"))? {
             let Some((epoch, file)) = parse_file_name(&name) else { continue };
-            let handle = io.open(&name)?;
-            let header = match reader::read(&*handle, 0, HEADER_LEN) {
-                Ok(bytes) => FileHeader::decode(&bytes).map_err(|error| error.to_string()),
-                Err(error) => Err(error.to_string()),
-            };
-            let header = match header {
-                Ok(header) if (header.epoch, header.file) == (epoch, file) => header,
-                Ok(_) => {
-                    self.damage(&name, 0, HEADER_LEN as u64, "the header is that of another file".into());
-                    continue;
+            present.insert(file);
+            let handle = io.open(&name).map_err(failed(&name))?;
+            let len = handle.len().map_err(failed(&name))?.min(HEADER_LEN as u64) as usize;
+            let block = reader::read(&*handle, 0, len);
+            let header = block.as_ref().map_err(|error| HeaderError::Unreadable(error.to_string()));
+            match header.and_then(|block| FileHeader::decode(block)) {
+                Ok(header) if (header.epoch, header.file) != (epoch, file) => {
+                    let theirs = file_name(header.epoch, header.file);
+                    self.damage(&name, 0, HEADER_LEN as u64, format!("it is a copy of {theirs}: not read"));
                 }
-                Err(detail) => match self.without_header(io, &name, &*handle, (epoch, file), detail)? {
-                    Some(header) => header,
-                    None => continue,
-                },
-            };
-            self.files.push(LogFile { header, name, handle, void_from: None });
+                Ok(header) if header.store != store => {
+                    self.damage(
+                        &name,
+                        0,
+                        HEADER_LEN as u64,
+                        format!("it is of another store, {}: not read", header.store),
+                    );
+                }
+                Ok(header) => self.files.push(LogFile { header, name, handle, void_from: None }),
+                Err(HeaderError::Unsupported(detail)) => return Err(OpenError::Unsupported { file: name, detail }),
+                Err(error) => {
+                    let torn = block.is_ok_and(|block| is_torn(&block, epoch, file));
+                    let begun = self.without_header(io, &name, &*handle, file, torn, &error).map_err(failed(&name))?;
+                    if begun {
+                        unordered.push((epoch, file, name, handle));
+                    }
+                }
+            }
         }
         self.files.sort_by_key(|file| (file.header.epoch, file.header.sequence, file.header.file));
-        self.drop_replaced(io)?;
+        for (epoch, file, name, handle) in unordered {
+            self.insert_by_id(epoch, file, name, handle);
+        }
+        self.drop_replaced(io).map_err(OpenError::io("look for files that were written anew"))?;
         let void: HashMap<FileId, u64> = self.files.iter().filter_map(|file| file.header.replaces).collect();
         for file in &mut self.files {
             file.void_from = void.get(&file.header.file).copied();
         }
-        Ok(())
+        Ok(present)
     }
 
     /// A file that voids another from its first batch on holds all of it that is good: it counts instead once it is
@@ -210,37 +245,71 @@ impl Log {
         Ok(())
     }
 
-    /// A file whose header does not read: one that was being made (nothing is in it), or a damaged one.
+    /// Files that the list names and that are not there. One that another was written for is not missed.
+    fn find_missing(&mut self, present: &HashSet<FileId>) -> Listing {
+        let replaced: HashSet<FileId> = self.files.iter().filter_map(|file| Some(file.header.replaces?.0)).collect();
+        let mut missing = Listing::default();
+        for (file, listed) in std::mem::take(&mut self.listing.0) {
+            if present.contains(&file) {
+                self.listing.0.insert(file, listed);
+            } else if !replaced.contains(&file) {
+                self.damage(&listed.name(file), 0, listed.data_end, "the file is missing".into());
+                missing.0.insert(file, listed);
+            }
+        }
+        missing
+    }
+
+    /// A file whose place in its epoch is lost: the list has it, or else the ids of files, which grow with the time they were
+    /// made at. It is read, and never changed.
+    fn insert_by_id(&mut self, epoch: u32, file: FileId, name: String, handle: Arc<dyn SegmentHandle>) {
+        let listed = self.listing.0.get(&file).map(|listed| listed.sequence);
+        let at = self.files.partition_point(|other| match listed {
+            Some(sequence) => (other.header.epoch, other.header.sequence) < (epoch, sequence),
+            None => (other.header.epoch, other.header.file) < (epoch, file),
+        });
+        let before = at.checked_sub(1).and_then(|before| self.files.get(before)).map(|before| before.header);
+        let next = before.filter(|before| before.epoch == epoch).map_or(0, |before| before.sequence + 1);
+        let sequence = listed.unwrap_or(next);
+        let (store, zero) = (Uuid::nil(), UnixMs(0));
+        let header = FileHeader {
+            read_only: true,
+            file,
+            store,
+            epoch,
+            sequence,
+            volume: 0,
+            created: zero,
+            archive: zero,
+            replaces: None,
+        };
+        self.files.insert(at, LogFile { header, name, handle, void_from: None });
+    }
+
+    /// A file whose header does not read. One whose making was interrupted is empty, and goes; nothing else is ever removed.
+    /// True if it can be read all the same.
     fn without_header(
         &mut self,
         io: &dyn SegmentIo,
         name: &str,
         handle: &dyn SegmentHandle,
-        (epoch, file): (u32, FileId),
-        detail: String,
-    ) -> io::Result<Option<FileHeader>> {
-        if !recover::has_batches(handle, file)? {
+        file: FileId,
+        torn: bool,
+        error: &HeaderError,
+    ) -> io::Result<bool> {
+        let begun = recover::has_batches(handle, file)?;
+        let listed = self.listing.0.contains_key(&file);
+        if !begun && !listed && torn && recover::is_empty(handle)? {
             if self.mode == Mode::Recover {
                 tracing::info!(file = name, "removing a segment file that was never begun");
                 io.unlink(name)?;
                 io.sync_dir()?;
             }
-            return Ok(None);
+            return Ok(false);
         }
-        self.damage(name, 0, HEADER_LEN as u64, detail);
-        // Its place among the files of its epoch is lost: it comes first. It is read, and never changed.
-        let (store, zero) = (Uuid::nil(), UnixMs(0));
-        Ok(Some(FileHeader {
-            read_only: true,
-            file,
-            store,
-            epoch,
-            sequence: 0,
-            volume: 0,
-            created: zero,
-            archive: zero,
-            replaces: None,
-        }))
+        let left = if begun { "" } else { "; no batch of it is found: not read" };
+        self.damage(name, 0, handle.len()?.min(HEADER_LEN as u64), format!("{error}{left}"));
+        Ok(begun)
     }
 
     fn damage(&mut self, file: &str, offset: u64, len: u64, detail: String) {
@@ -254,11 +323,13 @@ impl Log {
         &mut self,
         io: &dyn SegmentIo,
         file: &LogFile,
+        earlier: &[LogFile],
         keys: &Keyring,
         table: &Files,
         seen: &mut HashSet<FragmentNumber>,
     ) -> bool {
         let records = match self.records_of(file, keys) {
+            Ok(Records::Scanned(scan)) => Records::Scanned(self.without_torn(scan, earlier, keys)),
             Ok(records) => records,
             Err(error) => {
                 self.damage(&file.name, 0, 0, format!("cannot be read: {error}"));
@@ -271,6 +342,7 @@ impl Log {
         {
             return false;
         }
+        self.compare(file, &records);
         let closed = match &records {
             Records::Closed(footer) => {
                 self.archive = self.archive.max(Some(footer.trailer.archive));
@@ -279,6 +351,9 @@ impl Log {
             Records::Scanned(scan) => self.close_scanned(file, scan, keys),
         };
         let mut info = FileInfo::new(file.header, closed);
+        if let (true, Records::Closed(footer)) = (closed, &records) {
+            info.data_end = footer.trailer.data_end;
+        }
         for (entry, head) in records.iter() {
             info.note(entry);
             if entry.shape.kind != RecordKind::Control {
@@ -302,8 +377,9 @@ impl Log {
 
     /// Removes a file that was made ahead and never used. One that says what it replaces is needed for that alone.
     fn remove_spare(&self, io: &dyn SegmentIo, file: &LogFile, scan: &Scan) -> bool {
-        let is_empty = scan.records.is_empty() && scan.bad.is_empty() && scan.dropped_bytes == 0;
-        let is_spare = is_empty && file.header.replaces.is_none() && !file.header.read_only;
+        let is_empty = scan.records.is_empty() && scan.bad.is_empty() && scan.torn.is_empty();
+        let is_listed = self.listing.0.contains_key(&file.header.file);
+        let is_spare = is_empty && !is_listed && file.header.replaces.is_none() && !file.header.read_only;
         if self.mode == Mode::ReadOnly || !is_spare {
             return false;
         }
@@ -314,26 +390,72 @@ impl Log {
         true
     }
 
+    /// A file that was closed never gets shorter, nor loses its footer.
+    fn compare(&mut self, file: &LogFile, records: &Records) {
+        let listed = self.listing.0.get(&file.header.file).map_or(0, |listed| listed.data_end);
+        let (data_end, detail) = match records {
+            Records::Closed(footer) => (footer.trailer.data_end, "an older state of the file stands in its place"),
+            Records::Scanned(_) => (0, "it was closed, and is cut, or an older state of it stands in its place"),
+        };
+        if data_end < listed {
+            self.damage(&file.name, data_end, listed - data_end, detail.into());
+        }
+    }
+
     /// From the footer; by a scan where there is none that reads.
     pub(crate) fn records_of(&mut self, file: &LogFile, keys: &Keyring) -> io::Result<Records> {
-        let mut synced_to = 0;
+        let mut synced_to = self.listing.0.get(&file.header.file).map_or(0, |listed| listed.data_end);
         if let Some(trailer) = reader::read_trailer(&*file.handle, file.header.file)? {
-            synced_to = trailer.data_end;
+            synced_to = synced_to.max(trailer.data_end);
             match reader::read_footer(&*file.handle, trailer, keys.log_key()) {
                 Ok(footer) => return Ok(Records::Closed(footer)),
                 Err(error) => self.damage(&file.name, trailer.copies_offset, trailer.copies_len, error.to_string()),
             }
         }
-        recover::scan(&*file.handle, file.header.file, file.void_from, synced_to, keys).map(Records::Scanned)
+        let mut scan = recover::scan(&*file.handle, file.header.file, file.void_from, synced_to, keys)?;
+        scan.drop_without_parts(|shape| !self.torn.contains(&(shape.meta.stream, shape.meta.number)));
+        Ok(Records::Scanned(scan))
+    }
+
+    /// Finds fragments of a torn batch that close parts which stand nowhere: they were never acknowledged, and what there
+    /// is of them is closed as that of any other fragment that a crash left open.
+    fn without_torn(&mut self, mut scan: Scan, earlier: &[LogFile], keys: &Keyring) -> Scan {
+        let mut missing: HashSet<_> = scan
+            .torn_fragments()
+            .flat_map(|shape| (0..shape.part).map(|part| (shape.meta.stream, shape.meta.number, part)))
+            .collect();
+        let found = |missing: &mut HashSet<_>, entry: &RecordEntry| {
+            if entry.shape.kind == RecordKind::Part {
+                missing.remove(&(entry.shape.meta.stream, entry.shape.meta.number, entry.shape.part));
+            }
+        };
+        scan.records.iter().for_each(|(entry, _)| found(&mut missing, entry));
+        let reported = self.report.damage.len();
+        for file in earlier.iter().rev() {
+            if missing.is_empty() {
+                return scan;
+            }
+            if let Ok(records) = self.records_of(file, keys) {
+                records.iter().for_each(|(entry, _)| found(&mut missing, entry));
+            }
+        }
+        self.report.damage.truncate(reported);
+        self.torn.extend(missing.into_iter().map(|(stream, number, _)| (stream, number)));
+        scan.drop_without_parts(|shape| !self.torn.contains(&(shape.meta.stream, shape.meta.number)));
+        scan
     }
 
     /// Reports what a scan found, and closes the file. False if it stays as it is.
     fn close_scanned(&mut self, file: &LogFile, scan: &Scan, keys: &Keyring) -> bool {
         self.report.unclosed += 1;
-        self.report.dropped_bytes += scan.dropped_bytes;
+        self.report.dropped_bytes += scan.dropped_bytes();
         self.archive = self.archive.max(scan.archive);
         for bad in &scan.bad {
             self.damage(&file.name, bad.offset, bad.len, bad.detail.clone());
+        }
+        for torn in &scan.torn {
+            let (file, offset, len, detail) = (&file.name, torn.offset, torn.len, &torn.detail);
+            tracing::warn!(file, offset, len, detail, "the end of a segment file was torn");
         }
         if self.mode == Mode::ReadOnly || file.header.read_only {
             return false;
@@ -396,7 +518,24 @@ impl Log {
             }
         }
         self.files = files;
+        self.forget_closed(keys);
         self.open.retain(|(stream, number), _| !self.controls.is_gone(*stream, *number));
+    }
+
+    /// Damage may have mixed up the order of the files: what is closed in any of them is not open.
+    fn forget_closed(&mut self, keys: &Keyring) {
+        if self.open.is_empty() || self.report.damage.is_empty() {
+            return;
+        }
+        let (files, reported) = (std::mem::take(&mut self.files), self.report.damage.len());
+        for file in &files {
+            let Ok(records) = self.records_of(file, keys) else { continue };
+            for (entry, _) in records.iter().filter(|(entry, _)| entry.shape.kind == RecordKind::Fragment) {
+                self.open.remove(&(entry.shape.meta.stream, entry.shape.meta.number));
+            }
+        }
+        self.report.damage.truncate(reported);
+        self.files = files;
     }
 
     fn fragment(
@@ -431,6 +570,9 @@ impl Log {
                 }
                 self.controls.note_fragment(meta);
                 self.report.fragments += 1;
+                // It was listed by a recovery that lacked its key.
+                let summary = entry.summary.clone().filter(|summary| *summary != Summary::default());
+                let entry = RecordEntry { summary: summary.or_else(|| Some(Summary::new(&facts))), ..entry.clone() };
                 let entry = Arc::new(entry.timeline(file.header.file, file.header.volume, archived, parts));
                 tell(&LogEvent::Fragment { entry, facts: Arc::new(facts) });
             }

@@ -132,6 +132,14 @@ pub enum OpenError {
         /// What is wrong with them.
         detail: String,
     },
+    /// A file was written by a newer version.
+    #[error("{file} has {detail}: it is left as it is")]
+    Unsupported {
+        /// Segment file.
+        file: String,
+        /// What it has.
+        detail: String,
+    },
     /// The disk failed.
     #[error("{what}: {source}")]
     Io {
@@ -190,7 +198,8 @@ pub struct OpenReport {
     pub controls: u64,
     /// Fragments that were open at a crash, and are now closed as incomplete.
     pub incomplete: u64,
-    /// Bytes that were never acknowledged, and are gone.
+    /// Bytes at the ends of files that were not closed that are gone. They were torn while they were written, and never
+    /// acknowledged; or else the disk lost whole sectors of them.
     pub dropped_bytes: u64,
     /// A copy of the keyring was missing, damaged or behind; `open` has written both anew.
     pub keyring_repaired: bool,

@@ -508,5 +508,9 @@ mod tests;
 mod crash_tests;
 
 #[cfg(test)]
+#[path = "damage_tests.rs"]
+mod damage_tests;
+
+#[cfg(test)]
 #[path = "model_tests.rs"]
 mod model_tests;

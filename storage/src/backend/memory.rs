@@ -123,6 +123,15 @@ impl MemoryIo {
         }
     }
 
+    /// Puts a segment file there behind the store's back.
+    pub fn put(&self, name: &str, content: &[u8]) {
+        let contents = Contents { written: content.to_vec(), synced: content.to_vec() };
+        let mut state = lock(&self.state);
+        let file = Arc::new(Mutex::new(contents));
+        state.synced_names.insert(name.to_owned(), Arc::clone(&file));
+        state.files.insert(name.to_owned(), file);
+    }
+
     /// Removes a small file behind the store's back.
     pub fn remove_small(&self, name: &str) {
         lock(&self.state).small.remove(name);

@@ -9,8 +9,24 @@ use super::BLOCK_LEN;
 
 const MAGIC: &[u8; 8] = b"VIDARSEG";
 const VERSION: u16 = 1;
+/// Bytes of the fields, which stand in one sector; the checksum stands in another.
+const FIELDS_LEN: usize = 112;
 /// Bytes of the header: where the first batch starts.
 pub(crate) const HEADER_LEN: usize = BLOCK_LEN as usize;
+
+/// Why a header is not that of a file that can be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum HeaderError {
+    /// Its checksum matches: it was written by a newer version.
+    #[error("{0}")]
+    Unsupported(String),
+    /// The disk does not give it back.
+    #[error("cannot be read: {0}")]
+    Unreadable(String),
+    /// It is not what was written.
+    #[error(transparent)]
+    Corrupt(#[from] WireError),
+}
 
 /// What a file says of itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,22 +60,27 @@ impl FileHeader {
         bytes
     }
 
-    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, WireError> {
+    /// Magic, version, features and checksum stand in the same place in all versions.
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, HeaderError> {
         let mut r = Reader::new(bytes);
+        if bytes.len() < HEADER_LEN {
+            return Err(WireError { expected: "the header of a segment file", offset: bytes.len() }.into());
+        }
         let (checked, crc) = (r.raw(HEADER_LEN - 4)?, r.u32()?);
         let mut r = Reader::new(checked);
         if r.array()? != *MAGIC {
-            return Err(WireError { expected: "the header of a segment file", offset: 0 });
+            return Err(WireError { expected: "the header of a segment file", offset: 0 }.into());
         }
         if crc != crc32c::crc32c(checked) {
-            return Err(WireError { expected: "the checksum of the header", offset: HEADER_LEN - 4 });
+            return Err(WireError { expected: "the checksum of the header", offset: HEADER_LEN - 4 }.into());
         }
-        if r.u16()? != VERSION {
-            return Err(WireError { expected: "segment file format version 1", offset: 8 });
-        }
+        let version = r.u16()?;
         let (_, _, read_only, refuse) = (r.u16()?, r.u32()?, r.u32()?, r.u32()?);
+        if version != VERSION {
+            return Err(HeaderError::Unsupported(format!("format version {version}, this program knows {VERSION}")));
+        }
         if refuse != 0 {
-            return Err(r.error("no feature that this version must refuse"));
+            return Err(HeaderError::Unsupported(format!("features {refuse:#x} of a newer version")));
         }
         let (file, store) = (FileId::from_bytes(r.array()?), Uuid::from_bytes(r.array()?));
         let (epoch, sequence, volume) = (r.u32()?, r.u32()?, r.u16()?);
@@ -70,6 +91,23 @@ impl FileHeader {
         let read_only = read_only != 0;
         Ok(Self { read_only, file, store, epoch, sequence, volume, created, archive, replaces })
     }
+}
+
+/// The first block of a file whose making was interrupted: sectors of a header of this version, or none.
+pub(crate) fn is_torn(block: &[u8], epoch: u32, file: FileId) -> bool {
+    let zero = |range: std::ops::Range<usize>| block[range].iter().all(|byte| *byte == 0);
+    if block.len() != HEADER_LEN || !zero(FIELDS_LEN..HEADER_LEN - 4) {
+        return block.is_empty();
+    }
+    let mut r = Reader::new(block);
+    let mut named = || {
+        let known = (r.array().ok()?, r.u16().ok()?) == (*MAGIC, VERSION);
+        r.raw(14).ok()?;
+        let is_it = FileId::from_bytes(r.array().ok()?) == file;
+        r.raw(16).ok()?;
+        Some(known && is_it && r.u32().ok()? == epoch)
+    };
+    zero(0..FIELDS_LEN) || (zero(HEADER_LEN - 4..HEADER_LEN) && named() == Some(true))
 }
 
 /// The name of a file.
@@ -87,6 +125,30 @@ pub(crate) fn parse_file_name(name: &str) -> Option<(u32, FileId)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn newer_versions_are_told_from_damage() {
+        let header = FileHeader {
+            read_only: false,
+            file: FileId::new(),
+            store: Uuid::new_v4(),
+            epoch: 7,
+            sequence: 3,
+            volume: 0,
+            created: UnixMs(-5),
+            archive: UnixMs(9),
+            replaces: None,
+        };
+        for at in [9, 23] {
+            let mut bytes = header.encode();
+            bytes[at] = 2;
+            assert!(matches!(FileHeader::decode(&bytes), Err(HeaderError::Corrupt(_))));
+            let crc = crc32c::crc32c(&bytes[..HEADER_LEN - 4]);
+            bytes[HEADER_LEN - 4..].copy_from_slice(&crc.to_be_bytes());
+            assert!(matches!(FileHeader::decode(&bytes), Err(HeaderError::Unsupported(_))));
+            assert!(!is_torn(&bytes, 7, header.file));
+        }
+    }
 
     #[test]
     fn a_header_round_trips_and_every_flipped_byte_is_refused() {
@@ -109,6 +171,14 @@ mod tests {
             bad[at] ^= 1;
             assert!(FileHeader::decode(&bad).is_err(), "{at}");
             assert!(FileHeader::decode(&bytes[..at]).is_err(), "{at}");
+        }
+        // One sector of the two that are not empty is there, or none.
+        for (range, torn) in [(0..0, false), (0..512, true), (3584..4096, true), (0..4096, true)] {
+            let mut bad = bytes.clone();
+            bad[range].fill(0);
+            assert_eq!(is_torn(&bad, 7, header.file), torn);
+            bad[2000] = 1;
+            assert!(!is_torn(&bad, 7, header.file), "not ours");
         }
         let name = file_name(7, header.file);
         assert_eq!(parse_file_name(&name), Some((7, header.file)));

@@ -1,9 +1,12 @@
 //! Reading a file that was not closed, batch by batch. Rules: `docs/formats/segment-file.md`.
 //!
 //! # Invariants
-//! 1. Below the highest `durable_through` nothing is dropped silently: what does not parse is reported.
-//! 2. At or above it records are kept up to the first that does not parse, and none after it.
+//! 1. Every record of which all tags match is kept, wherever it stands.
+//! 2. Nothing is passed over silently: bytes that were synced and are no records are damage; those that may never have
+//!    been are torn. Both are reported.
+//! 3. A block that the disk does not give back costs the records it touches.
 
+use std::collections::{BTreeMap, HashSet};
 use std::io;
 use std::ops::Range;
 
@@ -11,16 +14,20 @@ use vidar_core::ids::FileId;
 use vidar_core::time::UnixMs;
 
 use super::batch::{BATCH_HEADER_LEN, BatchHeader, payload_crc};
-use super::footer::{RecordEntry, Summary};
+use super::footer::{RecordEntry, Summary, TRAILER_LEN};
 use super::header::HEADER_LEN;
 use super::reader::read;
-use super::record::{RECORD_HEADER_LEN, RecordHeader, RecordKind, RecordOpener};
+use super::record::{RECORD_HEADER_LEN, RecordHeader, RecordKind, RecordOpener, RecordShape};
 use super::{BLOCK_LEN, PADDING_MAGIC, align_up};
 use crate::backend::SegmentHandle;
 use crate::crypto::keyring::Keyring;
 
 /// Bytes that are read at once where a batch header is looked for.
 const WINDOW_LEN: u64 = 1 << 20;
+/// What a disk writes whole or not at all.
+const SECTOR_LEN: usize = 512;
+/// Unreadable blocks of one file above which the disk is at fault, not a few of its sectors: the file stays as it is.
+const UNREADABLE_COUNT_MAX: usize = 64;
 
 /// Bytes that are not what was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,13 +42,18 @@ pub(crate) struct BadSpan {
 pub(crate) struct Scan {
     /// Good records, with their sealed heads.
     pub(crate) records: Vec<(RecordEntry, Vec<u8>)>,
+    /// What was synced.
     pub(crate) bad: Vec<BadSpan>,
+    /// What was being written when the file ended, as far as can be told: never acknowledged then.
+    pub(crate) torn: Vec<BadSpan>,
+    /// From here on stand records of a batch that was torn: what they refer to may be lost.
+    torn_from: Option<u64>,
     /// Where a footer may go.
     pub(crate) data_end: u64,
     /// Greatest archive time.
     pub(crate) archive: Option<UnixMs>,
-    /// Bytes of batches that were never synced.
-    pub(crate) dropped_bytes: u64,
+    /// Of the records: a copy of one is none.
+    salts: HashSet<[u8; 32]>,
 }
 
 /// A stretch of the file: a batch, or bytes between batches.
@@ -50,8 +62,73 @@ struct Region {
     header: Option<BatchHeader>,
 }
 
+/// Reads through what the disk does not give back: zeros stand for it.
+struct Source<'a> {
+    handle: &'a dyn SegmentHandle,
+    /// Offsets of blocks, and what the disk says of them.
+    unreadable: BTreeMap<u64, String>,
+}
+
+impl<'a> Source<'a> {
+    fn new(handle: &'a dyn SegmentHandle) -> Self {
+        Self { handle, unreadable: BTreeMap::new() }
+    }
+
+    fn read(&mut self, range: &Range<u64>) -> io::Result<Vec<u8>> {
+        let len = (range.end - range.start) as usize;
+        match read(self.handle, range.start, len) {
+            Err(error) if error.kind() != io::ErrorKind::UnexpectedEof => self.read_blocks(range),
+            other => other,
+        }
+    }
+
+    fn read_blocks(&mut self, range: &Range<u64>) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::with_capacity((range.end - range.start) as usize);
+        let mut at = range.start;
+        while at < range.end {
+            let block = at - at % BLOCK_LEN;
+            let len = ((block + BLOCK_LEN).min(range.end) - at) as usize;
+            let known = self.unreadable.contains_key(&block);
+            match if known { Ok(vec![0; len]) } else { read(self.handle, at, len) } {
+                Ok(piece) => bytes.extend(piece),
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Err(error),
+                Err(error) if self.unreadable.len() >= UNREADABLE_COUNT_MAX => return Err(error),
+                Err(error) => {
+                    self.unreadable.insert(block, error.to_string());
+                    bytes.resize(bytes.len() + len, 0);
+                }
+            }
+            at += len as u64;
+        }
+        Ok(bytes)
+    }
+
+    fn is_unreadable(&self, range: &Range<u64>) -> bool {
+        let first = range.start - range.start % BLOCK_LEN;
+        self.unreadable.range(first..range.end.max(first)).next().is_some()
+    }
+
+    /// From the first to the last block in `range` that is not empty. Blocks that do not read count as empty.
+    fn used(&mut self, range: Range<u64>) -> io::Result<Option<Range<u64>>> {
+        let mut used: Option<Range<u64>> = None;
+        let mut at = range.start;
+        while at < range.end {
+            let window = self.read(&(at..(at + WINDOW_LEN).min(range.end)))?;
+            for (index, block) in window.chunks(BLOCK_LEN as usize).enumerate() {
+                if block.iter().any(|byte| *byte != 0) {
+                    let start = at + index as u64 * BLOCK_LEN;
+                    let end = start + block.len() as u64;
+                    used = Some(used.map_or(start, |used| used.start)..end);
+                }
+            }
+            at += window.len() as u64;
+        }
+        Ok(used)
+    }
+}
+
 /// Scans `file`. Nothing at or after `void_from` is looked at. Everything before `synced_to` was synced, as a trailer says
-/// whose footer does not read: what is bad there is damage, and no tail to drop.
+/// whose footer does not read, or the list of files: what is bad there is damage.
 pub(crate) fn scan(
     handle: &dyn SegmentHandle,
     file: FileId,
@@ -59,23 +136,36 @@ pub(crate) fn scan(
     synced_to: u64,
     keys: &Keyring,
 ) -> io::Result<Scan> {
-    let end = handle.len()?.min(void_from.unwrap_or(u64::MAX));
-    let regions = find_batches(handle, file, end)?;
+    let len = handle.len()?;
+    let end = len.min(void_from.unwrap_or(u64::MAX));
+    let mut source = Source::new(handle);
+    let regions = find_batches(&mut source, file, end)?;
+    let batches_end = regions.last().map_or(HEADER_LEN as u64, |last| align_up(last.range.end, BLOCK_LEN));
+    let rest_end = if synced_to > 0 { synced_to.min(end) } else { end };
+    let rest = source.used(batches_end..rest_end)?;
     let headers = || regions.iter().filter_map(|region| region.header);
-    let durable = headers().map(|header| header.durable_through).max().unwrap_or(0).max(synced_to.min(end));
+    let mut durable = headers().map(|header| header.durable_through).max().unwrap_or(0).max(synced_to.min(end));
+    if rest.is_some() {
+        // Whatever was being written there, was begun after the sync of all before it.
+        durable = durable.max(batches_end);
+    }
     let mut scan =
         Scan { data_end: HEADER_LEN as u64, archive: headers().map(|header| header.archive).max(), ..Scan::default() };
     for region in &regions {
-        let in_tail = region.range.end > durable;
-        let whole = scan.region(handle, file, region, in_tail, keys)?;
-        if in_tail && !whole {
-            break;
-        }
-        if region.header.is_some() {
-            scan.data_end = scan.data_end.max(align_up(region.range.end, BLOCK_LEN));
-        }
+        scan.region(&mut source, file, region, durable, keys)?;
+        scan.data_end = scan.data_end.max(align_up(region.range.end, BLOCK_LEN));
+    }
+    if let Some(rest) = rest {
+        scan.rest(&mut source, rest, synced_to > 0, len, keys)?;
     }
     scan.data_end = scan.data_end.max(durable.min(end));
+    for (offset, detail) in source.unreadable {
+        scan.bad.push(BadSpan {
+            offset,
+            len: BLOCK_LEN.min(len - offset),
+            detail: format!("cannot be read: {detail}"),
+        });
+    }
     Ok(scan)
 }
 
@@ -87,42 +177,47 @@ pub(crate) fn bad_batches(
     pace: &mut dyn FnMut(u64) -> io::Result<()>,
 ) -> io::Result<Vec<Range<u64>>> {
     let mut bad = Vec::new();
-    for Region { range, header } in find_batches(handle, file, handle.len()?)? {
-        let content = read(handle, range.start, (range.end - range.start) as usize)?;
+    let mut source = Source::new(handle);
+    for Region { range, header } in find_batches(&mut source, file, handle.len()?)? {
+        let content = source.read(&range)?;
         pace(content.len() as u64)?;
-        let payload = content.get(BATCH_HEADER_LEN..).unwrap_or_default();
-        let matches = |header: BatchHeader| {
-            payload.len() == header.payload_len as usize
-                && payload_crc(file, header.sequence, payload) == header.payload_crc
-        };
-        if !header.is_some_and(matches) {
+        if !header.is_some_and(|header| is_whole(file, &header, &content)) {
             bad.push(range);
         }
     }
     Ok(bad)
 }
 
+/// The bytes of a batch are what was written.
+fn is_whole(file: FileId, header: &BatchHeader, batch: &[u8]) -> bool {
+    let payload = batch.get(BATCH_HEADER_LEN..).unwrap_or_default();
+    payload.len() == header.payload_len as usize && payload_crc(file, header.sequence, payload) == header.payload_crc
+}
+
 /// A batch was ever written to the file.
 pub(crate) fn has_batches(handle: &dyn SegmentHandle, file: FileId) -> io::Result<bool> {
-    Ok(next_batch(handle, file, HEADER_LEN as u64, handle.len()?, 0)?.is_some())
+    Ok(next_batch(&mut Source::new(handle), file, HEADER_LEN as u64, handle.len()?, 0)?.is_some())
+}
+
+/// Nothing stands behind the header.
+pub(crate) fn is_empty(handle: &dyn SegmentHandle) -> io::Result<bool> {
+    let mut source = Source::new(handle);
+    let used = source.used(HEADER_LEN as u64..handle.len()?)?;
+    Ok(used.is_none() && source.unreadable.is_empty())
 }
 
 /// All regions from the first batch on; the last one ends with the last batch.
-fn find_batches(handle: &dyn SegmentHandle, file: FileId, end: u64) -> io::Result<Vec<Region>> {
+fn find_batches(source: &mut Source<'_>, file: FileId, end: u64) -> io::Result<Vec<Region>> {
     let mut regions = Vec::new();
     let mut next_sequence = 0;
     let mut at = HEADER_LEN as u64;
-    let mut lost_from = None;
-    while let Some((offset, header)) = next_batch(handle, file, at, end, next_sequence)? {
+    while let Some((offset, header)) = next_batch(source, file, at, end, next_sequence)? {
         if offset > at {
-            lost_from = Some(at);
-        }
-        if let Some(start) = lost_from.take() {
-            regions.push(Region { range: start..offset, header: None });
+            regions.push(Region { range: at..offset, header: None });
         }
         let payload_end = offset + BATCH_HEADER_LEN as u64 + u64::from(header.payload_len);
         regions.push(Region { range: offset..payload_end.min(end), header: Some(header) });
-        next_sequence = header.sequence + 1;
+        next_sequence = header.sequence.saturating_add(1);
         at = align_up(payload_end, BLOCK_LEN);
     }
     Ok(regions)
@@ -130,7 +225,7 @@ fn find_batches(handle: &dyn SegmentHandle, file: FileId, end: u64) -> io::Resul
 
 /// The first batch header at or after `from`.
 fn next_batch(
-    handle: &dyn SegmentHandle,
+    source: &mut Source<'_>,
     file: FileId,
     mut from: u64,
     end: u64,
@@ -138,13 +233,13 @@ fn next_batch(
 ) -> io::Result<Option<(u64, BatchHeader)>> {
     // The usual place first, in a small read; then window by window.
     if from + BATCH_HEADER_LEN as u64 <= end
-        && let Ok(header) = BatchHeader::decode(&read(handle, from, BATCH_HEADER_LEN)?, file)
+        && let Ok(header) = BatchHeader::decode(&source.read(&(from..from + BATCH_HEADER_LEN as u64))?, file)
         && header.sequence >= sequence
     {
         return Ok(Some((from, header)));
     }
     while from + BATCH_HEADER_LEN as u64 <= end {
-        let window = read(handle, from, WINDOW_LEN.min(end - from) as usize)?;
+        let window = source.read(&(from..(from + WINDOW_LEN).min(end)))?;
         for (index, block) in window.chunks(BLOCK_LEN as usize).enumerate() {
             let found = block.get(..BATCH_HEADER_LEN).and_then(|bytes| BatchHeader::decode(bytes, file).ok());
             if let Some(header) = found.filter(|header| header.sequence >= sequence) {
@@ -156,143 +251,259 @@ fn next_batch(
     Ok(None)
 }
 
+/// What stands in a stretch of the file, beside the records that were kept.
+#[derive(Default)]
+struct Walked {
+    /// Records that were kept.
+    kept: usize,
+    /// Copies of records that stand elsewhere in the file.
+    copies: Vec<Range<usize>>,
+    /// Bytes that are none.
+    bad: Vec<Range<usize>>,
+}
+
 impl Scan {
-    /// Takes the records of a region. False if it is not whole.
+    /// Bytes that may never have been acknowledged, and are gone.
+    pub(crate) fn dropped_bytes(&self) -> u64 {
+        self.torn.iter().map(|span| span.len).sum()
+    }
+
+    /// Takes the records of a region; `durable` is the end of what was synced.
     fn region(
         &mut self,
-        handle: &dyn SegmentHandle,
+        source: &mut Source<'_>,
         file: FileId,
         region: &Region,
-        in_tail: bool,
+        durable: u64,
         keys: &Keyring,
-    ) -> io::Result<bool> {
+    ) -> io::Result<()> {
         let Region { range, header } = region;
-        let bytes = read(handle, range.start, (range.end - range.start) as usize)?;
+        let (bytes, base) = (source.read(range)?, range.start);
         let Some(header) = header else {
             // Batches whose headers are lost, below a good one: they were synced.
-            self.salvage(&bytes, range.start, 0, keys);
-            return Ok(false);
+            let walked = self.walk(&bytes, base, 0, true, keys);
+            walked.bad.into_iter().for_each(|span| self.damaged(base, span, "not what was written"));
+            walked
+                .copies
+                .into_iter()
+                .for_each(|span| self.damaged(base, span, "a copy of another record stands there"));
+            return Ok(());
         };
-        let payload = &bytes[BATCH_HEADER_LEN..];
-        let whole = payload.len() == header.payload_len as usize
-            && payload_crc(file, header.sequence, payload) == header.payload_crc;
-        if whole {
-            self.trusted(&bytes, range.start, keys);
-        } else if in_tail {
-            let kept = self.tail(&bytes, range.start, keys);
-            self.dropped_bytes += range.end.saturating_sub(kept);
-        } else {
-            let before = (self.records.len(), self.bad.len());
-            let skipped = self.salvage(&bytes, range.start, BATCH_HEADER_LEN, keys);
-            let found = self.records.len() - before.0 + skipped;
-            if found < header.record_count as usize && self.bad.len() == before.1 {
-                let detail =
-                    format!("{} of {} records are gone", header.record_count as usize - found, header.record_count);
-                self.bad.push(BadSpan { offset: range.start, len: range.end - range.start, detail });
-            }
-        }
-        Ok(whole)
-    }
-
-    /// A batch whose checksum is right.
-    fn trusted(&mut self, bytes: &[u8], base: u64, keys: &Keyring) {
-        let mut at = BATCH_HEADER_LEN;
-        while let Some(found) = next_record(bytes, at) {
-            let Some(header) = found.header else {
-                self.bad(base, at, bytes.len(), "no record where one must be");
-                return;
-            };
-            at = found.at;
-            let end = at + header.shape.record_len() as usize;
-            self.take(&header, &bytes[at..end], base + at as u64, false, keys);
-            at = align_up(end as u64, 8) as usize;
-        }
-    }
-
-    /// A batch that was being written: records up to the first that is not whole. Returns where it ends.
-    fn tail(&mut self, bytes: &[u8], base: u64, keys: &Keyring) -> u64 {
-        let mut at = BATCH_HEADER_LEN;
-        while let Some(Found { at: start, header: Some(header) }) = next_record(bytes, at) {
-            let end = start + header.shape.record_len() as usize;
-            if self.take(&header, &bytes[start..end], base + start as u64, true, keys) != Taken::Good {
-                break;
-            }
-            at = align_up(end as u64, 8) as usize;
-            self.data_end = align_up(base + end as u64, BLOCK_LEN);
-        }
-        base + at as u64
-    }
-
-    /// A damaged stretch: every record in it that opens. Returns how many were passed over because their keys are gone.
-    fn salvage(&mut self, bytes: &[u8], base: u64, from: usize, keys: &Keyring) -> usize {
-        let (mut at, mut bad_from, mut keyless) = (from, None, 0);
-        while at + RECORD_HEADER_LEN <= bytes.len() {
-            let header = RecordHeader::decode(&bytes[at..at + RECORD_HEADER_LEN]).ok();
-            let end = header.map_or(usize::MAX, |header| at.saturating_add(header.shape.record_len() as usize));
-            if let Some(header) = header
-                && end <= bytes.len()
-            {
-                match self.take(&header, &bytes[at..end], base + at as u64, true, keys) {
-                    Taken::Good => {}
-                    Taken::Keyless => keyless += 1,
-                    Taken::Bad => {
-                        bad_from.get_or_insert(at);
-                        at += 8;
-                        continue;
-                    }
-                }
-                if let Some(start) = bad_from.take() {
-                    self.bad(base, start, at, "not what was written");
-                }
-                at = align_up(end as u64, 8) as usize;
+        let whole = is_whole(file, header, &bytes);
+        let before = self.records.len();
+        let walked = self.walk(&bytes, base, BATCH_HEADER_LEN, !whole, keys);
+        let synced = whole || range.end <= durable;
+        let mut torn = bytes.len() < BATCH_HEADER_LEN + header.payload_len as usize && !synced;
+        let nothing_bad = walked.bad.is_empty() && walked.copies.is_empty();
+        for span in walked.bad {
+            let at = base + span.start as u64..base + span.end as u64;
+            // A block was empty before it was written: where none of its sectors is, all of it was written.
+            if synced || source.is_unreadable(&at) || !lacks_sector(&bytes, &span) {
+                self.damaged(base, span, "not what was written");
             } else {
-                if bytes[at..at + 8] != [0; 8] && padding_len(&bytes[at..]).is_none() {
+                torn = true;
+                self.torn(base, span, "not written whole, or lost");
+            }
+        }
+        walked.copies.into_iter().for_each(|span| self.damaged(base, span, "a copy of another record stands there"));
+        if nothing_bad && !whole {
+            let (found, count) = (walked.kept, header.record_count as usize);
+            let detail = match count.saturating_sub(found) {
+                0 => "its checksum does not match, though each record in it is whole".to_owned(),
+                lost => format!("{lost} of {count} records are gone"),
+            };
+            let span = BadSpan { offset: base, len: if found < count { range.end - base } else { 0 }, detail };
+            torn |= !synced;
+            if synced { self.bad.push(span) } else { self.torn.push(span) }
+        }
+        if torn {
+            self.torn_from = Some(base);
+            self.drop_without_config(before);
+        }
+        Ok(())
+    }
+
+    /// What stands behind the last batch: one whose header is lost, or a footer that does not read. `synced`: all of it was.
+    fn rest(
+        &mut self,
+        source: &mut Source<'_>,
+        range: Range<u64>,
+        synced: bool,
+        len: u64,
+        keys: &Keyring,
+    ) -> io::Result<()> {
+        let (bytes, base) = (source.read(&range)?, range.start);
+        let before = self.records.len();
+        // A footer repeats heads: copies are nothing new.
+        let walked = self.walk(&bytes, base, 0, true, keys);
+        if !synced && range.end == len && ends_with_trailer(&bytes) {
+            self.damaged(base, 0..bytes.len(), "a footer that does not read");
+        } else {
+            for span in walked.bad {
+                if synced {
+                    self.damaged(base, span, "not what was written");
+                } else {
+                    self.torn(base, span, "not written whole, or lost");
+                }
+            }
+        }
+        if !synced {
+            self.torn_from.get_or_insert(base);
+            self.drop_without_config(before);
+        }
+        if let Some((last, _)) = self.records[before.min(self.records.len())..].last() {
+            self.data_end = self.data_end.max(align_up(last.end(), BLOCK_LEN));
+        }
+        Ok(())
+    }
+
+    /// A record of a torn batch was never acknowledged, and counts only with the config that it needs.
+    fn drop_without_config(&mut self, from: usize) {
+        let config = |entry: &RecordEntry| (entry.shape.meta.stream, entry.shape.meta.config);
+        let entries = || self.records.iter().map(|(entry, _)| entry);
+        let configs: HashSet<_> =
+            entries().filter(|entry| entry.shape.kind == RecordKind::Config).map(config).collect();
+        let useless = |entry: &RecordEntry| {
+            matches!(entry.shape.kind, RecordKind::Fragment | RecordKind::Part) && !configs.contains(&config(entry))
+        };
+        self.drop_torn(from, "its config was not written", useless);
+    }
+
+    /// Drops records from the position `from` on.
+    fn drop_torn(&mut self, from: usize, detail: &str, useless: impl Fn(&RecordEntry) -> bool) {
+        let tail = self.records.split_off(from.min(self.records.len()));
+        for (entry, head) in tail {
+            if useless(&entry) {
+                let (offset, len, detail) = (entry.offset, entry.shape.record_len(), detail.to_owned());
+                self.torn.push(BadSpan { offset, len, detail });
+            } else {
+                self.records.push((entry, head));
+            }
+        }
+    }
+
+    /// Where records of a torn batch begin.
+    fn torn_at(&self) -> usize {
+        let torn_from = self.torn_from.unwrap_or(u64::MAX);
+        self.records.partition_point(|(entry, _)| entry.offset < torn_from)
+    }
+
+    /// Fragments of a torn batch.
+    pub(crate) fn torn_fragments(&self) -> impl Iterator<Item = &RecordShape> {
+        let shapes = self.records[self.torn_at()..].iter().map(|(entry, _)| &entry.shape);
+        shapes.filter(|shape| shape.kind == RecordKind::Fragment)
+    }
+
+    /// Drops fragments of a torn batch of which not all parts are there.
+    pub(crate) fn drop_without_parts(&mut self, is_whole: impl Fn(&RecordShape) -> bool) {
+        let useless = |entry: &RecordEntry| entry.shape.kind == RecordKind::Fragment && !is_whole(&entry.shape);
+        self.drop_torn(self.torn_at(), "not all of its parts were written", useless);
+    }
+
+    /// Takes every record in `bytes` that opens. `check`: nothing vouches for them but their own tags; else the checksum of
+    /// their batch matches.
+    fn walk(&mut self, bytes: &[u8], base: u64, from: usize, check: bool, keys: &Keyring) -> Walked {
+        let (mut walked, mut at, mut bad_from) = (Walked::default(), from, None);
+        while at + 8 <= bytes.len() {
+            let padding = padding_len(&bytes[at..]).filter(|len| (base + (at + len) as u64).is_multiple_of(BLOCK_LEN));
+            let header = bytes.get(at..at + RECORD_HEADER_LEN).and_then(|bytes| RecordHeader::decode(bytes).ok());
+            let end = header.map_or(usize::MAX, |header| at.saturating_add(header.shape.record_len() as usize));
+            let taken = match header.filter(|_| end <= bytes.len()) {
+                Some(header) if check && keys.outer(&header.shape).is_none() && lacks_sector(bytes, &(at..end)) => {
+                    Taken::Bad
+                }
+                Some(header) => self.take(&header, &bytes[at..end], base + at as u64, check, keys),
+                None => Taken::Bad,
+            };
+            if taken == Taken::Bad && padding.is_none() {
+                // Between batches there are zeros, inside of one there are none.
+                if from > 0 || bytes[at..at + 8] != [0; 8] {
                     bad_from.get_or_insert(at);
                 }
                 at += 8;
+                continue;
             }
+            walked.bad.extend(bad_from.take().map(|start| start..at));
+            if let Some(padding) = padding {
+                at += padding;
+                continue;
+            }
+            match taken {
+                Taken::Copy => walked.copies.push(at..end),
+                _ => walked.kept += 1,
+            }
+            at = align_up(end as u64, 8) as usize;
         }
-        if let Some(start) = bad_from {
-            self.bad(base, start, bytes.len(), "not what was written");
-        }
-        keyless
+        walked.bad.extend(bad_from.map(|start| start..bytes.len()));
+        walked
     }
 
-    fn bad(&mut self, base: u64, start: usize, end: usize, detail: &str) {
-        self.bad.push(BadSpan { offset: base + start as u64, len: (end - start) as u64, detail: detail.to_owned() });
+    fn damaged(&mut self, base: u64, span: Range<usize>, detail: &str) {
+        self.bad.push(BadSpan::new(base, &span, detail));
     }
 
-    /// Opens a record as far as needed and keeps it.
-    fn take(&mut self, header: &RecordHeader, bytes: &[u8], offset: u64, check_media: bool, keys: &Keyring) -> Taken {
-        let Some(outer) = keys.outer(&header.shape) else { return Taken::Keyless };
-        let opener = RecordOpener::new(header, outer);
+    fn torn(&mut self, base: u64, span: Range<usize>, detail: &str) {
+        self.torn.push(BadSpan::new(base, &span, detail));
+    }
+
+    /// Opens a record as far as needed and keeps it. One whose key is missing is kept unopened: its stream was deleted, or
+    /// an older keyring stands in the place of the right one.
+    fn take(&mut self, header: &RecordHeader, bytes: &[u8], offset: u64, check: bool, keys: &Keyring) -> Taken {
+        if self.salts.contains(&header.salt) {
+            return Taken::Copy;
+        }
         let head = bytes[..header.shape.head_len() as usize].to_vec();
-        let opened = match header.shape.kind {
-            RecordKind::Fragment => opener.fragment_head(head.clone()).map(|head| Some(Summary::new(&head.facts))),
-            RecordKind::Part | RecordKind::Config | RecordKind::Control => opener.head(head.clone()).map(|_| None),
-        };
-        let media = if check_media { check_media_of(&opener, bytes) } else { Ok(()) };
-        match (opened, media) {
-            (Ok(summary), Ok(())) => {
-                self.records.push((RecordEntry { shape: header.shape, offset, summary }, head));
-                Taken::Good
-            }
-            (Err(error), _) | (_, Err(error)) => {
-                if !check_media {
-                    self.bad.push(BadSpan { offset, len: bytes.len() as u64, detail: error.to_string() });
+        let summary = match keys.outer(&header.shape) {
+            Some(outer) => {
+                let opener = RecordOpener::new(header, outer);
+                let opened = match header.shape.kind {
+                    RecordKind::Fragment => {
+                        opener.fragment_head(head.clone()).map(|head| Some(Summary::new(&head.facts)))
+                    }
+                    RecordKind::Part | RecordKind::Config | RecordKind::Control => {
+                        opener.head(head.clone()).map(|_| None)
+                    }
+                };
+                match opened {
+                    Ok(summary) if !check || check_media_of(&opener, bytes).is_ok() => summary,
+                    _ => return Taken::Bad,
                 }
-                Taken::Bad
             }
-        }
+            None => (header.shape.kind == RecordKind::Fragment).then(Summary::default),
+        };
+        self.salts.insert(header.salt);
+        self.records.push((RecordEntry { shape: header.shape, offset, summary }, head));
+        Taken::Good
     }
+}
+
+impl BadSpan {
+    fn new(base: u64, span: &Range<usize>, detail: &str) -> Self {
+        let (offset, len) = (base + span.start as u64, (span.end - span.start) as u64);
+        Self { offset, len, detail: detail.to_owned() }
+    }
+}
+
+/// The last block holds nothing but something in the place of a trailer. It stands in one sector: it is never torn.
+fn ends_with_trailer(bytes: &[u8]) -> bool {
+    let Some(block) = bytes.last_chunk::<{ BLOCK_LEN as usize }>() else { return false };
+    let (zeros, trailer) = block.split_at(BLOCK_LEN as usize - TRAILER_LEN);
+    zeros.iter().all(|byte| *byte == 0) && trailer.iter().any(|byte| *byte != 0)
+}
+
+/// A sector that `span` touches is empty. Sealed bytes never are.
+fn lacks_sector(bytes: &[u8], span: &Range<usize>) -> bool {
+    let start = span.start - span.start % SECTOR_LEN;
+    let end = span.end.next_multiple_of(SECTOR_LEN).min(bytes.len());
+    bytes[start..end].chunks(SECTOR_LEN).any(|sector| sector.iter().all(|byte| *byte == 0))
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Taken {
     Good,
     Bad,
-    /// Its stream was deleted.
-    Keyless,
+    /// It was taken before.
+    Copy,
 }
 
 fn check_media_of(opener: &RecordOpener, bytes: &[u8]) -> Result<(), super::record::OpenRecordError> {
@@ -300,25 +511,6 @@ fn check_media_of(opener: &RecordOpener, bytes: &[u8]) -> Result<(), super::reco
     let span = opener.span(&(0..media_len));
     let sealed = bytes[opener.shape.head_len() as usize..].to_vec();
     opener.media(&span, sealed, media_len).map(|_| ())
-}
-
-struct Found {
-    at: usize,
-    /// None: bytes that are no record.
-    header: Option<RecordHeader>,
-}
-
-/// The record at `at`, or behind the padding that stands there. None at the end of the batch.
-fn next_record(bytes: &[u8], mut at: usize) -> Option<Found> {
-    if let Some(padding) = padding_len(bytes.get(at..)?) {
-        at += padding;
-    }
-    if at >= bytes.len() {
-        return None;
-    }
-    let header = bytes.get(at..at + RECORD_HEADER_LEN).and_then(|bytes| RecordHeader::decode(bytes).ok());
-    let fits = |header: &RecordHeader| header.shape.record_len() <= (bytes.len() - at) as u64;
-    Some(Found { at, header: header.filter(fits) })
 }
 
 /// Bytes of the padding that `bytes` begin with.

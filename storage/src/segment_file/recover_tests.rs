@@ -28,13 +28,13 @@ fn an_empty_file_has_nothing_and_room_for_a_footer_behind_its_header() {
         let keys = Keyring::create(&crate::Secret::random());
         let scan = scan(&*handle, FileId::new(), None, 0, &keys).unwrap();
         assert_eq!((scan.records.len(), scan.bad.len(), scan.data_end), (0, 0, 4096));
-        assert_eq!(scan.dropped_bytes, 0);
+        assert_eq!(scan.dropped_bytes(), 0);
     }
 }
 
 const FILE: FileId = FileId::from_bytes([7; 16]);
 
-/// A file of batches; a number is a part with so many bytes of media.
+/// A file of batches, the first of which holds a config; a number is a part with so many bytes of media.
 fn write(batches: &[&[usize]]) -> (Arc<dyn SegmentHandle>, Keyring, Vec<Vec<RecordEntry>>) {
     let header = FileHeader {
         read_only: false,
@@ -51,6 +51,10 @@ fn write(batches: &[&[usize]]) -> (Arc<dyn SegmentHandle>, Keyring, Vec<Vec<Reco
     let keys = Keyring::create(&Secret::random()).with_streams(&[stream]);
     let mut writer = Writer::create(&MemoryIo::new(), header, 1 << 20).unwrap();
     let mut entries = Vec::new();
+    writer.begin();
+    let shape = RecordShape::bare(RecordKind::Config, stream, FragmentNumber::new(1, 2, 3), ConfigId([1; 16]));
+    writer.push(shape, keys.of_stream(stream, 1).unwrap(), &Content::default(), None);
+    writer.commit(UnixMs(9)).unwrap();
     for batch in batches {
         writer.begin();
         let pushed = batch.iter().map(|len| {
@@ -65,56 +69,175 @@ fn write(batches: &[&[usize]]) -> (Arc<dyn SegmentHandle>, Keyring, Vec<Vec<Reco
     (writer.handle.clone(), keys, entries)
 }
 
+/// Of all parts.
 fn offsets(scan: &Scan) -> Vec<u64> {
-    scan.records.iter().map(|(entry, _)| entry.offset).collect()
+    let parts = scan.records.iter().filter(|(entry, _)| entry.shape.kind == RecordKind::Part);
+    parts.map(|(entry, _)| entry.offset).collect()
+}
+
+/// Everything but the record at `lost`.
+fn others(entries: &[Vec<RecordEntry>], lost: u64) -> Vec<u64> {
+    entries.iter().flatten().map(|entry| entry.offset).filter(|offset| *offset != lost).collect()
 }
 
 #[test]
-fn a_torn_last_batch_keeps_its_records_up_to_the_first_that_is_not_whole() {
+fn a_rotten_record_in_the_last_batch_costs_no_other_and_is_damage() {
     // The middle one ends before a block on which a large one starts: zeros in its place look like the padding there.
-    let (handle, keys, entries) = write(&[&[50], &[100, 3000, 70_000, 10]]);
-    let tail = &entries[1];
-    for (torn, kept) in [(0, 0), (1, 1), (2, 2), (3, 3)] {
-        let before: Vec<u8> = super::read(&*handle, tail[torn].offset, tail[torn].shape.record_len() as usize).unwrap();
-        for wiped in [168, before.len()] {
-            handle.write_at(tail[torn].offset, &vec![0; wiped]).unwrap();
-            let found = scan(&*handle, FILE, None, 0, &keys).unwrap();
-            let expected: Vec<_> = entries.iter().flatten().take(1 + kept).map(|entry| entry.offset).collect();
-            assert_eq!(offsets(&found), expected, "record {torn}");
-            assert_eq!(found.bad, [], "what was never answered is no damage");
-            assert!(found.dropped_bytes > 0);
-            assert!(found.data_end.is_multiple_of(4096) && found.data_end < tail[3].end() + 4096);
-            handle.write_at(tail[torn].offset, &before).unwrap();
-        }
-    }
-}
-
-#[test]
-fn the_same_in_an_earlier_batch_is_damage_and_what_follows_is_kept() {
-    let (handle, keys, entries) = write(&[&[100, 3000, 70_000, 10], &[50]]);
-    for torn in 0..4 {
-        let entry = &entries[0][torn];
-        let before: Vec<u8> = super::read(&*handle, entry.offset, entry.shape.record_len() as usize).unwrap();
-        for wiped in [1, before.len()] {
-            handle.write_at(entry.offset, &vec![0; wiped]).unwrap();
-            let found = scan(&*handle, FILE, None, 0, &keys).unwrap();
-            let all = entries.iter().flatten().map(|entry| entry.offset);
-            let expected: Vec<_> = all.filter(|offset| *offset != entry.offset).collect();
-            assert_eq!(offsets(&found), expected, "record {torn}");
-            assert_eq!((found.bad.is_empty(), found.dropped_bytes), (false, 0));
+    for batches in [&[&[50][..], &[100, 3000, 70_000, 10]], &[&[100, 3000, 70_000, 10][..], &[50]]] {
+        let (handle, keys, entries) = write(batches);
+        let batch = entries.iter().find(|batch| batch.len() == 4).unwrap();
+        for entry in batch {
+            let before = super::read(&*handle, entry.offset, entry.shape.record_len() as usize).unwrap();
+            for (at, len) in [(0, 1), (40, 9), (0, 168), (170, 1), (before.len() - 1, 1)] {
+                let mut rotten = before.clone();
+                rotten[at..at + len].iter_mut().for_each(|byte| *byte ^= 0x55);
+                handle.write_at(entry.offset, &rotten).unwrap();
+                let found = scan(&*handle, FILE, None, 0, &keys).unwrap();
+                assert_eq!(offsets(&found), others(&entries, entry.offset), "{} {at}", entry.offset);
+                let spans: Vec<_> = found.bad.iter().map(|bad| bad.offset).collect();
+                assert_eq!((spans, found.torn.as_slice()), (vec![entry.offset], &[][..]));
+                assert!(found.data_end >= batch[3].end());
+            }
             handle.write_at(entry.offset, &before).unwrap();
         }
+        let found = scan(&*handle, FILE, None, 0, &keys).unwrap();
+        assert_eq!((offsets(&found).len(), found.bad, found.torn), (5, vec![], vec![]));
     }
-    assert_eq!(scan(&*handle, FILE, None, 0, &keys).unwrap().bad, []);
 }
 
 #[test]
-fn a_small_last_batch_that_is_torn_is_dropped_without_a_word() {
-    let (handle, keys, entries) = write(&[&[5000], &[5]]);
-    let last = &entries[1][0];
-    handle.write_at(last.offset + 170, &[0xff; 4]).unwrap();
+fn a_last_batch_that_lacks_sectors_is_torn_and_an_earlier_one_is_damaged() {
+    for last in [true, false] {
+        let large: &[usize] = &[100, 3000, 70_000, 10];
+        let (handle, keys, entries) = write(&if last { [&[50], large] } else { [large, &[50]] });
+        let batch = &entries[usize::from(last)];
+        let (start, end) = (batch[0].offset - 64, batch[3].end());
+        for sector in (start + 512..end).step_by(512) {
+            let before = super::read(&*handle, sector, 512.min((end - sector) as usize)).unwrap();
+            handle.write_at(sector, &vec![0; before.len()]).unwrap();
+            let found = scan(&*handle, FILE, None, 0, &keys).unwrap();
+            let hit = |entry: &RecordEntry| entry.offset < sector + 512 && sector < entry.end();
+            let whole = entries.iter().flatten().filter(|entry| !hit(entry)).map(|entry| entry.offset);
+            assert_eq!(offsets(&found), whole.collect::<Vec<_>>(), "sector {sector}");
+            if before.iter().any(|byte| *byte != 0) {
+                assert_eq!((found.torn.is_empty(), found.bad.is_empty()), (!last, last), "sector {sector}");
+            }
+            handle.write_at(sector, &before).unwrap();
+        }
+    }
+}
+
+#[test]
+fn the_last_batch_outlives_its_header() {
+    let (handle, keys, entries) = write(&[&[50], &[100, 3000, 70_000, 10]]);
+    handle.write_at(entries[1][0].offset - 64, &[0; 64]).unwrap();
     let found = scan(&*handle, FILE, None, 0, &keys).unwrap();
-    assert_eq!((offsets(&found), found.bad.len()), (vec![entries[0][0].offset], 0));
+    assert_eq!(offsets(&found), others(&entries, 0));
+    assert_eq!(found.data_end, entries[1][3].end().next_multiple_of(4096));
+    // So what stands before it was synced.
+    handle.write_at(entries[0][0].offset + 168, &[0xee]).unwrap();
+    let found = scan(&*handle, FILE, None, 0, &keys).unwrap();
+    assert_eq!((found.bad.len(), found.torn.len()), (1, 0));
+}
+
+#[test]
+fn records_of_a_torn_batch_do_not_count_without_their_config() {
+    let (handle, keys, entries) = write(&[&[50], &[100, 3000, 70_000, 10]]);
+    handle.write_at(4096, &[0; 4096]).unwrap();
+    let found = scan(&*handle, FILE, None, 0, &keys).unwrap();
+    assert_eq!(offsets(&found), others(&entries, 0), "what was synced counts");
+    handle.write_at(entries[1][2].offset + 4096, &[0; 512]).unwrap();
+    let found = scan(&*handle, FILE, None, 0, &keys).unwrap();
+    assert_eq!(offsets(&found), [entries[0][0].offset]);
+    assert_eq!(found.torn.len(), 4);
+}
+
+#[test]
+fn a_record_copied_over_another_is_found_once_and_the_other_is_missed() {
+    for last in [true, false] {
+        let (handle, keys, entries) = write(if last { &[&[5], &[100, 100, 100]] } else { &[&[100, 100, 100], &[5]] });
+        let batch = &entries[usize::from(last)];
+        let bytes = super::read(&*handle, batch[0].offset, batch[0].shape.record_len() as usize).unwrap();
+        handle.write_at(batch[1].offset, &bytes).unwrap();
+        let found = scan(&*handle, FILE, None, 0, &keys).unwrap();
+        assert_eq!(offsets(&found), others(&entries, batch[1].offset));
+        assert_eq!(found.bad.iter().map(|bad| bad.offset).collect::<Vec<_>>(), [batch[1].offset]);
+    }
+}
+
+#[test]
+fn records_in_each_others_place_are_kept_and_their_batch_is_reported() {
+    let (handle, keys, entries) = write(&[&[100, 100, 100], &[5]]);
+    let [first, second] = [&entries[0][0], &entries[0][2]];
+    let read = |entry: &RecordEntry| super::read(&*handle, entry.offset, entry.shape.record_len() as usize).unwrap();
+    let (a, b) = (read(first), read(second));
+    handle.write_at(first.offset, &b).unwrap();
+    handle.write_at(second.offset, &a).unwrap();
+    let found = scan(&*handle, FILE, None, 0, &keys).unwrap();
+    assert_eq!((offsets(&found).len(), found.bad.len()), (4, 1));
+}
+
+#[test]
+fn records_whose_keys_are_missing_are_kept_unopened() {
+    for (batches, torn) in [(&[&[50, 60][..], &[70]], false), (&[&[50][..], &[60, 70_000]], true)] {
+        let (handle, keys, entries) = write(batches);
+        let all = scan(&*handle, FILE, None, 0, &keys).unwrap();
+        let without = Keyring::create(&Secret::random());
+        let found = scan(&*handle, FILE, None, 0, &without).unwrap();
+        assert_eq!((offsets(&found), found.bad.len()), (offsets(&all), 0));
+        if torn {
+            // What was not written whole is not kept, although no tag can be checked.
+            handle.write_at(entries[1][1].offset + 8192, &[0; 512]).unwrap();
+            let found = scan(&*handle, FILE, None, 0, &without).unwrap();
+            assert_eq!((offsets(&found), found.bad.len()), (others(&entries, entries[1][1].offset), 0));
+            assert!(!found.torn.is_empty());
+        }
+    }
+}
+
+/// A disk on which some blocks do not read.
+struct Unreadable(Arc<dyn SegmentHandle>, Vec<u64>);
+
+impl SegmentHandle for Unreadable {
+    fn len(&self) -> io::Result<u64> {
+        self.0.len()
+    }
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.0.write_at(offset, bytes)
+    }
+    fn sync_data(&self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        let end = offset + buffer.len() as u64;
+        match self.1.iter().any(|block| *block < end && offset < block + BLOCK_LEN) {
+            true => Err(io::Error::other("medium error")),
+            false => self.0.read_at(offset, buffer),
+        }
+    }
+    fn punch(&self, offset: u64, len: u64) -> io::Result<()> {
+        self.0.punch(offset, len)
+    }
+    fn truncate(&self, len: u64) -> io::Result<()> {
+        self.0.truncate(len)
+    }
+}
+
+#[test]
+fn a_block_that_does_not_read_costs_the_records_it_touches() {
+    let (handle, keys, entries) = write(&[&[50, 20_000, 70_000, 9000], &[3000, 3000, 3000], &[5000]]);
+    let last = entries[2][0].end();
+    for block in (8192..last.next_multiple_of(4096)).step_by(4096) {
+        let hit = |entry: &RecordEntry| entry.offset < block + BLOCK_LEN && block < entry.end();
+        let broken = Unreadable(Arc::clone(&handle), vec![block]);
+        let found = scan(&broken, FILE, None, 0, &keys).unwrap();
+        let whole = entries.iter().flatten().filter(|entry| !hit(entry)).map(|entry| entry.offset);
+        assert_eq!(offsets(&found), whole.collect::<Vec<_>>(), "block {block}");
+        assert!(found.bad.iter().any(|bad| bad.offset == block && bad.detail.contains("medium error")));
+    }
+    // A disk that reads nothing any more is not a matter of a few sectors.
+    let broken = Unreadable(Arc::clone(&handle), (0..100).map(|block| block * 4096).collect());
+    assert!(scan(&broken, FILE, None, 0, &keys).is_err());
 }
 
 #[test]
@@ -126,10 +249,14 @@ fn what_a_newer_file_voids_is_not_looked_at() {
 }
 
 #[test]
-fn batches_of_another_file_are_nothing() {
-    let (handle, keys, _) = write(&[&[50], &[60]]);
+fn batches_of_another_file_are_none_though_records_speak_for_themselves() {
+    let (handle, keys, entries) = write(&[&[50], &[60]]);
+    assert!(!has_batches(&*handle, FileId::new()).unwrap());
+    assert_eq!(bad_batches(&*handle, FileId::new(), &mut |_| Ok(())).unwrap(), []);
     let found = scan(&*handle, FileId::new(), None, 0, &keys).unwrap();
-    assert_eq!((found.records.len(), found.bad.len(), found.data_end), (0, 0, 4096));
+    assert_eq!((offsets(&found), found.bad.len()), (others(&entries, 0), 0));
+    let strange = scan(&*handle, FileId::new(), None, 0, &Keyring::create(&Secret::random())).unwrap();
+    assert_eq!(strange.bad.len(), 0);
 }
 
 #[test]
@@ -142,5 +269,5 @@ fn what_a_trailer_says_was_synced_is_no_tail() {
     let found = scan(&*handle, FILE, None, synced_to, &keys).unwrap();
     let kept = entries.iter().flatten().map(|entry| entry.offset).filter(|offset| *offset != expired.offset);
     assert_eq!(offsets(&found), kept.collect::<Vec<_>>());
-    assert!(found.data_end >= synced_to && !found.bad.is_empty() && found.dropped_bytes == 0);
+    assert!(found.data_end >= synced_to && !found.bad.is_empty() && found.dropped_bytes() == 0);
 }
