@@ -223,12 +223,8 @@ impl Store {
             size_bytes: fragment.facts.size_bytes(),
         };
         let fragment = Fragment::new(fragment);
-        let units = u32::try_from(fragment.len().div_ceil(PERMIT_BYTES)).unwrap_or(u32::MAX);
-        let room = Arc::clone(&self.inner.room).acquire_many_owned(units.clamp(1, self.inner.room_max));
-        let permit = room.await.map_err(|_| SinkError::Closed)?;
-        let (reply, answer) = oneshot::channel();
-        self.send(Message::Append(Item { body: Body::Fragment(Box::new(fragment)), reply, permit: Some(permit) }))?;
-        answer.await.map_err(|_| SinkError::Closed)??;
+        let units = fragment.len().div_ceil(PERMIT_BYTES);
+        self.enqueue(Body::Fragment(Box::new(fragment)), units).await?;
         Ok(durable)
     }
 
@@ -245,8 +241,16 @@ impl Store {
     }
 
     async fn append_control(&self, body: Body) -> Result<(), SinkError> {
+        self.enqueue(body, 1).await
+    }
+
+    /// Waits for room, which is given in the order of asking: nothing overtakes what waits.
+    async fn enqueue(&self, body: Body, units: usize) -> Result<(), SinkError> {
+        let units = u32::try_from(units).unwrap_or(u32::MAX).clamp(1, self.inner.room_max);
+        let room = Arc::clone(&self.inner.room).acquire_many_owned(units);
+        let permit = room.await.map_err(|_| SinkError::Closed)?;
         let (reply, answer) = oneshot::channel();
-        self.send(Message::Append(Item { body, reply, permit: None }))?;
+        self.send(Message::Append(Item { body, reply, permit: Some(permit) }))?;
         answer.await.map_err(|_| SinkError::Closed)?
     }
 

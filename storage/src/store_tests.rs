@@ -661,3 +661,17 @@ async fn copies_of_a_control_record_are_told_once() {
     assert_eq!(again.seen.words(), ["key"]);
     assert_eq!(again.report.controls, 1);
 }
+
+#[tokio::test]
+async fn a_control_record_does_not_overtake_fragments_that_wait_for_room() {
+    let io = MemoryIo::new();
+    let mut narrow = options();
+    narrow.inbox_bytes = 1024;
+    let opened = open_with(narrow, &io);
+    let (store, from) = (&opened.store, source(&opened.store).await);
+    let fragment = |seed| store.append(from.fragment(store.next_number(UnixMs(5)), &media(seed, 100_000)));
+    let ended = Control::RunEnded { stream: from.stream, run: from.run, at: UnixMs(9), cause: "end".into() };
+    let (first, second, third) = tokio::join!(fragment(1), fragment(2), store.control(ended));
+    assert!(first.is_ok() && second.is_ok() && third.is_ok());
+    assert_eq!(opened.seen.words(), ["stream", "run", "fragment", "fragment", "run ended"]);
+}
