@@ -9,4 +9,6 @@ pub(crate) mod keychain;
 pub(crate) mod keyring;
 pub(crate) mod keys;
 mod manage;
+#[cfg(test)]
+mod vector_tests;
 pub(crate) mod wrap;
