@@ -7,6 +7,9 @@ use vidar_core::error::ErrorKind;
 use vidar_core::registry::RegistryError;
 use vidar_core::source::ReadError;
 
+/// Seconds after which what is not possible now may be (RFC 9110 section 10.2.3).
+const RETRY_AFTER_S: &str = "5";
+
 /// An error with the status and the words it is answered with.
 #[derive(Debug, Clone)]
 pub struct ApiError {
@@ -88,6 +91,9 @@ impl IntoResponse for ApiError {
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if self.status == StatusCode::SERVICE_UNAVAILABLE {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_S));
+        }
         response
     }
 }

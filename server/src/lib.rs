@@ -3,6 +3,7 @@
 pub mod cli;
 pub mod credentials;
 pub mod http;
+pub mod keys;
 pub mod operate;
 pub mod registry;
 pub mod retention;

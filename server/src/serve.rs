@@ -18,11 +18,11 @@ use vidar_ingest::{Ingest, IngestOptions};
 use vidar_live::{Hub, HubOptions};
 use vidar_player_api::{Api, ApiOptions};
 use vidar_storage::backend::fs::FsIo;
-use vidar_storage::crypto::kek::KeyFile;
 use vidar_storage::{Store, StoreOptions};
 
 use crate::credentials::{self, Origin, RootAuthenticator};
 use crate::http::{self, HttpOptions};
+use crate::keys::{self, KeyLog, Keys};
 use crate::operate::{self, Operating};
 use crate::registry::Registry;
 use crate::retention::Retention;
@@ -43,6 +43,7 @@ pub struct Server {
     hub: Arc<Hub>,
     registry: Arc<Registry>,
     sink: Arc<StoreSink>,
+    key_log: Arc<KeyLog>,
 }
 
 impl Server {
@@ -53,7 +54,7 @@ impl Server {
     pub async fn start(settings: Settings) -> anyhow::Result<Self> {
         let clock = SystemClock::shared();
         make_private_dir(&settings.data_dir)?;
-        let (store, index) = open_store(&settings, &clock).await?;
+        let (store, index, key_log) = open_store(store_options(&settings)?, Arc::clone(&clock)).await?;
         let (pair, origin) = credentials::load(&settings.data_dir)?;
         announce(&pair, &origin);
         let auth = Arc::new(RootAuthenticator::new(pair));
@@ -80,7 +81,7 @@ impl Server {
         let http = TcpListener::bind(settings.http).await.with_context(|| format!("bind {}", settings.http))?;
         let rtsp = TcpListener::bind(settings.rtsp).await.with_context(|| format!("bind {}", settings.rtsp))?;
         tracing::info!(http = %http.local_addr()?, rtsp = %rtsp.local_addr()?, "listening");
-        Ok(Self { settings, http, rtsp, store, index, auth, clock, ingest, hub, registry, sink })
+        Ok(Self { settings, http, rtsp, store, index, auth, clock, ingest, hub, registry, sink, key_log })
     }
 
     /// Serves until `stop` resolves; then stops in order: no new connections, pushes end and become durable, answers go
@@ -172,9 +173,12 @@ impl Server {
             retention,
             verifier,
         };
+        let keys =
+            Keys { store: self.store.clone(), registry: Arc::clone(&self.registry), log: Arc::clone(&self.key_log) };
         let push = vidar_ingest::http_push::router(Arc::clone(&self.ingest));
         vidar_player_api::router(Arc::new(api))
             .merge(vidar_player_api::require_auth(push, Arc::clone(&auth) as _, Arc::clone(&clock)))
+            .merge(keys::router(Arc::new(keys), Arc::clone(&auth) as _, Arc::clone(&clock)))
             .merge(operate::router(Arc::new(operating), auth, clock))
             .fallback(vidar_player_api::error::not_found)
     }
@@ -193,28 +197,31 @@ fn make_private_dir(path: &std::path::Path) -> anyhow::Result<()> {
 }
 
 /// Settings of the store.
-#[must_use]
-pub fn store_options(settings: &Settings) -> StoreOptions {
+///
+/// # Errors
+/// If it is not clear where the key is.
+pub fn store_options(settings: &Settings) -> anyhow::Result<StoreOptions> {
     let mut options = StoreOptions::new(&settings.data_dir);
-    if let Some(key_file) = &settings.key_file {
-        options.kek = Arc::new(KeyFile::new(key_file));
-    }
+    options.kek = keys::provider(&settings.data_dir, settings.key_file.as_ref())?;
     options.segment_bytes = settings.segment_bytes;
     options.marks.apply_policy_bytes = settings.disk_policy_bytes;
     options.marks.refuse_bytes = settings.disk_refuse_bytes;
-    options
+    Ok(options)
 }
 
 /// Opens store and index; the log is replayed into the index. Reads files: off the runtime.
-async fn open_store(settings: &Settings, clock: &SharedClock) -> anyhow::Result<(Store, Arc<Index>)> {
-    let (options, clock) = (store_options(settings), Arc::clone(clock));
-    let open = move || -> anyhow::Result<(Store, Arc<Index>)> {
+pub(crate) async fn open_store(
+    options: StoreOptions,
+    clock: SharedClock,
+) -> anyhow::Result<(Store, Arc<Index>, Arc<KeyLog>)> {
+    let open = move || -> anyhow::Result<(Store, Arc<Index>, Arc<KeyLog>)> {
+        let key_log = Arc::new(KeyLog::default());
         let io = Arc::new(FsIo::new(&options.data_dir));
         let (mut index, dir) = (None, options.data_dir.join(INDEX_DIR));
         let (store, report) = Store::open_with(options, io, Arc::clone(&clock), |key| {
             let opened = Index::open(IndexOptions::new(dir, *key.bytes(), clock)).context("open the index")?;
             index = Some(Arc::clone(&opened));
-            anyhow::Ok(vec![opened as Arc<dyn LogObserver>])
+            anyhow::Ok(vec![opened as Arc<dyn LogObserver>, Arc::clone(&key_log) as _])
         })?;
         for damage in &report.damage {
             tracing::error!(%damage, "damage in the log");
@@ -228,7 +235,7 @@ async fn open_store(settings: &Settings, clock: &SharedClock) -> anyhow::Result<
             dropped_bytes = report.dropped_bytes,
             "the log is open"
         );
-        Ok((store, index.context("the store opened without its observers")?))
+        Ok((store, index.context("the store opened without its observers")?, key_log))
     };
     tokio::task::spawn_blocking(open).await.context("open the data directory")?
 }

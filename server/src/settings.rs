@@ -148,7 +148,8 @@ pub struct Settings {
 }
 
 /// The variables that are not settings of `serve`.
-const OTHER_VARIABLES: [&str; 8] = [
+const OTHER_VARIABLES: [&str; 9] = [
+    crate::keys::KEK_VARIABLE,
     "VIDAR_ROOT_ACCESS_KEY_ID",
     "VIDAR_ROOT_SECRET_ACCESS_KEY",
     "VIDAR_ENDPOINT",

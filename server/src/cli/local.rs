@@ -33,7 +33,7 @@ pub(crate) struct Local {
 
 impl Local {
     pub(crate) async fn open(data: &DataDir) -> anyhow::Result<Self> {
-        let (options, clock) = (data.store_options(), SystemClock::shared());
+        let (options, clock) = (data.store_options()?, SystemClock::shared());
         // Nothing is made where nothing is.
         anyhow::ensure!(options.data_dir.join("keyring.a").is_file(), "{} holds no store", options.data_dir.display());
         let open = {

@@ -2,6 +2,7 @@
 
 mod client;
 mod export;
+mod keys;
 mod local;
 mod offline;
 mod online;
@@ -46,6 +47,8 @@ enum Command {
     Export(export::ExportArgs),
     /// Shows what retention would let go.
     Retention(retention::RetentionArgs),
+    /// Lists, rotates or destroys keys.
+    Keys(keys::KeysArgs),
     /// Shows or rotates the root credentials of a data directory.
     Credentials(offline::CredentialsArgs),
     /// Checks what is stored, by a stopped data directory or a running server; exit status 1 if damage was found.
@@ -118,6 +121,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Clip(args) => online::clip(args).await,
         Command::Export(args) => export::export(args).await,
         Command::Retention(args) => retention::retention(args).await,
+        Command::Keys(args) => keys::keys(args).await,
         Command::Credentials(args) => offline::credentials(args),
         Command::Verify(args) => verify::verify(args).await,
         Command::Repair(args) => verify::repair(args),

@@ -11,7 +11,6 @@ use vidar_core::clock::SystemClock;
 use vidar_core::log::LogObserver;
 use vidar_indexer::{Index, IndexOptions};
 use vidar_storage::StoreOptions;
-use vidar_storage::crypto::kek::KeyFile;
 
 use super::{DataDir, EXIT_DAMAGE};
 use crate::credentials::{FILE_NAME, RootPair};
@@ -55,12 +54,10 @@ enum IndexAction {
 }
 
 impl DataDir {
-    pub(crate) fn store_options(&self) -> StoreOptions {
+    pub(crate) fn store_options(&self) -> anyhow::Result<StoreOptions> {
         let mut options = StoreOptions::new(&self.data_dir);
-        if let Some(key_file) = &self.key_file {
-            options.kek = Arc::new(KeyFile::new(key_file));
-        }
-        options
+        options.kek = crate::keys::provider(&self.data_dir, self.key_file.as_ref())?;
+        Ok(options)
     }
 }
 
@@ -94,7 +91,7 @@ pub(crate) fn index(args: IndexArgs) -> anyhow::Result<ExitCode> {
     let clock = SystemClock::shared();
     let mut index = None;
     // The lock of the directory is held here: no server has the index open.
-    let report = vidar_storage::replay_with(&data.store_options(), |key| {
+    let report = vidar_storage::replay_with(&data.store_options()?, |key| {
         Index::wipe(&dir)?;
         let opened = Index::open(IndexOptions::new(dir.clone(), *key.bytes(), clock))?;
         index = Some(Arc::clone(&opened));

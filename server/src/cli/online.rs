@@ -217,7 +217,7 @@ pub(crate) async fn clip(args: ClipArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-async fn all_pages(client: &Client, path: &str, list: &str) -> anyhow::Result<Value> {
+pub(super) async fn all_pages(client: &Client, path: &str, list: &str) -> anyhow::Result<Value> {
     let (mut items, mut token) = (Vec::new(), None);
     loop {
         let mut page = client.json(Method::GET, &format!("{path}{}", query(&[("next_token", token)])), None).await?;

@@ -87,7 +87,7 @@ pub(crate) async fn verify(args: VerifyArgs) -> anyhow::Result<ExitCode> {
 
 fn verify_offline(data: &DataDir, depth: Depth) -> anyhow::Result<Value> {
     let bar = progress(Some(0), BAR);
-    let report = vidar_storage::verify(&data.store_options(), depth, &mut |step| advance(&bar, step))?;
+    let report = vidar_storage::verify(&data.store_options()?, depth, &mut |step| advance(&bar, step))?;
     bar.finish_and_clear();
     let name = |stream| report.streams.get(&stream).map(ToString::to_string);
     let findings: Vec<Value> = report.damage.iter().map(|damage| finding(damage, name)).collect();
@@ -139,7 +139,7 @@ pub(crate) fn repair(args: RepairArgs) -> anyhow::Result<ExitCode> {
     };
     let how = RepairOptions { disposal, dry_run: args.dry_run, now: SystemClock::shared().now() };
     let bar = progress(Some(0), BAR);
-    let report = vidar_storage::repair(&args.data.store_options(), &how, &mut |step| advance(&bar, step))
+    let report = vidar_storage::repair(&args.data.store_options()?, &how, &mut |step| advance(&bar, step))
         .context("what was done until here is whole; run it again")?;
     bar.finish_and_clear();
     let name = |stream| report.streams.get(&stream).map(ToString::to_string);
