@@ -43,7 +43,7 @@ async fn after_a_power_cut_everything_answered_is_there() {
         io.power_cut(|| keep);
         let again = open(&io);
         assert_eq!(again.report.damage, []);
-        assert_eq!(again.report.unclosed, 1);
+        assert!([1, 2].contains(&again.report.unclosed), "the footer of the first may have been on its way");
         for (i, number) in numbers.iter().enumerate() {
             let entry = again.seen.entry(*number).unwrap();
             assert_eq!(read_back(&again.store, &entry).await, media(i as u64, 40_000));

@@ -531,6 +531,7 @@ async fn a_replay_tells_the_same_and_changes_nothing() {
     store_gap_and_end(&opened.store, &from).await;
     let live = opened.seen.entries();
     // As after a kill: the last file has no footer.
+    opened.store.shared().closings.wait();
     let image = io.image();
     let seen = Arc::new(crate::testing::Collector::default());
     let before = image.list().unwrap();
