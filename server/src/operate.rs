@@ -73,6 +73,8 @@ async fn metrics(State(operating): State<Arc<Operating>>) -> Response {
     metric("batches_total", "counter", "Group commits.", store.batches);
     metric("syncs_total", "counter", "Calls of fdatasync.", store.syncs);
     metric("store_failures_total", "counter", "Failed writes or syncs.", store.failures);
+    let direct = u64::from(store.direct_writes);
+    metric("store_direct_writes", "gauge", "1: the log is written past the page cache (O_DIRECT).", direct);
     metric("damaged_records_total", "counter", "Records found damaged.", store.damage);
     let streams = operating.registry.list();
     metric("streams", "gauge", "Streams.", streams.len() as u64);

@@ -233,6 +233,7 @@ pub(crate) async fn open_store(
             fragments,
             incomplete,
             dropped_bytes = report.dropped_bytes,
+            direct_writes = store.stats().direct_writes,
             "the log is open"
         );
         Ok((store, index.context("the store opened without its observers")?, key_log))

@@ -226,6 +226,8 @@ pub struct StoreStats {
     pub files: u64,
     /// Free bytes on the disk.
     pub free_bytes: u64,
+    /// New segment files are written past the page cache.
+    pub direct_writes: bool,
 }
 
 /// What retention gave back.

@@ -22,7 +22,7 @@ use vidar_core::source::{FragmentHead, FragmentSource, ReadError};
 use vidar_core::time::UnixMs;
 use vidar_core::track::StreamConfig;
 
-use crate::backend::SegmentIo;
+use crate::backend::{SegmentIo, WriteMode};
 use crate::closing::closing_records;
 use crate::commit::Committer;
 use crate::crypto::keychain::Keychain;
@@ -421,6 +421,7 @@ impl Store {
             damage: counters.damage.load(Ordering::Relaxed),
             files: shared.files.count() as u64,
             free_bytes: shared.io.space().map_or(0, |space| space.free_bytes),
+            direct_writes: shared.io.write_mode() == WriteMode::Direct,
         }
     }
 
