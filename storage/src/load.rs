@@ -215,13 +215,13 @@ impl Log {
         Ok(present)
     }
 
-    /// A file that voids another from its first batch on holds all of it that is good: it counts instead once it is
-    /// closed. Until then it is a copy that was not finished, and goes.
+    /// A file that voids another from its beginning on holds all of it that is good: it counts instead once it is
+    /// closed. (One that voids it from its first batch on follows a file whose first batch failed.) Until then it is a copy that was not finished, and goes.
     fn drop_replaced(&mut self, io: &dyn SegmentIo) -> io::Result<()> {
         let names: HashMap<FileId, String> =
             self.files.iter().map(|file| (file.header.file, file.name.clone())).collect();
         let replaces = |file: &LogFile| {
-            let (old, _) = file.header.replaces.filter(|(_, end)| *end <= HEADER_LEN as u64)?;
+            let (old, _) = file.header.replaces.filter(|(_, end)| *end == 0)?;
             names.get(&old).map(|name| (old, name))
         };
         let (mut replaced, mut unfinished) = (HashSet::new(), HashSet::new());

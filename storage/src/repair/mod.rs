@@ -282,7 +282,8 @@ impl Repair<'_> {
                 read_only: false,
                 file: FileId::new(),
                 store: self.keys.store,
-                replaces: Some((file.header.file, HEADER_LEN as u64)),
+                // From its beginning: a file that failed ends at its first batch at least.
+                replaces: Some((file.header.file, 0)),
                 ..file.header
             };
             let name = file_name(header.epoch, header.file);
