@@ -130,6 +130,18 @@ pub(crate) struct Log {
     /// What the list says that should be there.
     listing: Listing,
     mode: Mode,
+    /// Fragments that were told, where a header is lost: what it voided may come back.
+    told: Option<HashSet<FragmentNumber>>,
+    /// Closing records that were met before all of their parts, as in a file whose place is lost.
+    early: Vec<Early>,
+}
+
+/// A closing record that waits for parts from files behind it.
+struct Early {
+    file: usize,
+    entry: RecordEntry,
+    head: Option<Vec<u8>>,
+    archived: UnixMs,
 }
 
 /// The greatest epoch in the names of the segment files.
@@ -142,10 +154,23 @@ impl Log {
     pub(crate) fn read(io: &dyn SegmentIo, keys: &Keyring, mode: Mode, table: &Files) -> Result<Self, OpenError> {
         let (controls, open, report) = (Controls::default(), HashMap::new(), OpenReport::default());
         let (files, records, torn) = (Vec::new(), Vec::new(), HashSet::new());
-        let (replaced, unfinished) = (Vec::new(), Vec::new());
+        let (replaced, unfinished, told, early) = (Vec::new(), Vec::new(), None, Vec::new());
         let (listing, wrong) = Listing::read(io, keys.store).map_err(OpenError::io("read the list of files"))?;
-        let mut log =
-            Self { files, controls, archive: None, open, report, replaced, unfinished, records, torn, listing, mode };
+        let mut log = Self {
+            files,
+            controls,
+            archive: None,
+            open,
+            report,
+            replaced,
+            unfinished,
+            records,
+            torn,
+            listing,
+            mode,
+            told,
+            early,
+        };
         if let Some(detail) = wrong {
             log.damage(listing::NAME, 0, 0, detail);
         }
@@ -488,12 +513,17 @@ impl Log {
         }
         let redo = self.mode == Mode::Recover && self.report.unclosed > 0;
         let files = std::mem::take(&mut self.files);
-        for file in &files {
+        self.told = files.iter().any(|file| file.header.read_only).then(HashSet::new);
+        let mut unread = false;
+        for (index, file) in files.iter().enumerate() {
             // What could not be read was reported by the first pass.
             let before = self.report.damage.len();
             let records = self.records_of(file, keys);
             self.report.damage.truncate(before);
-            let Ok(records) = records else { continue };
+            let Ok(records) = records else {
+                unread = true;
+                continue;
+            };
             let archived = records.archived().unwrap_or(file.header.archive);
             for (entry, head) in records.iter() {
                 match entry.shape.kind {
@@ -505,7 +535,12 @@ impl Log {
                     RecordKind::Fragment | RecordKind::Part => {
                         let meta = &entry.shape.meta;
                         if !self.controls.is_gone(meta.stream, meta.number) {
-                            self.fragment(file, entry, head, archived, keys, &tell);
+                            if self.lacks_parts(entry) {
+                                let (entry, head) = (entry.clone(), head.map(<[u8]>::to_vec));
+                                self.early.push(Early { file: index, entry, head, archived });
+                            } else {
+                                self.fragment(file, entry, head, archived, keys, &tell);
+                            }
                         } else if redo && table.is_punchable(file.header.file) {
                             let locator = entry.shape.locator(file.header.file, file.header.volume, entry.offset);
                             if let Err(error) = punch::punch(&*file.handle, &locator) {
@@ -516,6 +551,13 @@ impl Log {
                     RecordKind::Config => {}
                 }
             }
+        }
+        for Early { file, entry, head, archived } in std::mem::take(&mut self.early) {
+            self.fragment(&files[file], &entry, head.as_deref(), archived, keys, &tell);
+        }
+        if unread {
+            // What closes them may stand where the disk does not answer: they wait for a start that knows.
+            self.open.clear();
         }
         self.files = files;
         self.forget_closed(keys);
@@ -536,6 +578,13 @@ impl Log {
         }
         self.report.damage.truncate(reported);
         self.files = files;
+    }
+
+    /// The entry closes a fragment of which not all parts were met.
+    fn lacks_parts(&self, entry: &RecordEntry) -> bool {
+        let meta = &entry.shape.meta;
+        let met = self.open.get(&(meta.stream, meta.number)).map_or(0, |open| open.parts.len());
+        entry.shape.kind == RecordKind::Fragment && met < usize::from(entry.shape.part)
     }
 
     fn fragment(
@@ -562,6 +611,7 @@ impl Log {
             self.report.damage.push(damage);
         };
         match open_fragment(keys, entry, head) {
+            Ok(_) if self.told.as_mut().is_some_and(|told| !told.insert(meta.number)) => {}
             Ok(FragmentHead { facts, table }) => {
                 // A fragment that a crash left without some of its parts does not refer to them.
                 let missing = |index: u16| parts.get(usize::from(index)).is_none_or(|part| part.record_len == 0);

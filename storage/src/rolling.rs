@@ -252,12 +252,15 @@ enum Helper {
         jobs: SyncSender<Job>,
         thread: JoinHandle<Worker>,
     },
-    /// The caller, at once: where no thread can be had.
+    /// The caller, at once: where no thread can be had, or none is wanted.
     Caller(Worker),
 }
 
 impl Helper {
     fn start(worker: Worker) -> Self {
+        if worker.shared.options.by_hand {
+            return Self::Caller(worker);
+        }
         let (jobs, inbox) = mpsc::sync_channel::<Job>(JOB_COUNT_MAX);
         let caller = worker.clone();
         let work = move || {
