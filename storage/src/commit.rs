@@ -95,7 +95,7 @@ impl Committer {
     /// Closes the open file and gives the directory free.
     pub(crate) fn end(self, done: Option<Closing>) {
         let closed = self.rolling.finish();
-        self.shared.files.save_list(None);
+        self.shared.files.save_list();
         drop(self.lock);
         if let Some(reply) = done {
             let _ = reply.send(closed);

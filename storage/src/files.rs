@@ -111,14 +111,19 @@ impl Files {
     /// From now on the list of files is kept.
     pub(crate) fn keep_list(&self, store: Uuid, missing: Listing) {
         *self.list.lock().unwrap_or_else(PoisonError::into_inner) = Some(ListState { store, missing });
-        self.save_list(None);
+        self.save_list();
     }
 
-    /// Writes the list of files anew: when one was begun, closed, or, but for `leaving`, goes. Nothing depends on it: a
-    /// failure is logged.
-    pub(crate) fn save_list(&self, leaving: Option<FileId>) {
+    /// Writes the list of files anew, when one was begun or closed. Nothing depends on it: a failure is logged.
+    pub(crate) fn save_list(&self) {
+        if let Err(error) = self.write_list() {
+            tracing::warn!(%error, "cannot write the list of segment files");
+        }
+    }
+
+    fn write_list(&self) -> io::Result<()> {
         let state = self.list.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(ListState { store, missing }) = &*state else { return };
+        let Some(ListState { store, missing }) = &*state else { return Ok(()) };
         let unmeasured: Vec<_> = self
             .read()
             .values()
@@ -137,10 +142,7 @@ impl Files {
             let listed = Listed { epoch: header.epoch, sequence: header.sequence, data_end: *data_end };
             listing.0.insert(header.file, listed);
         }
-        leaving.map(|file| listing.0.remove(&file));
-        if let Err(error) = self.io.replace_small(listing::NAME, &listing.encode(*store)) {
-            tracing::warn!(%error, "cannot write the list of segment files");
-        }
+        self.io.replace_small(listing::NAME, &listing.encode(*store))
     }
 
     fn read(&self) -> RwLockReadGuard<'_, HashMap<FileId, FileInfo>> {
@@ -253,13 +255,16 @@ impl Files {
 
     /// Removes a file.
     pub(crate) fn remove(&self, file: FileId) -> io::Result<()> {
-        let Some(name) = self.name(file) else { return Ok(()) };
-        self.save_list(Some(file));
-        match self.io.unlink(&name) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
+        // First the list: a file that is in it and gone would be missed.
+        let Some(info) = self.write().remove(&file) else { return Ok(()) };
+        let gone = self.write_list().and_then(|()| match self.io.unlink(&info.name()) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            other => other,
+        });
+        if let Err(error) = gone {
+            self.write().insert(file, info);
+            return Err(error);
         }
-        self.write().remove(&file);
         self.handles.retain(|id| *id != file);
         self.configs.retain(|id| *id != file);
         self.io.sync_dir()

@@ -371,7 +371,7 @@ impl Log {
         let closed = match &records {
             Records::Closed(footer) => {
                 self.archive = self.archive.max(Some(footer.trailer.archive));
-                true
+                self.is_settled(file)
             }
             Records::Scanned(scan) => self.close_scanned(file, scan, keys),
         };
@@ -398,6 +398,12 @@ impl Log {
         }
         table.insert(info);
         true
+    }
+
+    /// The footer of a file that is not known to be closed may so far stand in the page cache only.
+    fn is_settled(&self, file: &LogFile) -> bool {
+        let known = self.listing.0.get(&file.header.file).is_some_and(|listed| listed.data_end > 0);
+        known || self.mode == Mode::ReadOnly || file.handle.sync_data().is_ok()
     }
 
     /// Removes a file that was made ahead and never used. One that says what it replaces is needed for that alone.

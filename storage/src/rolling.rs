@@ -93,7 +93,7 @@ impl Rolling {
             };
             writer.swap_buffer(&mut self.buffer);
             self.shared.files.insert(FileInfo::new(writer.header, false));
-            self.shared.files.save_list(None);
+            self.shared.files.save_list();
             let opened = self.shared.clock.monotonic();
             self.open = Some(Open { writer, configs: HashSet::new(), holds_media: false, is_small, opened });
         }

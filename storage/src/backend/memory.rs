@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::blocks::is_aligned;
@@ -12,10 +13,18 @@ use super::{DirLock, DiskSpace, SegmentHandle, SegmentIo};
 
 const SECTOR_LEN: usize = 512;
 
-/// A data directory in memory. Clones share it.
-#[derive(Clone, Default)]
+/// A data directory in memory. Clones share it; one that was made, or locked, before a power cut changes nothing any
+/// more, as a process that the cut ended.
+#[derive(Default)]
 pub struct MemoryIo {
     state: Arc<Mutex<State>>,
+    boot: AtomicU64,
+}
+
+impl Clone for MemoryIo {
+    fn clone(&self) -> Self {
+        Self { state: Arc::clone(&self.state), boot: AtomicU64::new(lock(&self.state).boot) }
+    }
 }
 
 #[derive(Default)]
@@ -58,11 +67,22 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().expect("no panic under this lock")
 }
 
+/// The power has not failed since `boot`.
+fn alive(state: &Mutex<State>, boot: u64) -> io::Result<MutexGuard<'_, State>> {
+    let state = lock(state);
+    if state.boot == boot { Ok(state) } else { Err(io::Error::other("the power failed")) }
+}
+
 impl MemoryIo {
     /// An empty directory.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// To change something.
+    fn alive(&self) -> io::Result<MutexGuard<'_, State>> {
+        alive(&self.state, self.boot.load(Ordering::Acquire))
     }
 
     /// Only so many bytes fit from now on.
@@ -105,7 +125,8 @@ impl MemoryIo {
             })
             .collect();
         let (synced_names, small) = (files.clone(), state.small.clone());
-        Self { state: Arc::new(Mutex::new(State { files, synced_names, small, ..State::default() })) }
+        let state = State { files, synced_names, small, ..State::default() };
+        Self { state: Arc::new(Mutex::new(state)), boot: AtomicU64::new(0) }
     }
 
     /// Changes bytes of a segment file or a small file behind the store's back.
@@ -172,6 +193,7 @@ impl Drop for Lock {
 impl SegmentIo for MemoryIo {
     fn lock(&self) -> io::Result<DirLock> {
         let mut state = lock(&self.state);
+        self.boot.store(state.boot, Ordering::Release);
         if std::mem::replace(&mut state.locked, true) {
             return Err(io::ErrorKind::WouldBlock.into());
         }
@@ -185,7 +207,7 @@ impl SegmentIo for MemoryIo {
     }
 
     fn create(&self, name: &str, len: u64) -> io::Result<Arc<dyn SegmentHandle>> {
-        let mut state = lock(&self.state);
+        let mut state = self.alive()?;
         if state.files.contains_key(name) {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
@@ -193,21 +215,21 @@ impl SegmentIo for MemoryIo {
         let zeros = vec![0; usize::try_from(len).map_err(|_| io::ErrorKind::InvalidInput)?];
         let file = Arc::new(Mutex::new(Contents { written: zeros, synced: Vec::new() }));
         state.files.insert(name.to_owned(), Arc::clone(&file));
-        Ok(Arc::new(MemoryHandle { boot: state.boot, io: self.clone(), file }))
+        Ok(Arc::new(MemoryHandle { boot: state.boot, state: Arc::clone(&self.state), file }))
     }
 
     fn open(&self, name: &str) -> io::Result<Arc<dyn SegmentHandle>> {
         let state = lock(&self.state);
         let file = state.files.get(name).ok_or(io::ErrorKind::NotFound)?;
-        Ok(Arc::new(MemoryHandle { boot: state.boot, io: self.clone(), file: Arc::clone(file) }))
+        Ok(Arc::new(MemoryHandle { boot: state.boot, state: Arc::clone(&self.state), file: Arc::clone(file) }))
     }
 
     fn unlink(&self, name: &str) -> io::Result<()> {
-        lock(&self.state).files.remove(name).map(|_| ()).ok_or_else(|| io::ErrorKind::NotFound.into())
+        self.alive()?.files.remove(name).map(|_| ()).ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
     fn sync_dir(&self) -> io::Result<()> {
-        let mut state = lock(&self.state);
+        let mut state = self.alive()?;
         state.synced_names = state.files.clone();
         Ok(())
     }
@@ -217,7 +239,7 @@ impl SegmentIo for MemoryIo {
     }
 
     fn replace_small(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
-        let mut state = lock(&self.state);
+        let mut state = self.alive()?;
         state.make_room(bytes.len() as u64)?;
         state.small.insert(name.to_owned(), bytes.to_vec());
         Ok(())
@@ -230,7 +252,7 @@ impl SegmentIo for MemoryIo {
     }
 
     fn reserve(&self, len: u64) -> io::Result<()> {
-        let mut state = lock(&self.state);
+        let mut state = self.alive()?;
         state.make_room(len.saturating_sub(state.reserved_bytes))?;
         state.reserved_bytes = len;
         Ok(())
@@ -238,16 +260,14 @@ impl SegmentIo for MemoryIo {
 }
 
 struct MemoryHandle {
-    io: MemoryIo,
+    state: Arc<Mutex<State>>,
     boot: u64,
     file: Arc<Mutex<Contents>>,
 }
 
 impl MemoryHandle {
-    /// The power has not failed since this was opened.
     fn alive(&self) -> io::Result<MutexGuard<'_, State>> {
-        let state = lock(&self.io.state);
-        if state.boot == self.boot { Ok(state) } else { Err(io::Error::other("the power failed")) }
+        alive(&self.state, self.boot)
     }
 }
 
