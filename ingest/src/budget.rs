@@ -118,6 +118,12 @@ impl Budget {
         (self.used_bytes() > self.limit_bytes / 2).then_some(SPILL_BYTES)
     }
 
+    /// Bytes that may be reserved, one large sample aside.
+    #[must_use]
+    pub fn limit_bytes(&self) -> u64 {
+        self.limit_bytes
+    }
+
     /// Bytes reserved now.
     #[must_use]
     pub fn used_bytes(&self) -> u64 {

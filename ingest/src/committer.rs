@@ -48,13 +48,14 @@ pub(crate) async fn run_committer(
     let note = |done: Done| note(done, &ingest, stream, &log, &failure);
     loop {
         let job = tokio::select! {
-            job = jobs.recv(), if flights.len() < IN_FLIGHT_COUNT => job, // recv is cancel-safe
+            biased; // answers first, and in the same order each time
             Some(done) = flights.next() => {
                 if let Some(gap) = note(done) {
                     flights.push_back(control(&ingest, Control::Gap(gap)));
                 }
                 continue;
             }
+            job = jobs.recv(), if flights.len() < IN_FLIGHT_COUNT => job, // recv is cancel-safe
         };
         let flight = match job {
             None => break,
