@@ -48,6 +48,7 @@ fn our_crates_depend_on_each_other_only_as_the_architecture_says() {
         ("vidar-server", &["core", "media", "storage", "indexer", "live", "ingest", "player-api"]),
         ("vidar-fixtures", &[]),
         ("vidar-load", &[]),
+        ("vidar-sim", &["core", "media", "storage", "indexer", "live", "ingest", "player-api", "server"]),
         (
             "vidar-benches",
             &["core", "media", "storage", "indexer", "live", "ingest", "player-api", "server", "fixtures", "load"],

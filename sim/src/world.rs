@@ -1,0 +1,319 @@
+//! A history: boots, what happens in each, and what becomes of the directory between them.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::runtime;
+use tokio::time::sleep;
+use vidar_core::clock::Clock;
+use vidar_core::time::UnixMs;
+use vidar_storage::{Depth, OpenError, StoreOptions, verify_on};
+
+use crate::boot::{Boot, Shared, options};
+use crate::contents::Rule;
+use crate::disk::{Fault, SimDisk};
+use crate::lock;
+use crate::model::Model;
+use crate::ops::Op;
+use crate::random::Random;
+use crate::trace::Trace;
+use crate::witness::Witness;
+
+/// Key of the keyring in all boots; any other is wrong.
+const KEY: u8 = 3;
+/// Streams, each with one publisher at a time.
+const STREAMS: u64 = 4;
+/// Of what a publisher sends at once.
+const READ_BYTES_MAX: u64 = 96 << 10;
+/// The wall clock of the first boot.
+const BEGINNING: UnixMs = UnixMs(1_700_000_000_000);
+
+/// How a history went.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outcome {
+    /// How many things happened, and a checksum of them.
+    pub trace: (u64, u32),
+    /// Starts of the server.
+    pub boots: u64,
+    /// Fragments of which something was handed to the store.
+    pub fragments: u64,
+    /// Records seen on their way to the disk, footers' copies aside.
+    pub records: u64,
+    /// Calls to the disk.
+    pub calls: u64,
+}
+
+/// A directory at some moment, and what was true of it then.
+struct Saved {
+    disk: SimDisk,
+    model: Model,
+}
+
+struct World {
+    random: Random,
+    shared: Shared,
+    options: StoreOptions,
+    wall: UnixMs,
+    uptime: Duration,
+    saved: Option<Saved>,
+    boots: u64,
+    calls: u64,
+    may_rot: bool,
+    last: Option<Rule>,
+    clean: bool,
+}
+
+/// Runs the history of a seed.
+///
+/// # Errors
+/// What is not as it has to be.
+pub fn run(seed: u64, verbose: bool) -> Result<Outcome, String> {
+    let mut random = Random::new(seed);
+    let (trace, witness) = (Trace::new(verbose), Witness::default());
+    let disk = SimDisk::new(random.fork(), trace.clone(), witness.clone());
+    let shared = Shared { disk, model: Arc::new(Mutex::new(Model::default())), witness, trace };
+    let options = options(&mut random, KEY);
+    let mut world = World {
+        may_rot: random.one_in(4),
+        random,
+        shared,
+        options,
+        wall: BEGINNING,
+        uptime: Duration::ZERO,
+        saved: None,
+        boots: 0,
+        calls: 0,
+        last: None,
+        clean: false,
+    };
+    for _ in 0..world.random.within(2..4) {
+        world.boot(true)?;
+        world.between()?;
+    }
+    world.finish()?;
+    let shared = &world.shared;
+    let outcome = Outcome {
+        trace: shared.trace.hash(),
+        boots: world.boots,
+        fragments: lock(&shared.model).fragments.len() as u64,
+        records: shared.witness.record_count() as u64,
+        calls: world.calls + shared.disk.calls(),
+    };
+    Ok(outcome)
+}
+
+impl World {
+    /// Opens the directory, lets things happen, and ends it one way or another.
+    fn boot(&mut self, busy: bool) -> Result<(), String> {
+        // Dropping the runtime takes all tasks with it, as a crash does.
+        let runtime = runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+        let runtime = runtime.map_err(|error| error.to_string())?;
+        let result = runtime.block_on(self.live(busy));
+        drop(runtime);
+        self.shared.disk.heal();
+        result
+    }
+
+    async fn live(&mut self, busy: bool) -> Result<(), String> {
+        self.boots += 1;
+        self.shared.trace.note(format_args!("boot {}", self.boots));
+        let boot = Arc::new(self.open()?);
+        boot.check(true).await;
+        self.verdict()?;
+        if self.random.one_in(3) {
+            boot.check_rebuild(&self.options);
+        }
+        let killed = self.random.one_in(2);
+        if busy {
+            if killed {
+                self.shared.disk.cut_in(self.random.within(1..400));
+            }
+            for _ in 0..self.random.within(5..22) {
+                self.step(&boot).await?;
+                if self.shared.disk.is_dead() {
+                    break;
+                }
+            }
+        }
+        let rule = self.end(&boot, killed || self.shared.disk.is_dead()).await?;
+        (self.wall, self.uptime) = (boot.clock.now(), boot.clock.uptime());
+        self.shared.disk.end_boot(rule);
+        self.last = Some(rule);
+        Ok(())
+    }
+
+    async fn step(&mut self, boot: &Arc<Boot>) -> Result<(), String> {
+        let op = Op::draw(&mut self.random);
+        self.shared.trace.note(format_args!("{op:?} at {:?}", boot.clock.monotonic()));
+        match op {
+            Op::Copy => {
+                let (disk, model) = (self.shared.disk.copy(), lock(&self.shared.model).clone());
+                self.saved = Some(Saved { disk, model });
+            }
+            // After a failure the log may hold what was refused, until the next file says that it is void.
+            Op::Rebuild if self.shared.disk.disturbed() == 0 => boot.check_rebuild(&self.options),
+            _ => boot.run(op, &mut self.random).await,
+        }
+        sleep(Duration::from_millis(self.random.within(0..4000))).await;
+        let (budget, reads) = (boot.ingest.budget(), boot.ingest.open_pushes(None).len() as u64);
+        if budget.used_bytes() > budget.limit_bytes() + reads.max(STREAMS) * READ_BYTES_MAX {
+            return Err(format!("{} bytes are reserved of a budget of {}", budget.used_bytes(), budget.limit_bytes()));
+        }
+        self.verdict()
+    }
+
+    /// A stop, a kill, or whatever the power does.
+    async fn end(&mut self, boot: &Arc<Boot>, killed: bool) -> Result<Rule, String> {
+        self.clean = false;
+        if killed {
+            // What was answered before the power failed reaches those who asked.
+            sleep(Duration::from_millis(self.random.within(0..50))).await;
+            let rules = [Rule::KeepWritten, Rule::LoseUnsynced, Rule::Torn, Rule::Torn];
+            let rule = rules[self.random.index(rules.len())];
+            self.verdict()?;
+            return Ok(rule);
+        }
+        self.shared.disk.heal();
+        let closed = boot.stop().await;
+        self.shared.trace.note(format_args!("stopped: {closed}"));
+        if boot.ingest.budget().used_bytes() != 0 {
+            return Err("bytes of the budget are reserved by nobody".into());
+        }
+        // A footer that could not be written is written by the next start.
+        self.clean = closed && self.shared.disk.disturbed() == 0;
+        if !closed {
+            return Err("the store did not close on a disk that works".into());
+        }
+        boot.check(false).await;
+        self.verdict()?;
+        Ok(Rule::LoseUnsynced)
+    }
+
+    /// Opens the store, on a disk that may fail while it does.
+    fn open(&mut self) -> Result<Boot, String> {
+        let flaky = self.random.one_in(6);
+        if flaky {
+            let at = self.shared.disk.calls() + self.random.within(1..60);
+            let error = [std::io::ErrorKind::Other, std::io::ErrorKind::StorageFull][self.random.index(2)];
+            self.shared.disk.fail(Fault { at, more: self.random.within(0..4), error });
+        }
+        let times = (self.wall, self.uptime);
+        let mut opened = Boot::start(&self.shared, times, self.options.clone(), &mut self.random);
+        if flaky {
+            // Whatever came of it: the machine goes down, and comes back with a disk that works.
+            self.shared.trace.note(format_args!("a start on a failing disk: {}", opened.is_ok()));
+            drop(opened);
+            // Where a file does not answer, what it says of floors and deletions is not known either.
+            lock(&self.shared.model).violations.clear();
+            self.shared.disk.heal();
+            self.shared.disk.end_boot([Rule::LoseUnsynced, Rule::Torn][self.random.index(2)]);
+            (self.clean, self.last) = (false, None);
+            opened = Boot::start(&self.shared, times, self.options.clone(), &mut self.random);
+        }
+        let (boot, report) = opened.map_err(|error| format!("the store does not open: {error}"))?;
+        self.shared.trace.note(format_args!(
+            "opened: {} files, {} unclosed, {} fragments, {} incomplete, {} damaged",
+            report.files,
+            report.unclosed,
+            report.fragments,
+            report.incomplete,
+            report.damage.len()
+        ));
+        if !lock(&self.shared.model).rotted && !report.damage.is_empty() {
+            return Err(format!("a crash is no damage: {:?}", report.damage));
+        }
+        if self.clean && report.unclosed > 0 {
+            return Err(format!("{} files are not closed after a clean stop", report.unclosed));
+        }
+        Ok(boot)
+    }
+
+    /// What happens to a directory that nobody uses.
+    fn between(&mut self) -> Result<(), String> {
+        if self.random.one_in(8) {
+            self.wrong_key()?;
+        }
+        if self.random.one_in(8) {
+            let copy = ["keyring.a", "keyring.b"][self.random.index(2)];
+            let lost = self.shared.disk.lose_small(copy);
+            self.shared.trace.note(format_args!("{copy} is lost: {lost}"));
+        }
+        if self.may_rot && self.random.one_in(2) {
+            self.may_rot = false;
+            if let Some((file, offset, len)) = self.shared.disk.rot() {
+                lock(&self.shared.model).rot(&file, offset, len);
+                self.clean = false;
+            }
+        }
+        if self.random.one_in(6) {
+            self.clone_lives()?;
+        }
+        if self.random.one_in(4)
+            && let Some(Saved { disk, model }) = self.saved.take()
+        {
+            self.shared.trace.note(format_args!("an older copy is restored"));
+            self.calls += self.shared.disk.calls();
+            (self.shared.disk, self.clean) = (disk, false);
+            *lock(&self.shared.model) = model;
+        }
+        Ok(())
+    }
+
+    /// A wrong key opens nothing, and changes nothing.
+    fn wrong_key(&mut self) -> Result<(), String> {
+        let wrong = options(&mut self.random, KEY + 1);
+        let times = (self.wall, self.uptime);
+        let runtime = runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+        let runtime = runtime.map_err(|error| error.to_string())?;
+        let opened = runtime.block_on(async { Boot::start(&self.shared, times, wrong, &mut self.random).err() });
+        self.shared.disk.end_boot(Rule::KeepWritten);
+        match opened {
+            Some(OpenError::KekWrong { .. }) => Ok(()),
+            other => Err(format!("a wrong key: {other:?}")),
+        }
+    }
+
+    /// A clone of the machine runs for a while beside this one.
+    fn clone_lives(&mut self) -> Result<(), String> {
+        self.shared.trace.note(format_args!("a clone runs"));
+        let model = Arc::new(Mutex::new(lock(&self.shared.model).clone()));
+        let shared = Shared { disk: self.shared.disk.copy(), model, ..self.shared.clone() };
+        let mut clone = Self {
+            random: self.random.fork(),
+            shared,
+            options: self.options.clone(),
+            wall: self.wall,
+            uptime: self.uptime,
+            saved: None,
+            boots: 0,
+            calls: 0,
+            may_rot: false,
+            last: None,
+            clean: false,
+        };
+        clone.boot(true)?;
+        clone.boot(false)?;
+        self.boots += clone.boots;
+        self.calls += clone.shared.disk.calls();
+        self.shared.trace.note(format_args!("the clone is gone"));
+        Ok(())
+    }
+
+    /// The last word: a start that finds everything, and a verification that finds no damage.
+    fn finish(&mut self) -> Result<(), String> {
+        self.boot(false)?;
+        let disk = Arc::new(self.shared.disk.copy());
+        let verified = verify_on(&self.options, disk, Depth::Decrypt, &mut |_| {});
+        let report = verified.map_err(|error| format!("verification: {error}"))?;
+        if !lock(&self.shared.model).rotted && !report.damage.is_empty() {
+            return Err(format!("verification finds damage: {:?}", report.damage));
+        }
+        Ok(())
+    }
+
+    fn verdict(&self) -> Result<(), String> {
+        let mut wrong = lock(&self.shared.model).violations.clone();
+        wrong.extend(self.shared.witness.violations());
+        if wrong.is_empty() { Ok(()) } else { Err(wrong.join("; ")) }
+    }
+}
