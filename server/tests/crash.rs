@@ -11,6 +11,7 @@ use std::time::Duration;
 use common::{ID, PATIENCE, Pusher, Random, SECRET, Vidar, ffmpeg, start_in};
 use serde_json::Value;
 
+/// `VIDAR_CRASH_KILLS` asks for another number; `scripts/crash kill` does.
 const KILLS: u32 = 30;
 
 /// A curl that pushes from ffmpeg's live output, and hands on the acknowledgements as they come.
@@ -61,9 +62,10 @@ impl LivePush {
 fn what_was_acknowledged_survives_kill_9() {
     let own = tempfile::tempdir().expect("a temporary directory");
     let dir = own.path().join("data");
+    let kills = std::env::var("VIDAR_CRASH_KILLS").map_or(KILLS, |count| count.parse().expect("a number of kills"));
     let mut random = Random(1);
     let mut acknowledged: [BTreeSet<String>; 2] = Default::default();
-    for round in 0..KILLS {
+    for round in 0..kills {
         let mut vidar = start_in(&dir, &[]);
         for (stream, acknowledged) in acknowledged.iter().enumerate() {
             let listed: BTreeSet<String> = if round == 0 {
@@ -108,7 +110,7 @@ fn what_was_acknowledged_survives_kill_9() {
         }
     }
     let mut vidar = start_in(&dir, &[]);
-    assert!(acknowledged.iter().all(|set| set.len() >= KILLS as usize), "{:?}", acknowledged.map(|set| set.len()));
+    assert!(acknowledged.iter().all(|set| set.len() >= kills as usize), "{:?}", acknowledged.map(|set| set.len()));
     for stream in ["cam-0", "cam-1", "cam-rtsp"] {
         let fragments = vidar.fragments(stream);
         // RTSP acknowledges nothing: what there is of it has to play, that is all.
