@@ -257,17 +257,11 @@ impl Model {
     /// A range of a segment file rotted: what stands there may be lost.
     pub(crate) fn rot(&mut self, file: &str, offset: u64, len: u64) {
         self.rotted = true;
-        let mut inside = false;
         for (number, entry) in &self.places {
             let records = entry.parts.iter().chain([&entry.record]);
             let touched = records.clone().any(|record| {
                 let here = file.contains(&record.file.to_string());
                 here && record.offset < offset + len && offset < record.offset + record.record_len
-            });
-            // A sector may hold the end of one record and others behind it.
-            inside |= records.clone().any(|record| {
-                let here = file.contains(&record.file.to_string());
-                here && record.offset <= offset && offset + len <= record.offset + record.record_len
             });
             if let Some(fragment) = self.fragments.get_mut(number).filter(|_| touched) {
                 fragment.rotten = true;
@@ -277,6 +271,7 @@ impl Model {
         for fragment in self.fragments.values_mut().filter(|fragment| !fragment.is_acked()) {
             fragment.rotten = true;
         }
-        self.controls_rotten |= !inside;
+        // The last batch of a file without footer goes as a whole, and control records have no place that is told.
+        self.controls_rotten = true;
     }
 }
