@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 use vidar_core::clock::SystemClock;
 
 use crate::search::{SearchError, SearchRequest, sealed};
-use crate::{Index, IndexOptions};
+use crate::{Index, IndexOptions, timeline};
 
 /// Any text is answered or refused, with a position inside it.
 pub fn search_query(data: &[u8]) {
@@ -34,6 +34,11 @@ pub fn sealed_file(data: &[u8]) {
     assert!(sealed::open_all(&KEY, "file", &file).is_err(), "changed at {position}");
 }
 
+/// Any bytes are refused as a block of the timeline, or read; what was read is the same after it was written again.
+pub fn timeline_block(data: &[u8]) {
+    timeline::block_round_trip(data);
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs;
@@ -54,6 +59,7 @@ mod tests {
     fn corpora_pass() {
         replay("search_query", super::search_query);
         replay("sealed_file", super::sealed_file);
+        replay("timeline_block", super::timeline_block);
     }
 
     proptest! {

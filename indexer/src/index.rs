@@ -10,7 +10,10 @@ use vidar_core::log::{LogEvent, LogObserver};
 
 use crate::catalog::Catalog;
 use crate::search::{Search, wipe};
-use crate::timeline::Timeline;
+use crate::timeline::{self, Timeline};
+
+/// Of the timeline's files, beside the partitions of search.
+const TIMELINE_DIR: &str = "timeline";
 
 /// How to open an [`Index`].
 #[derive(Clone)]
@@ -90,7 +93,10 @@ impl Index {
     /// # Errors
     /// If the directory cannot be made or listed.
     pub fn open(options: IndexOptions) -> Result<Arc<Self>, IndexError> {
-        let timeline = Arc::new(Timeline::default());
+        let dir = options.dir.as_ref().map(|dir| dir.join(TIMELINE_DIR));
+        let failed = |source| IndexError::Io { dir: format!("{dir:?}"), source };
+        let timeline = Timeline::open(timeline::Options::new(dir.clone(), options.key)).map_err(failed)?;
+        let timeline = Arc::new(timeline);
         let catalog = Arc::new(Catalog::new(Arc::clone(&timeline)));
         let search = Search::open(options, Arc::clone(&catalog), Arc::clone(&timeline))?;
         Ok(Arc::new(Self { catalog, timeline, search }))
@@ -126,7 +132,8 @@ impl Index {
     /// # Errors
     /// If something there cannot be removed. That there is nothing is no error. What is not of search stays.
     pub fn wipe(dir: &Path) -> Result<(), IndexError> {
-        wipe(dir).map_err(|source| IndexError::Io { dir: dir.display().to_string(), source })
+        let wiped = timeline::wipe(&dir.join(TIMELINE_DIR)).and_then(|()| wipe(dir));
+        wiped.map_err(|source| IndexError::Io { dir: dir.display().to_string(), source })
     }
 }
 

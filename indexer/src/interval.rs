@@ -83,41 +83,6 @@ impl<V> IntervalIndex<V> {
         });
         Merge::new(parts, |a, b| a < b)
     }
-
-    /// What overlaps `[start, end)` and stands before `before`, in descending order.
-    pub(crate) fn overlapping_back(
-        &self,
-        start: UnixMs,
-        end: UnixMs,
-        before: Option<Place>,
-    ) -> impl Iterator<Item = Found<'_, V>> {
-        let parts = self.classes.iter().filter_map(move |(class, places)| {
-            let from = reach(start, *class);
-            let to = before.map_or((end, FragmentNumber::MIN), |before| before.min((end, FragmentNumber::MIN)));
-            (from < to).then(|| {
-                let found = places.range(from..to).rev().map(|(place, (end, value))| (*place, *end, value));
-                found.filter(move |(place, stop, _)| is_in(*place, *stop, start, end))
-            })
-        });
-        Merge::new(parts, |a, b| a > b)
-    }
-
-    /// The greatest end among what starts at `at` or before.
-    pub(crate) fn greatest_end_of_started(&self, at: UnixMs) -> Option<UnixMs> {
-        let mut greatest: Option<UnixMs> = None;
-        for (class, places) in &self.classes {
-            let mut floor = i64::MIN;
-            for (place, (end, _)) in places.range(..=(at, FragmentNumber::MAX)).rev() {
-                if place.0.0 < floor {
-                    break;
-                }
-                // What starts a whole class length before the greatest end cannot reach it.
-                greatest = greatest.max(Some(*end));
-                floor = greatest.map_or(i64::MIN, |end| reach(end, *class).0.0);
-            }
-        }
-        greatest
-    }
 }
 
 fn is_in(place: Place, stop: UnixMs, start: UnixMs, end: UnixMs) -> bool {

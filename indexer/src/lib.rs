@@ -2,12 +2,13 @@
 //!
 //! An [`Index`] follows the log ([`LogObserver`](vidar_core::log::LogObserver)) and answers three kinds of question:
 //! the [`Catalog`] knows streams, runs and gaps; the [`Timeline`] knows fragments by number, ordinal, producer and
-//! server time; [`Search`] finds fragments, runs and gaps by what they contain. Catalog and timeline live in memory
-//! and are exact at once. Search is made from the two: nothing in its files is a source of truth.
+//! server time; [`Search`] finds fragments, runs and gaps by what they contain. Catalog and timeline are exact at once;
+//! the timeline keeps older fragments in files, which it makes anew at each start. Search is made from the two: nothing in
+//! its files is a source of truth.
 //!
 //! # Invariants
 //! 1. The same events in any order, any number of times, give the same answers.
-//! 2. Observing never waits for I/O and never fails.
+//! 2. Observing never fails, and waits for no disk; what comes late may read a block of the timeline.
 //! 3. Deleting the directory and observing the log again gives the same answers.
 //!
 //! Design: `docs/design/index.md`; the query language: `docs/api/search.md`.
@@ -36,4 +37,6 @@ pub mod timeline;
 pub use catalog::{Catalog, RunView};
 pub use index::{Index, IndexError, IndexOptions};
 pub use search::{HitKind, Search, SearchError, SearchHit, SearchPage, SearchRequest, SearchStatus, Sort};
-pub use timeline::{Cursor, Details, Expiry, Page, RangeQuery, Shown, StreamTotals, TimeAxis, Timeline, TrackShape};
+pub use timeline::{
+    Cursor, Details, Expiry, Page, RangeQuery, Shown, StreamTotals, TimeAxis, Timeline, TimelineStats, TrackShape,
+};

@@ -83,6 +83,20 @@ async fn metrics(State(operating): State<Arc<Operating>>) -> Response {
         totals.fold((0, 0), |(count, bytes), totals| (count + totals.fragment_count, bytes + totals.stored_bytes));
     metric("fragments", "gauge", "Fragments in the timeline.", fragments);
     metric("stored_bytes", "gauge", "Bytes on disk of all fragments.", bytes);
+    let timeline = operating.index.timeline().stats();
+    metric(
+        "timeline_memory_fragments",
+        "gauge",
+        "Fragments that the timeline holds in memory.",
+        timeline.tail_count as u64,
+    );
+    metric("timeline_file_bytes", "gauge", "Bytes of the timeline's files.", timeline.file_bytes);
+    metric(
+        "timeline_unreadable_blocks_total",
+        "counter",
+        "Times that a block of the timeline did not read.",
+        timeline.unreadable_count,
+    );
     metric("pushes_open", "gauge", "Pushes that go on.", operating.ingest.open_pushes(None).len() as u64);
     metric(
         "ingest_held_bytes",

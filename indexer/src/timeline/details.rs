@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
+use vidar_core::limits::{TAG_COUNT_MAX, TRACK_COUNT_MAX};
 use vidar_core::record::FragmentFacts;
 use vidar_core::sample::Tag;
 use vidar_core::track::TrackKind;
+use vidar_core::wire::{Reader, WireError, Writer};
 
 /// One track, as a listing or a search sees it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -46,6 +48,43 @@ impl Details {
         }
     }
 
+    pub(super) fn encode(&self, w: &mut Writer) {
+        w.varint(self.tracks.len() as u64);
+        for track in &*self.tracks {
+            let kind = KINDS.iter().position(|kind| *kind == track.kind).unwrap_or(KINDS.len());
+            w.varint(kind as u64).string(&track.codec).varint(track.width.into()).varint(track.height.into());
+        }
+        w.varint(self.tags().len() as u64);
+        for tag in self.tags() {
+            w.string(&tag.name).string(&tag.value);
+        }
+        w.varint(self.lost_count().into());
+    }
+
+    /// Reads what `encode` wrote.
+    pub(super) fn decode(r: &mut Reader<'_>) -> Result<Self, WireError> {
+        let track_count = r.count(4)?;
+        if track_count > TRACK_COUNT_MAX {
+            return Err(r.error("at most 10 tracks"));
+        }
+        let tracks = (0..track_count).map(|_| {
+            let kind = r.varint_as::<usize>()?;
+            let kind = *KINDS.get(kind).ok_or_else(|| r.error("a track kind"))?;
+            let (codec, width, height) = (r.string()?.to_owned(), r.varint_as()?, r.varint_as()?);
+            Ok(TrackShape { kind, codec, width, height })
+        });
+        let tracks = tracks.collect::<Result<_, WireError>>()?;
+        let tag_count = r.count(2)?;
+        if tag_count > TAG_COUNT_MAX {
+            return Err(r.error("at most 64 tags"));
+        }
+        let tags = (0..tag_count).map(|_| Ok(Tag { name: r.string()?.to_owned(), value: r.string()?.to_owned() }));
+        let tags = tags.collect::<Result<Vec<_>, WireError>>()?;
+        let lost_count = r.varint_as()?;
+        let more = !tags.is_empty() || lost_count != 0;
+        Ok(Self { tracks, more: more.then(|| Arc::new(More { tags, lost_count })) })
+    }
+
     /// From the producer.
     #[must_use]
     pub fn tags(&self) -> &[Tag] {
@@ -58,6 +97,9 @@ impl Details {
         self.more.as_ref().map_or(0, |more| more.lost_count)
     }
 }
+
+/// By their code in a block.
+const KINDS: [TrackKind; 4] = [TrackKind::Video, TrackKind::Audio, TrackKind::Subtitle, TrackKind::Data];
 
 fn shape(track: &vidar_core::record::TrackFacts) -> TrackShape {
     TrackShape { kind: track.kind, codec: track.codec.clone(), width: track.width, height: track.height }

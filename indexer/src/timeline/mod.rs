@@ -1,21 +1,34 @@
 //! Fragments by number, ordinal and time.
 //!
-//! In memory, a `Held` for each stream with a lock of its own, so that a long read of one stream
-//! does not keep the others waiting. Lookups are logarithmic.
+//! For each stream the newest fragments stand in memory, the older ones in sealed blocks of some hundred; what each
+//! block spans is in memory. A lookup takes a view of its stream (a few shared pointers) and then holds no lock, while
+//! it opens the blocks it needs.
 //!
 //! Order by number is the order of the server. Order by producer time is a question of intervals: runs may overlap
 //! and jump, and where they overlap the greatest number is what is shown.
 
+mod block;
+mod cache;
+mod column;
 mod cursor;
 mod details;
 mod expiry;
+mod files;
+mod look;
+mod names;
 mod range;
 mod shown;
+mod spill;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod tree;
+mod walk;
 
 use std::collections::{HashMap, HashSet};
+use std::io;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, RwLock};
 
 use vidar_core::entry::SharedEntry;
@@ -33,15 +46,63 @@ pub use stream::StreamTotals;
 
 pub(crate) use stream::RunSpan;
 
+pub(crate) use block::round_trip as block_round_trip;
+pub(crate) use files::wipe;
+
 use crate::lock::{read, write};
-use stream::Held;
+use files::{Files, Place};
+use look::Look;
+use spill::{Spiller, Work};
+use stream::{Held, Run};
 
 type SharedHeld = Arc<RwLock<Held>>;
 
+/// How a timeline keeps its fragments.
+#[derive(Clone)]
+pub(crate) struct Options {
+    /// Of its files; none: in memory only.
+    pub(crate) dir: Option<PathBuf>,
+    /// Seals them.
+    pub(crate) key: [u8; 32],
+    /// Fragments of a block. A stream keeps its newest so many in memory, and at most twice as many.
+    pub(crate) block_len: usize,
+    /// Fragments of all streams that stay in memory.
+    pub(crate) tail_max: usize,
+    /// Blocks that were opened lately.
+    pub(crate) cache_bytes: usize,
+}
+
+impl Options {
+    /// The defaults.
+    pub(crate) fn new(dir: Option<PathBuf>, key: [u8; 32]) -> Self {
+        Self { dir, key, block_len: 256, tail_max: 1 << 17, cache_bytes: 64 << 20 }
+    }
+}
+
+/// How much a timeline keeps where.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TimelineStats {
+    /// Fragments in memory, of all streams.
+    pub tail_count: usize,
+    /// Bytes of the timeline files.
+    pub file_bytes: u64,
+    /// Blocks that did not read since the start: their fragments are missing in answers until the next start.
+    pub unreadable_count: u64,
+}
+
 /// All fragments that may be read.
-#[derive(Default)]
 pub struct Timeline {
+    shared: Arc<Shared>,
+    /// None: in memory, where whoever adds a fragment makes the blocks.
+    _spiller: Option<Spiller>,
+}
+
+struct Shared {
+    options: Options,
     streams: RwLock<Streams>,
+    files: Arc<Files>,
+    tail_count: AtomicUsize,
+    work: Work,
 }
 
 #[derive(Default)]
@@ -51,82 +112,113 @@ struct Streams {
 }
 
 impl Timeline {
+    /// An empty one. What is in its directory is removed: the log is observed again.
+    pub(crate) fn open(options: Options) -> io::Result<Self> {
+        let files = Arc::new(Files::open(options.dir.clone(), options.key, options.cache_bytes)?);
+        let (streams, tail_count, work) = (RwLock::default(), AtomicUsize::new(0), Work::default());
+        let on_disk = options.dir.is_some();
+        let shared = Arc::new(Shared { options, streams, files, tail_count, work });
+        let spiller = if on_disk { Some(Spiller::start(&shared)?) } else { None };
+        Ok(Self { shared, _spiller: spiller })
+    }
+
+    /// How much is kept where.
+    #[must_use]
+    pub fn stats(&self) -> TimelineStats {
+        TimelineStats {
+            tail_count: self.shared.tail_count.load(Ordering::Relaxed),
+            file_bytes: self.shared.files.len_bytes(),
+            unreadable_count: self.shared.files.unreadable(),
+        }
+    }
+
+    /// Waits until what is to be written is written, or cannot be.
+    #[doc(hidden)]
+    pub fn settle(&self) {
+        if self.shared.options.dir.is_some() {
+            self.shared.work.settle();
+        }
+    }
+
     /// What overlaps `[start, end)` on an axis, a page at a time, ordered by (start on that axis, number).
     ///
     /// On the server's axis the order is that of the numbers.
     #[must_use]
     pub fn range(&self, query: &RangeQuery) -> Page {
-        self.with(query.stream, |held| range::range(held, query)).unwrap_or_default()
+        self.look(query.stream).map(|look| range::range(&look, query)).unwrap_or_default()
     }
 
     /// One fragment.
     #[must_use]
     pub fn get(&self, stream: StreamId, number: FragmentNumber) -> Option<SharedEntry> {
-        self.with(stream, |held| held.get(number).map(|slot| Arc::clone(&slot.entry)))?
+        Some(self.look(stream)?.get(number)?.entry)
     }
 
     /// What is known of a fragment beyond its entry.
     #[must_use]
     pub fn details(&self, stream: StreamId, number: FragmentNumber) -> Option<Details> {
-        self.with(stream, |held| held.get(number).map(|slot| slot.details.clone()))?
+        Some(self.look(stream)?.get(number)?.details)
     }
 
     pub(crate) fn get_with_details(&self, stream: StreamId, number: FragmentNumber) -> Option<(SharedEntry, Details)> {
-        self.with(stream, |held| held.get(number).map(|slot| (Arc::clone(&slot.entry), slot.details.clone())))?
+        let slot = self.look(stream)?.get(number)?;
+        Some((slot.entry, slot.details))
     }
 
     /// The fragment of the smallest number.
     #[must_use]
     pub fn first(&self, stream: StreamId) -> Option<SharedEntry> {
-        self.with(stream, |held| held.entries_from(FragmentNumber::MIN).next().cloned())?
+        self.look(stream)?.first()
     }
 
     /// The fragment of the greatest number.
     #[must_use]
     pub fn last(&self, stream: StreamId) -> Option<SharedEntry> {
-        self.with(stream, |held| held.entries_back(FragmentNumber::MAX).next().cloned())?
+        self.look(stream)?.last()
     }
 
     /// The fragment of the next greater number.
     #[must_use]
     pub fn next(&self, stream: StreamId, number: FragmentNumber) -> Option<SharedEntry> {
-        self.with(stream, |held| held.entries_after(number).next().cloned())?
+        self.look(stream)?.after(number).next()
     }
 
     /// The fragment of the next smaller number.
     #[must_use]
     pub fn previous(&self, stream: StreamId, number: FragmentNumber) -> Option<SharedEntry> {
-        self.with(stream, |held| held.entries_back(number).next().cloned())?
+        self.look(stream)?.back(number).next()
     }
 
     /// The fragment that follows in the same run.
     #[must_use]
     pub fn next_in_run(&self, entry: &SharedEntry) -> Option<SharedEntry> {
-        self.with(entry.meta.stream, |held| held.next_in_run(entry))?
+        let (look, run) = self.look_at_run(entry.meta.stream, entry.meta.run)?;
+        look.next_in_run(entry, &run)
     }
 
     /// The fragment that stands before in the same run.
     #[must_use]
     pub fn previous_in_run(&self, entry: &SharedEntry) -> Option<SharedEntry> {
-        self.with(entry.meta.stream, |held| held.previous_in_run(entry))?
+        let (look, run) = self.look_at_run(entry.meta.stream, entry.meta.run)?;
+        look.previous_in_run(entry, &run)
     }
 
     /// At most `limit` fragments from an ordinal on, in order of ordinals.
     #[must_use]
     pub fn by_ordinal(&self, stream: StreamId, from: u64, limit: usize) -> Vec<SharedEntry> {
-        self.with(stream, |held| held.by_ordinal(from).take(limit).cloned().collect()).unwrap_or_default()
+        self.look(stream).map(|look| look.by_ordinal(from).take(limit).collect()).unwrap_or_default()
     }
 
     /// At most `limit` fragments after a number, in order of numbers.
     #[must_use]
     pub fn after(&self, stream: StreamId, number: FragmentNumber, limit: usize) -> Vec<SharedEntry> {
-        self.with(stream, |held| held.entries_after(number).take(limit).cloned().collect()).unwrap_or_default()
+        self.look(stream).map(|look| look.after(number).take(limit).collect()).unwrap_or_default()
     }
 
     /// Counts and bounds of a stream; all zero if it holds nothing.
     #[must_use]
     pub fn totals(&self, stream: StreamId) -> StreamTotals {
-        self.with(stream, Held::totals).unwrap_or_default()
+        self.look(stream).map(|look| look.totals()).unwrap_or_default()
     }
 
     /// What is shown, and from when to when, by producer time: every instant that a fragment overlapping `[start, end)`
@@ -135,8 +227,7 @@ impl Timeline {
     /// Times are clipped where another fragment is shown, not to `[start, end)`. A fragment may come more than once.
     #[must_use]
     pub fn shown(&self, stream: StreamId, start: UnixMs, end: UnixMs) -> Vec<Shown> {
-        // The plan for a day takes a while: not under the lock.
-        let touched = self.with(stream, |held| shown::touched(held, start, end)).unwrap_or_default();
+        let touched = self.look(stream).map(|look| shown::touched(&look, start, end)).unwrap_or_default();
         shown::shown(&touched, start, end)
     }
 
@@ -144,7 +235,7 @@ impl Timeline {
     /// after the end) the one shown last before.
     #[must_use]
     pub fn at(&self, stream: StreamId, at: UnixMs) -> Option<SharedEntry> {
-        self.with(stream, |held| shown::at(held, at))?
+        shown::at(&self.look(stream)?, at)
     }
 
     /// Ordinal of the next fragment of a stream, and the discontinuities counted so far: after all entries, floors
@@ -165,15 +256,19 @@ impl Timeline {
         retention_hours: u32,
         retention_bytes: Option<u64>,
     ) -> Option<Expiry> {
-        self.with(stream, |held| expiry::expired(held, archive_now, retention_hours, retention_bytes))?
+        let (look, place) = self.look_with(stream, Held::next_place)?;
+        expiry::expired(&look, place, archive_now, retention_hours, retention_bytes)
     }
 
     /// The oldest fragments of all streams, by number, until they free `bytes` on disk. `from`: those of a stream below
     /// this number go already, and are not counted.
     #[must_use]
     pub fn oldest_overall(&self, bytes: u64, from: &HashMap<StreamId, FragmentNumber>) -> Vec<(StreamId, Expiry)> {
-        let held: Vec<_> = read(&self.streams).held.iter().map(|(id, held)| (*id, Arc::clone(held))).collect();
-        expiry::oldest_overall(&held, from, bytes)
+        let looks = self.stream_ids().into_iter().filter_map(|stream| {
+            let (look, place) = self.look_with(stream, Held::next_place)?;
+            Some((stream, look, place))
+        });
+        expiry::oldest_overall(&looks.collect::<Vec<_>>(), from, bytes)
     }
 
     /// Counts the changes to a stream: a reader that saw the same version before has seen all.
@@ -185,14 +280,14 @@ impl Timeline {
     /// Streams of which something was observed, deleted ones not included. In no order.
     #[must_use]
     pub fn stream_ids(&self) -> Vec<StreamId> {
-        read(&self.streams).held.keys().copied().collect()
+        read(&self.shared.streams).held.keys().copied().collect()
     }
 
     /// Fragments of all streams.
     #[must_use]
     pub fn entry_count(&self) -> u64 {
-        let held: Vec<_> = read(&self.streams).held.values().cloned().collect();
-        held.iter().map(|held| read(held).len()).sum()
+        let looks = self.stream_ids().into_iter().filter_map(|stream| self.look(stream));
+        looks.map(|look| look.sums().count).sum()
     }
 
     /// The smallest number of a stream that may be read, if some were said to be gone.
@@ -202,54 +297,127 @@ impl Timeline {
     }
 
     pub(crate) fn run_entries(&self, stream: StreamId, run: RunId) -> Vec<FragmentNumber> {
-        self.with(stream, |held| held.run_numbers(run).collect()).unwrap_or_default()
+        let Some((look, known)) = self.look_at_run(stream, run) else { return Vec::new() };
+        look.run(run, &known).map(|entry| entry.meta.number).collect()
     }
 
     pub(crate) fn run_spans(&self, stream: StreamId, runs: &[RunId]) -> Vec<Option<RunSpan>> {
-        let none = || vec![None; runs.len()];
-        self.with(stream, |held| runs.iter().map(|run| held.run_span(*run)).collect()).unwrap_or_else(none)
+        let known = |held: &Held| runs.iter().map(|run| held.runs.get(run).copied()).collect::<Vec<_>>();
+        let Some((look, known)) = self.look_with(stream, known) else { return vec![None; runs.len()] };
+        runs.iter().zip(known).map(|(id, run)| look.run_span(*id, &run?)).collect()
     }
 
     pub(crate) fn add(&self, entry: &SharedEntry, facts: &FragmentFacts) {
-        if let Some(held) = self.held_or_new(entry.meta.stream) {
-            write(&held).add(entry, facts);
+        let stream = entry.meta.stream;
+        let len = self.change(stream, |held| {
+            held.add(entry, facts, &self.shared.files);
+            Vec::new()
+        });
+        let options = &self.shared.options;
+        if len < 2 * options.block_len && self.shared.tail_count.load(Ordering::Relaxed) <= options.tail_max {
+            return;
+        }
+        self.make_room(stream, len);
+    }
+
+    /// Asks for blocks to be made of what is in memory.
+    fn make_room(&self, stream: StreamId, len: usize) {
+        let (shared, options) = (&self.shared, &self.shared.options);
+        if shared.files.is_in_memory() {
+            if let Err(error) = shared.spill(stream, options.block_len, options.block_len) {
+                tracing::error!(%error, "cannot make a timeline block");
+            }
+            return;
+        }
+        if len >= 2 * options.block_len {
+            shared.work.spill(stream);
+        }
+        let count = shared.tail_count.load(Ordering::Relaxed);
+        if count > options.tail_max {
+            shared.work.spill_all();
+        }
+        if count > 2 * options.tail_max {
+            // A replay at start; nothing that is recorded comes as fast.
+            shared.work.wait_a_little();
         }
     }
 
     pub(crate) fn raise_floor(&self, stream: StreamId, below: FragmentNumber, place: (u64, u32)) {
-        if let Some(held) = self.held_or_new(stream) {
-            write(&held).raise_floor(below, place);
-        }
+        self.change(stream, |held| held.raise_floor(below, place));
     }
 
     /// A playlist place that stays empty.
     pub(crate) fn take_ordinal(&self, stream: StreamId, ordinal: u64) {
-        if let Some(held) = self.held_or_new(stream) {
-            write(&held).take_ordinal(ordinal);
-        }
+        self.change(stream, |held| {
+            held.take_ordinal(ordinal);
+            Vec::new()
+        });
     }
 
     pub(crate) fn delete(&self, stream: StreamId) {
-        let mut streams = write(&self.streams);
+        let mut streams = write(&self.shared.streams);
         streams.deleted.insert(stream);
-        streams.held.remove(&stream);
+        if let Some(held) = streams.held.remove(&stream) {
+            let held = read(&held);
+            self.shared.tail_count.fetch_sub(held.view.tail.len(), Ordering::Relaxed);
+            self.release(held.view.tree.blocks().map(|block| block.place).collect());
+        }
+    }
+
+    fn release(&self, places: Vec<Place>) {
+        if places.is_empty() {
+        } else if self.shared.files.is_in_memory() {
+            self.shared.files.release(&places);
+        } else {
+            self.shared.work.release(places);
+        }
     }
 
     fn with<T>(&self, stream: StreamId, look: impl FnOnce(&Held) -> T) -> Option<T> {
-        let held = read(&self.streams).held.get(&stream).cloned()?;
+        let held = read(&self.shared.streams).held.get(&stream).cloned()?;
         let held = read(&held);
         Some(look(&held))
     }
 
+    fn look(&self, stream: StreamId) -> Option<Look> {
+        Some(self.look_with(stream, |_| ())?.0)
+    }
+
+    /// With something that belongs to the same state.
+    fn look_with<T>(&self, stream: StreamId, more: impl FnOnce(&Held) -> T) -> Option<(Look, T)> {
+        self.with(stream, |held| (Look::new(stream, &held.view, &self.shared.files), more(held)))
+    }
+
+    fn look_at_run(&self, stream: StreamId, run: RunId) -> Option<(Look, Run)> {
+        let (look, run) = self.look_with(stream, |held| held.runs.get(&run).copied())?;
+        Some((look, run?))
+    }
+
+    /// Answers how many fragments the stream has in memory then; 0 if it is deleted. `change` answers the blocks that
+    /// nothing refers to any more.
+    fn change(&self, stream: StreamId, change: impl FnOnce(&mut Held) -> Vec<Place>) -> usize {
+        let Some(held) = self.held_or_new(stream) else { return 0 };
+        let mut held = write(&held);
+        let before = held.view.tail.len();
+        let gone = change(&mut held);
+        let after = held.view.tail.len();
+        drop(held);
+        // Wraps around where it became less.
+        self.shared.tail_count.fetch_add(after.wrapping_sub(before), Ordering::Relaxed);
+        self.release(gone);
+        after
+    }
+
     /// None: the stream is deleted. Ids are never used again.
     fn held_or_new(&self, stream: StreamId) -> Option<SharedHeld> {
-        if let Some(held) = read(&self.streams).held.get(&stream) {
+        if let Some(held) = read(&self.shared.streams).held.get(&stream) {
             return Some(Arc::clone(held));
         }
-        let mut streams = write(&self.streams);
+        let mut streams = write(&self.shared.streams);
         if streams.deleted.contains(&stream) {
             return None;
         }
-        Some(Arc::clone(streams.held.entry(stream).or_default()))
+        let new = || Arc::new(RwLock::new(Held::new(stream)));
+        Some(Arc::clone(streams.held.entry(stream).or_insert_with(new)))
     }
 }

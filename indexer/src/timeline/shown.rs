@@ -7,7 +7,8 @@ use vidar_core::entry::SharedEntry;
 use vidar_core::ids::FragmentNumber;
 use vidar_core::time::UnixMs;
 
-use super::stream::{Held, producer_span};
+use super::look::Look;
+use super::stream::producer_span;
 
 /// A stretch of producer time in which one fragment is shown.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,17 +22,17 @@ pub struct Shown {
 }
 
 /// All that bears on what is shown in `[start, end)`, in order of their starts.
-pub(super) fn touched(held: &Held, start: UnixMs, end: UnixMs) -> Vec<SharedEntry> {
+pub(super) fn touched(look: &Look, start: UnixMs, end: UnixMs) -> Vec<SharedEntry> {
     if start >= end {
         return Vec::new();
     }
-    let bounds = held.producer.overlapping(start, end, None).fold(None, |bounds, (place, stop, _)| match bounds {
-        None => Some((place.0, stop)),
-        Some((from, to)) => Some((place.0.min(from), stop.max(to))),
-    });
+    let found: Vec<SharedEntry> = look.overlapping(start, end, None).collect();
+    let spans = found.iter().map(|entry| producer_span(entry));
+    let Some((from, to)) = spans.map(|span| (span.start, span.end)).reduce(|a, b| (a.0.min(b.0), a.1.max(b.1))) else {
+        return found;
+    };
     // What covers a fragment may lie outside the range, and still decides how far it is shown.
-    let Some((from, to)) = bounds else { return Vec::new() };
-    held.producer.overlapping(from, to, None).map(|(_, _, entry)| Arc::clone(entry)).collect()
+    if from >= start && to <= end { found } else { look.overlapping(from, to, None).collect() }
 }
 
 /// The plan for `[start, end)`, of what was touched.
@@ -41,17 +42,16 @@ pub(super) fn shown(touched: &[SharedEntry], start: UnixMs, end: UnixMs) -> Vec<
     plan
 }
 
-pub(super) fn at(held: &Held, at: UnixMs) -> Option<SharedEntry> {
-    if let Some(entry) = covering(held, at) {
+pub(super) fn at(look: &Look, at: UnixMs) -> Option<SharedEntry> {
+    if let Some(entry) = covering(look, at) {
         return Some(entry);
     }
-    let last_end = held.producer.greatest_end_of_started(at)?;
-    covering(held, last_end.plus_ms(-1))
+    let last_end = look.greatest_end_of_started(at)?;
+    covering(look, last_end.plus_ms(-1))
 }
 
-fn covering(held: &Held, at: UnixMs) -> Option<SharedEntry> {
-    let found = held.producer.overlapping(at, at.plus_ms(1), None);
-    found.max_by_key(|((_, number), _, _)| *number).map(|(_, _, entry)| Arc::clone(entry))
+fn covering(look: &Look, at: UnixMs) -> Option<SharedEntry> {
+    look.overlapping(at, at.plus_ms(1), None).max_by_key(|entry| entry.meta.number)
 }
 
 /// A sweep over the edges of fragments that come in order of their starts.

@@ -1,18 +1,19 @@
-//! The fragments of one stream.
+//! The fragments of one stream: blocks, and the newest in memory.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::ops::Bound::{Excluded, Unbounded};
-use std::sync::Arc;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, OnceLock};
 
 use vidar_core::entry::{FragmentEntry, SharedEntry};
-use vidar_core::ids::{FragmentNumber, RunId};
+use vidar_core::ids::{FragmentNumber, RunId, StreamId};
 use vidar_core::record::FragmentFacts;
 use vidar_core::time::UnixMs;
 
+use super::block::Slot;
 use super::details::Details;
-use crate::interval::{IntervalIndex, Span};
-
-const HOUR_MS: i64 = 3_600_000;
+use super::files::{Files, Place};
+use super::look::Look;
+use super::tree::{Block, Sums, Tree};
+use crate::interval::Span;
 
 /// Counts and bounds of a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -39,119 +40,154 @@ pub(crate) struct RunSpan {
     pub(crate) count: u64,
 }
 
-#[derive(Debug)]
-pub(super) struct Slot {
-    pub(super) entry: SharedEntry,
-    pub(super) details: Details,
+/// What is kept of a run beside its fragments.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Run {
+    /// Of all that was ever added. Fragments below the floor are gone.
+    pub(super) first: FragmentNumber,
+    pub(super) last: FragmentNumber,
+    pub(super) count: u64,
+    /// Times do not follow the numbers, or may not; first and last do not bound it.
+    pub(super) jumps: bool,
+    last_span: Span,
 }
 
-#[derive(Debug, Default)]
-struct Run {
-    numbers: BTreeSet<FragmentNumber>,
-    /// Times do not follow the numbers; first and last do not bound it.
-    jumps: bool,
+/// Fragments in memory.
+pub(super) type Tail = BTreeMap<FragmentNumber, Slot>;
+
+/// The fragments as they stand at some time. Cheap to clone: a reader keeps one, and no lock.
+#[derive(Clone)]
+pub(super) struct View {
+    /// The newest, and what came late.
+    pub(super) tail: Arc<Tail>,
+    tail_sums: Sums,
+    pub(super) tree: Arc<Tree>,
+    /// What the tail holds in place of fragments in blocks: the records moved. With what stands in the block.
+    pub(super) shadowed: Arc<BTreeMap<FragmentNumber, Sums>>,
+    /// What is below is gone, in whatever block it still stands.
+    pub(super) floor: FragmentNumber,
+    /// Of this tree and floor, once somebody asked.
+    pub(super) front: Arc<OnceLock<Front>>,
 }
 
+/// What the floor makes of the first block.
 #[derive(Default)]
+pub(super) struct Front {
+    /// It cuts off.
+    pub(super) gone: Sums,
+    /// The first in a block that is left.
+    pub(super) first: Option<SharedEntry>,
+}
+
+impl View {
+    fn new() -> Self {
+        let (tail, tree, shadowed) = (Arc::default(), Arc::default(), Arc::default());
+        let (tail_sums, floor, front) = (Sums::default(), FragmentNumber::MIN, Arc::default());
+        Self { tail, tail_sums, tree, shadowed, floor, front }
+    }
+
+    /// Of all, those included that are below the floor and still in a block.
+    pub(super) fn sums(&self) -> Sums {
+        self.shadowed.values().fold(self.tree.sums().plus(self.tail_sums), |sums, gone| sums.less(*gone))
+    }
+}
+
 pub(super) struct Held {
+    stream: StreamId,
     pub(super) version: u64,
-    slots: BTreeMap<FragmentNumber, Slot>,
-    ordinals: BTreeSet<(u64, FragmentNumber)>,
-    pub(super) producer: IntervalIndex<SharedEntry>,
-    runs: HashMap<RunId, Run>,
-    /// Smallest and greatest number of each hour of server time, and the latest end of what began in it. Numbers
-    /// follow the server's clock except where it was stepped, so that the ranges of hours may overlap.
-    hours: BTreeMap<i64, (FragmentNumber, FragmentNumber, UnixMs)>,
-    size_bytes: u64,
-    stored_bytes: u64,
-    floor: Option<FragmentNumber>,
+    pub(super) view: View,
+    pub(super) runs: HashMap<RunId, Run>,
     next_ordinal: u64,
     discontinuity: u32,
 }
 
 impl Held {
-    pub(super) fn add(&mut self, entry: &SharedEntry, facts: &FragmentFacts) {
+    pub(super) fn new(stream: StreamId) -> Self {
+        Self { stream, version: 0, view: View::new(), runs: HashMap::new(), next_ordinal: 0, discontinuity: 0 }
+    }
+
+    /// Takes note of a fragment. Reads a block only if this one is older than the newest that stands in a block.
+    pub(super) fn add(&mut self, entry: &SharedEntry, facts: &FragmentFacts, files: &Arc<Files>) {
         let meta = &entry.meta;
         self.take_ordinal(meta.ordinal);
         self.discontinuity = self.discontinuity.max(meta.discontinuity);
-        if self.floor.is_some_and(|floor| meta.number < floor) {
+        if meta.number < self.view.floor {
             return;
         }
-        if let Some(slot) = self.slots.get(&meta.number) {
+        if let Some(slot) = self.view.tail.get(&meta.number) {
             if *slot.entry == **entry {
                 return;
             }
             // The record moved to another file.
-            self.remove(meta.number);
+            self.view.tail_sums = self.view.tail_sums.less(Sums::of(&slot.entry));
+            self.forget_of_run(meta.run);
+        } else if self.view.tree.last().is_some_and(|last| meta.number <= last)
+            && let Some(slot) = Look::new(self.stream, &self.view, files).in_block(meta.number)
+        {
+            if *slot.entry == **entry {
+                return;
+            }
+            Arc::make_mut(&mut self.view.shadowed).insert(meta.number, Sums::of(&slot.entry));
+            self.forget_of_run(meta.run);
         }
-        let alike = self.slots.range(..meta.number).next_back().map(|(_, slot)| &slot.details);
-        let details = Details::new(facts, alike);
-        self.slots.insert(meta.number, Slot { entry: Arc::clone(entry), details });
-        self.ordinals.insert((meta.ordinal, meta.number));
-        self.producer.insert(producer_span(entry), meta.number, Arc::clone(entry));
         self.add_to_run(entry);
-        self.add_to_hour(entry);
-        self.size_bytes = self.size_bytes.saturating_add(entry.size_bytes);
-        self.stored_bytes = self.stored_bytes.saturating_add(entry.stored_bytes());
+        let alike = self.view.tail.last_key_value().map(|(_, slot)| &slot.details);
+        let slot = Slot { entry: Arc::clone(entry), details: Details::new(facts, alike) };
+        self.view.tail_sums = self.view.tail_sums.plus(Sums::of(entry));
+        Arc::make_mut(&mut self.view.tail).insert(meta.number, slot);
         self.version += 1;
     }
 
     fn add_to_run(&mut self, entry: &FragmentEntry) {
-        let number = entry.meta.number;
-        let run = self.runs.entry(entry.meta.run).or_default();
-        let before = run.numbers.range(..number).next_back();
-        let after = run.numbers.range((Excluded(number), Unbounded)).next();
-        let span = |number: &FragmentNumber| self.slots.get(number).map(|slot| producer_span(&slot.entry));
-        let in_order = |a: Option<Span>, b: Option<Span>| match (a, b) {
-            (Some(a), Some(b)) => a.start <= b.start && a.end <= b.end,
-            _ => true,
-        };
-        let own = Some(producer_span(entry));
-        run.jumps |= !in_order(before.and_then(span), own) || !in_order(own, after.and_then(span));
-        run.numbers.insert(number);
-    }
-
-    fn add_to_hour(&mut self, entry: &FragmentEntry) {
-        let number = entry.meta.number;
-        let end = server_span(entry).end;
-        let hour = self.hours.entry(number.server_ms().div_euclid(HOUR_MS)).or_insert((number, number, end));
-        *hour = (hour.0.min(number), hour.1.max(number), hour.2.max(end));
-    }
-
-    fn remove(&mut self, number: FragmentNumber) {
-        let Some(slot) = self.slots.remove(&number) else { return };
-        let entry = slot.entry;
-        self.ordinals.remove(&(entry.meta.ordinal, number));
-        self.producer.remove(producer_span(&entry), number);
-        if let Some(run) = self.runs.get_mut(&entry.meta.run) {
-            run.numbers.remove(&number);
-            if run.numbers.is_empty() {
-                self.runs.remove(&entry.meta.run);
-            }
+        let (number, span) = (entry.meta.number, producer_span(entry));
+        let new = Run { first: number, last: number, count: 0, jumps: false, last_span: span };
+        let run = self.runs.entry(entry.meta.run).or_insert(new);
+        run.count += 1;
+        if number > run.last {
+            run.jumps |= run.last_span.start > span.start || run.last_span.end > span.end;
+            (run.last, run.last_span) = (number, span);
+        } else if run.count > 1 {
+            // Out of order: what stands around it is not looked up.
+            run.jumps = true;
         }
-        self.size_bytes = self.size_bytes.saturating_sub(entry.size_bytes);
-        self.stored_bytes = self.stored_bytes.saturating_sub(entry.stored_bytes());
-        self.version += 1;
+        run.first = run.first.min(number);
     }
 
-    pub(super) fn raise_floor(&mut self, below: FragmentNumber, (next_ordinal, discontinuity): (u64, u32)) {
+    fn forget_of_run(&mut self, run: RunId) {
+        if let Some(run) = self.runs.get_mut(&run) {
+            run.count = run.count.saturating_sub(1);
+            run.jumps = true;
+        }
+    }
+
+    /// Answers the blocks of which nothing is left.
+    pub(super) fn raise_floor(
+        &mut self,
+        below: FragmentNumber,
+        (next_ordinal, discontinuity): (u64, u32),
+    ) -> Vec<Place> {
         self.next_ordinal = self.next_ordinal.max(next_ordinal);
         self.discontinuity = self.discontinuity.max(discontinuity);
-        if self.floor.is_some_and(|floor| floor >= below) {
-            return;
+        if self.view.floor >= below {
+            return Vec::new();
         }
-        self.floor = Some(below);
         self.version += 1;
-        while let Some((number, _)) = self.slots.first_key_value()
-            && *number < below
-        {
-            let number = *number;
-            self.remove(number);
+        let view = &mut self.view;
+        view.floor = below;
+        view.front = Arc::default();
+        let gone = Arc::make_mut(&mut view.tree).drop_below(below);
+        if view.tail.first_key_value().is_some_and(|(first, _)| *first < below) {
+            let tail = Arc::make_mut(&mut view.tail);
+            let rest = tail.split_off(&below);
+            let gone = std::mem::replace(tail, rest);
+            view.tail_sums = gone.values().fold(view.tail_sums, |sums, slot| sums.less(Sums::of(&slot.entry)));
         }
-        self.hours.retain(|_, (first, last, _)| {
-            *first = (*first).max(below);
-            *last >= below
-        });
+        if !view.shadowed.is_empty() {
+            let rest = Arc::make_mut(&mut view.shadowed).split_off(&below);
+            view.shadowed = Arc::new(rest);
+        }
+        self.runs.retain(|_, run| run.last >= below);
+        gone
     }
 
     pub(super) fn take_ordinal(&mut self, ordinal: u64) {
@@ -163,94 +199,54 @@ impl Held {
     }
 
     pub(super) fn floor(&self) -> Option<FragmentNumber> {
-        self.floor
+        (self.view.floor > FragmentNumber::MIN).then_some(self.view.floor)
     }
 
-    pub(super) fn len(&self) -> u64 {
-        self.slots.len() as u64
-    }
-
-    pub(super) fn stored_bytes(&self) -> u64 {
-        self.stored_bytes
-    }
-
-    pub(super) fn get(&self, number: FragmentNumber) -> Option<&Slot> {
-        self.slots.get(&number)
-    }
-
-    /// From `number` on, ascending.
-    pub(super) fn entries_from(&self, number: FragmentNumber) -> impl Iterator<Item = &SharedEntry> {
-        self.slots.range(number..).map(|(_, slot)| &slot.entry)
-    }
-
-    /// After `number`, ascending.
-    pub(super) fn entries_after(&self, number: FragmentNumber) -> impl Iterator<Item = &SharedEntry> {
-        self.slots.range((Excluded(number), Unbounded)).map(|(_, slot)| &slot.entry)
-    }
-
-    /// Before `number`, descending.
-    pub(super) fn entries_back(&self, number: FragmentNumber) -> impl Iterator<Item = &SharedEntry> {
-        self.slots.range(..number).rev().map(|(_, slot)| &slot.entry)
-    }
-
-    pub(super) fn by_ordinal(&self, from: u64) -> impl Iterator<Item = &SharedEntry> {
-        let places = self.ordinals.range((from, FragmentNumber::MIN)..);
-        places.filter_map(|(_, number)| self.slots.get(number)).map(|slot| &slot.entry)
-    }
-
-    /// Numbers among which all lie that overlap `[start, end)` by the server's clock: smallest and greatest.
-    pub(super) fn numbers_of_server_range(
-        &self,
-        start: UnixMs,
-        end: UnixMs,
-    ) -> Option<(FragmentNumber, FragmentNumber)> {
-        let last_hour = end.0.saturating_sub(1).div_euclid(HOUR_MS);
-        let hours = self.hours.range(..=last_hour).map(|(_, hour)| hour).filter(|(_, _, latest)| *latest > start);
-        hours.fold(None, |range, (first, last, _)| match range {
-            None => Some((*first, *last)),
-            Some((a, b)) => Some((a.min(*first), b.max(*last))),
-        })
-    }
-
-    pub(super) fn run_numbers(&self, run: RunId) -> impl Iterator<Item = FragmentNumber> {
-        self.runs.get(&run).into_iter().flat_map(|run| run.numbers.iter().copied())
-    }
-
-    pub(super) fn next_in_run(&self, entry: &FragmentEntry) -> Option<SharedEntry> {
-        let numbers = &self.runs.get(&entry.meta.run)?.numbers;
-        let number = numbers.range((Excluded(entry.meta.number), Unbounded)).next()?;
-        self.slots.get(number).map(|slot| Arc::clone(&slot.entry))
-    }
-
-    pub(super) fn previous_in_run(&self, entry: &FragmentEntry) -> Option<SharedEntry> {
-        let number = self.runs.get(&entry.meta.run)?.numbers.range(..entry.meta.number).next_back()?;
-        self.slots.get(number).map(|slot| Arc::clone(&slot.entry))
-    }
-
-    pub(super) fn run_span(&self, id: RunId) -> Option<RunSpan> {
-        let run = self.runs.get(&id)?;
-        let entry = |number: &FragmentNumber| self.slots.get(number).map(|slot| &slot.entry);
-        let (first, last) = (entry(run.numbers.first()?)?, entry(run.numbers.last()?)?);
-        let (mut start, mut end) = (producer_span(first).start, producer_span(last).end);
-        if run.jumps {
-            for span in run.numbers.iter().filter_map(entry).map(|entry| producer_span(entry)) {
-                (start, end) = (start.min(span.start), end.max(span.end));
+    /// Some of the tail stands in blocks now. `before` is the block that they were merged with. Answers what nothing
+    /// refers to any more.
+    pub(super) fn spilled(&mut self, moved: &[Slot], before: Option<&Block>, blocks: Vec<Block>) -> Vec<Place> {
+        let view = &mut self.view;
+        view.front = Arc::default();
+        let tree = Arc::make_mut(&mut view.tree);
+        let mut gone = Vec::new();
+        if let Some(before) = before
+            && tree.remove(before.summary.numbers.0, before.place)
+        {
+            gone.push(before.place);
+        }
+        for block in blocks {
+            if block.summary.numbers.1 < view.floor {
+                gone.push(block.place);
+            } else {
+                tree.insert(block);
             }
         }
-        let count = run.numbers.len() as u64;
-        Some(RunSpan { first: Arc::clone(first), last: Arc::clone(last), start, end, count })
+        let (tail, shadowed) = (Arc::make_mut(&mut view.tail), Arc::make_mut(&mut view.shadowed));
+        for slot in moved {
+            let number = slot.number();
+            match tail.get(&number) {
+                Some(now) if Arc::ptr_eq(&now.entry, &slot.entry) => {
+                    tail.remove(&number);
+                    shadowed.remove(&number);
+                    view.tail_sums = view.tail_sums.less(Sums::of(&slot.entry));
+                }
+                // It moved meanwhile.
+                Some(_) => drop(shadowed.insert(number, Sums::of(&slot.entry))),
+                // The floor rose meanwhile.
+                None => {}
+            }
+        }
+        gone
     }
 
-    pub(super) fn totals(&self) -> StreamTotals {
-        let ends = self.slots.first_key_value().zip(self.slots.last_key_value());
-        let ends = ends.map(|((_, first), (_, last))| (&first.entry.meta, &last.entry.meta));
-        StreamTotals {
-            fragment_count: self.len(),
-            size_bytes: self.size_bytes,
-            stored_bytes: self.stored_bytes,
-            producer: ends.map(|(first, last)| (first.producer_start, last.producer_end())),
-            server: ends.map(|(first, last)| (first.server_start(), last.server_start())),
+    /// A block stands elsewhere now. False: it is gone.
+    pub(super) fn moved(&mut self, before: &Block, place: Place) -> bool {
+        let tree = Arc::make_mut(&mut self.view.tree);
+        let found = tree.remove(before.summary.numbers.0, before.place);
+        if found {
+            tree.insert(Block { place, summary: before.summary.clone() });
         }
+        found
     }
 }
 

@@ -32,8 +32,14 @@ fn fragments() -> impl Strategy<Value = Vec<Fragment>> {
     })
 }
 
+/// Blocks of three fragments: little stays in memory.
+fn small() -> Timeline {
+    let options = Options { block_len: 3, tail_max: 20, cache_bytes: 4096, ..Options::new(None, [3; 32]) };
+    Timeline::open(options).expect("a timeline in memory always opens")
+}
+
 fn timeline<'a>(fragments: impl IntoIterator<Item = &'a Fragment>) -> Timeline {
-    let timeline = Timeline::default();
+    let timeline = small();
     for fragment in fragments {
         timeline.add(&fragment.entry(), &fragment.facts());
     }
@@ -152,10 +158,13 @@ proptest! {
         let below = FragmentNumber::new(floor, 0, 0);
         let one = timeline(&list);
         one.raise_floor(stream, below, (3, 1));
-        let other = Timeline::default();
+        let other = small();
         other.raise_floor(stream, below, (3, 1));
         let turn = order.index(list.len().max(1));
         for fragment in list.iter().rev().chain(&list[..turn]) {
+            let mut elsewhere = (*fragment.entry()).clone();
+            elsewhere.record.record_len += 5;
+            other.add(&Arc::new(elsewhere), &fragment.facts());
             other.add(&fragment.entry(), &fragment.facts());
         }
         other.raise_floor(stream, FragmentNumber::MIN, (0, 0));
@@ -259,7 +268,7 @@ fn a_fragment_below_the_floor_or_of_a_deleted_stream_stays_away() {
 #[test]
 fn places_come_after_entries_floors_and_gaps() {
     let (stream, runs) = ids();
-    let timeline = Timeline::default();
+    let timeline = small();
     assert_eq!(timeline.next_place(stream), (0, 0));
     let fragment = Fragment { ordinal: 4, discontinuity: 3, ..Fragment::new(stream, runs[0], 1) };
     timeline.add(&fragment.entry(), &fragment.facts());
@@ -279,6 +288,43 @@ fn a_record_that_moved_replaces_the_old_one() {
     assert_eq!(timeline.first(stream).map(|entry| entry.record.offset), Some(77));
     assert_eq!(timeline.totals(stream).fragment_count, 1);
     assert_eq!(timeline.at(stream, UnixMs(fragment.start_ms)).map(|entry| entry.record.offset), Some(77));
+}
+
+#[test]
+fn a_record_that_moved_replaces_what_stands_in_a_block() {
+    let (stream, runs) = ids();
+    let fragments: Vec<_> =
+        (1..=40).map(|sequence| Fragment { record_len: 10, ..Fragment::new(stream, runs[0], sequence) }).collect();
+    let timeline = timeline(&fragments);
+    assert!(timeline.stats().tail_count < 10);
+    let moved = |fragment: &Fragment| {
+        let mut moved = (*fragment.entry()).clone();
+        (moved.record.offset, moved.record.record_len) = (77, 11);
+        Arc::new(moved)
+    };
+    let at = |sequence: usize| timeline.get(stream, fragments[sequence - 1].number()).map(|entry| entry.record.offset);
+    for sequence in [2, 3, 20] {
+        timeline.add(&moved(&fragments[sequence - 1]), &fragments[sequence - 1].facts());
+        assert_eq!(at(sequence), Some(77));
+    }
+    let expected = StreamTotals { fragment_count: 40, stored_bytes: 403, ..timeline.totals(stream) };
+    assert_eq!(timeline.totals(stream), expected);
+    assert_eq!(timeline.run_spans(stream, &runs[..1])[0].as_ref().map(|span| span.count), Some(40));
+    // The same when they stand in blocks again.
+    timeline.shared.spill(stream, 0, 1).unwrap();
+    assert_eq!(timeline.stats().tail_count, 0);
+    assert_eq!(timeline.totals(stream), expected);
+    assert_eq!([at(1), at(2), at(3), at(20)], [Some(4096), Some(77), Some(77), Some(77)]);
+    let version = timeline.version(stream);
+    for fragment in &fragments[3..19] {
+        timeline.add(&fragment.entry(), &fragment.facts());
+    }
+    assert_eq!(timeline.version(stream), version, "known fragments change nothing");
+    // One of those that moved goes with the floor, from the tail and from its block.
+    timeline.add(&fragments[1].entry(), &fragments[1].facts());
+    timeline.raise_floor(stream, fragments[2].number(), (0, 0));
+    assert_eq!(timeline.totals(stream).stored_bytes, 403 - 21);
+    assert_eq!(timeline.run_spans(stream, &runs[..1])[0].as_ref().map(|span| span.count), Some(38));
 }
 
 #[test]
@@ -304,7 +350,7 @@ fn cursors_are_read_back_and_nothing_else() {
 #[test]
 fn lookups_hold_in_a_long_stream_of_many_runs() {
     let stream = ids().0;
-    let timeline = Timeline::default();
+    let timeline = Timeline::open(Options { block_len: 64, ..Options::new(None, [3; 32]) }).unwrap();
     for sequence in 1..=20_000_u64 {
         // A new run every 100 fragments, whose clock starts in 1970 every other time.
         let run = sequence / 100;
