@@ -8,6 +8,7 @@ mod append;
 mod measure;
 mod micro;
 mod month;
+mod timeline;
 
 use clap::{Parser, Subcommand};
 
@@ -26,6 +27,8 @@ enum What {
     Month(month::Arguments),
     /// Durable appends, beside bare writes and syncs of the same batches.
     Append(append::Arguments),
+    /// The timeline among up to 100 million fragments: lookups cached and cold, bytes a fragment, memory, rate.
+    Timeline(timeline::Arguments),
 }
 
 fn main() -> anyhow::Result<()> {
@@ -38,5 +41,6 @@ fn main() -> anyhow::Result<()> {
         What::Micro(arguments) => micro::run(&arguments),
         What::Month(arguments) => month::run(&arguments),
         What::Append(arguments) => append::run(&arguments),
+        What::Timeline(arguments) => timeline::run(&arguments),
     }
 }
