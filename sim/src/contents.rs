@@ -127,8 +127,8 @@ impl Contents {
             } else {
                 0
             };
-            for at in (start + torn).min(end)..end {
-                bytes[at] = old.get(at - start).copied().unwrap_or(0);
+            for (at, byte) in bytes[start..end].iter_mut().enumerate().skip(torn) {
+                *byte = old.get(at).copied().unwrap_or(0);
             }
         }
         bytes.truncate(if keep_len { written_len } else { self.synced_len });
