@@ -127,7 +127,7 @@ impl Contents {
             } else {
                 0
             };
-            for (at, byte) in bytes[start..end].iter_mut().enumerate().skip(torn) {
+            for (at, byte) in bytes[start.min(end)..end].iter_mut().enumerate().skip(torn) {
                 *byte = old.get(at).copied().unwrap_or(0);
             }
         }

@@ -400,10 +400,11 @@ impl Log {
         true
     }
 
-    /// The footer of a file that is not known to be closed may so far stand in the page cache only.
+    /// The trailer of a file that is not known to be closed may so far stand in the page cache only; and after a sync that
+    /// failed another one says nothing of it. So it is written once more.
     fn is_settled(&self, file: &LogFile) -> bool {
         let known = self.listing.0.get(&file.header.file).is_some_and(|listed| listed.data_end > 0);
-        known || self.mode == Mode::ReadOnly || file.handle.sync_data().is_ok()
+        known || self.mode == Mode::ReadOnly || writer::settle(&*file.handle).is_ok()
     }
 
     /// Removes a file that was made ahead and never used. One that says what it replaces is needed for that alone.
@@ -488,7 +489,8 @@ impl Log {
             let (file, offset, len, detail) = (&file.name, torn.offset, torn.len, &torn.detail);
             tracing::warn!(file, offset, len, detail, "the end of a segment file was torn");
         }
-        if self.mode == Mode::ReadOnly || file.header.read_only {
+        // A footer would leave out for good what did not read this time.
+        if self.mode == Mode::ReadOnly || file.header.read_only || scan.unread {
             return false;
         }
         let archive = scan.archive.unwrap_or(file.header.archive);
@@ -530,6 +532,7 @@ impl Log {
                 unread = true;
                 continue;
             };
+            unread |= matches!(&records, Records::Scanned(scan) if scan.unread);
             let archived = records.archived().unwrap_or(file.header.archive);
             for (entry, head) in records.iter() {
                 match entry.shape.kind {

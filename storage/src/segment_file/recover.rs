@@ -48,6 +48,8 @@ pub(crate) struct Scan {
     pub(crate) torn: Vec<BadSpan>,
     /// From here on stand records of a batch that was torn: what they refer to may be lost.
     torn_from: Option<u64>,
+    /// The disk did not give back all of it; perhaps it will another time.
+    pub(crate) unread: bool,
     /// Where a footer may go.
     pub(crate) data_end: u64,
     /// Greatest archive time.
@@ -159,6 +161,7 @@ pub(crate) fn scan(
         scan.rest(&mut source, rest, synced_to > 0, len, keys)?;
     }
     scan.data_end = scan.data_end.max(durable.min(end));
+    scan.unread = !source.unreadable.is_empty();
     for (offset, detail) in source.unreadable {
         scan.bad.push(BadSpan {
             offset,

@@ -201,3 +201,11 @@ pub(crate) fn close(handle: &dyn SegmentHandle, data_end: u64, footer: &[u8]) ->
     handle.write_blocks(trailer_at, trailer)?;
     handle.sync_data()
 }
+
+/// Writes and syncs the block of the trailer, the last of a closed file, again as it is.
+pub(crate) fn settle(handle: &dyn SegmentHandle) -> io::Result<()> {
+    let trailer_at = handle.len()?.checked_sub(BLOCK_LEN).ok_or(io::ErrorKind::UnexpectedEof)?;
+    let trailer = Blocks::from(&super::reader::read(handle, trailer_at, BLOCK_LEN as usize)?[..]);
+    handle.write_blocks(trailer_at, &trailer)?;
+    handle.sync_data()
+}
