@@ -116,7 +116,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
 /// What the disk can do: one batch after the other, each synced.
 fn bare_writes(io: &FsIo, batch: usize, bytes: usize) -> anyhow::Result<Round> {
     let _lock = io.lock()?;
-    let count = bytes / batch;
+    let count = (bytes / batch).max(1);
     let file = io.create("bare.vseg", (count * batch) as u64)?;
     file.sync_data()?;
     let random: Vec<u8> = noise(batch);
@@ -137,7 +137,7 @@ fn bare_writes(io: &FsIo, batch: usize, bytes: usize) -> anyhow::Result<Round> {
 async fn appends(io: FsIo, dir: &Path, load: &Load, bytes: usize) -> anyhow::Result<Round> {
     let (store, _) = Store::open(StoreOptions::new(dir), Arc::new(io), SystemClock::shared(), Vec::new())?;
     let media: Bytes = noise(load.fragment_bytes).into();
-    let each = bytes / load.writers / load.fragment_bytes;
+    let each = (bytes / load.writers / load.fragment_bytes).max(1);
     let mut sources = Vec::with_capacity(load.writers);
     for _ in 0..load.writers.min(16) {
         sources.push(Source::new(&store).await?);

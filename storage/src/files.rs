@@ -124,12 +124,13 @@ impl Files {
     fn write_list(&self) -> io::Result<()> {
         let state = self.list.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(ListState { store, missing }) = &*state else { return Ok(()) };
-        let unmeasured: Vec<_> = self
+        let mut unmeasured: Vec<_> = self
             .read()
             .values()
             .filter(|info| info.closed && info.data_end == 0)
             .map(|info| info.header.file)
             .collect();
+        unmeasured.sort_unstable();
         for file in unmeasured {
             if let Ok(Some(handle)) = self.handle(file)
                 && let Ok(Some(trailer)) = reader::read_trailer(&*handle, file)
