@@ -13,6 +13,8 @@ use crate::shared::Shared;
 /// For each fragment of which a crash left parts only, the record that closes it.
 pub(crate) fn closing_records(shared: &Shared, open: &OpenFragments, report: &mut OpenReport) -> Vec<NewFragment> {
     let mut closing = Vec::new();
+    let mut open: Vec<_> = open.iter().collect();
+    open.sort_unstable_by_key(|((_, number), _)| *number);
     for ((stream, number), parts) in open {
         match closing_record(shared, *stream, *number, parts) {
             Ok(record) => closing.push(record),
@@ -22,7 +24,6 @@ pub(crate) fn closing_records(shared: &Shared, open: &OpenFragments, report: &mu
             }
         }
     }
-    closing.sort_by_key(|fragment| fragment.meta.number);
     closing
 }
 
