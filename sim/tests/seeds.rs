@@ -33,10 +33,10 @@ fn what_was_answered_holds_in_five_hundred_histories() {
 
 #[test]
 fn the_same_seed_gives_the_same_trace() {
-    for seed in 1000..1012 {
+    for seed in 0..12 {
         let (first, second) = (vidar_sim::run(seed, false), vidar_sim::run(seed, false));
         assert!(first.is_ok(), "seed {seed}: {first:?}");
         assert_eq!(first, second, "seed {seed}");
     }
-    assert_ne!(vidar_sim::run(1000, false), vidar_sim::run(1001, false));
+    assert_ne!(vidar_sim::run(0, false), vidar_sim::run(1, false));
 }
