@@ -6,6 +6,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::sync::{Arc, Mutex};
 
 use anyhow::Context;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -53,6 +54,7 @@ impl Server {
     /// If the directory is in use or does not open, or a port is taken.
     pub async fn start(settings: Settings) -> anyhow::Result<Self> {
         let clock = SystemClock::shared();
+        raise_open_files();
         make_private_dir(&settings.data_dir)?;
         let (store, index, key_log) = open_store(store_options(&settings)?, Arc::clone(&clock)).await?;
         let (pair, origin) = credentials::load(&settings.data_dir)?;
@@ -188,6 +190,15 @@ impl Server {
 async fn within(deadline: tokio::time::Instant, what: &str, done: impl Future<Output = ()>) {
     if tokio::time::timeout_at(deadline, done).await.is_err() {
         tracing::warn!(what, "still busy at the deadline");
+    }
+}
+
+/// Lets the process open as many files as the system allows: shells give 1024, connections and segment files share them.
+fn raise_open_files() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, ..limit };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(%error, limit = ?limit.current, "cannot raise the limit of open files");
     }
 }
 

@@ -14,14 +14,13 @@ use crate::backend::{SegmentHandle, SegmentIo};
 use crate::cache::Cache;
 use crate::controls::Controls;
 use crate::crypto::keyring::Keyring;
+use crate::handles::Handles;
 use crate::listing::{self, Listed, Listing};
 use crate::segment_file::footer::RecordEntry;
 use crate::segment_file::header::{FileHeader, file_name};
 use crate::segment_file::reader::{self, FooterError};
 use crate::segment_file::record::RecordKind;
 
-/// Files that are kept open for reading.
-const HANDLE_COUNT_MAX: usize = 512;
 /// Closed files whose configs are known.
 const CONFIG_MAP_COUNT_MAX: usize = 256;
 
@@ -89,7 +88,7 @@ impl FileInfo {
 pub(crate) struct Files {
     io: Arc<dyn SegmentIo>,
     table: RwLock<HashMap<FileId, FileInfo>>,
-    handles: Cache<FileId, Arc<dyn SegmentHandle>>,
+    handles: Arc<Handles>,
     configs: Cache<FileId, Arc<ConfigMap>>,
     /// Held over the writing of the list, and for nothing else. None where nothing may be written.
     list: Mutex<Option<ListState>>,
@@ -104,7 +103,7 @@ struct ListState {
 
 impl Files {
     pub(crate) fn new(io: Arc<dyn SegmentIo>) -> Self {
-        let (handles, configs) = (Cache::new(HANDLE_COUNT_MAX), Cache::new(CONFIG_MAP_COUNT_MAX));
+        let (handles, configs) = (Arc::new(Handles::new(Arc::clone(&io))), Cache::new(CONFIG_MAP_COUNT_MAX));
         Self { io, table: RwLock::default(), handles, configs, list: Mutex::new(None) }
     }
 
@@ -197,18 +196,16 @@ impl Files {
 
     /// A handle of a file; none if it is gone.
     pub(crate) fn handle(&self, file: FileId) -> io::Result<Option<Arc<dyn SegmentHandle>>> {
-        if let Some(handle) = self.handles.get(&file) {
-            return Ok(Some(handle));
-        }
-        let Some(name) = self.name(file) else { return Ok(None) };
-        match self.io.open(&name) {
-            Ok(handle) => {
-                self.handles.insert(file, Arc::clone(&handle), 1);
-                Ok(Some(handle))
-            }
+        let Some(epoch) = self.read().get(&file).map(|info| info.header.epoch) else { return Ok(None) };
+        match self.handles.get(epoch, file) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error),
+            other => other.map(Some),
         }
+    }
+
+    /// The files that are open.
+    pub(crate) fn handles(&self) -> &Arc<Handles> {
+        &self.handles
     }
 
     /// Where a config stands in a file.
@@ -266,7 +263,7 @@ impl Files {
             self.write().insert(file, info);
             return Err(error);
         }
-        self.handles.retain(|id| *id != file);
+        self.handles.forget(file);
         self.configs.retain(|id| *id != file);
         self.io.sync_dir()
     }

@@ -45,6 +45,7 @@ mod epoch;
 mod files;
 #[doc(hidden)]
 pub mod fuzz;
+mod handles;
 mod item;
 mod listing;
 mod load;

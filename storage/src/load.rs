@@ -21,6 +21,7 @@ use crate::backend::{SegmentHandle, SegmentIo};
 use crate::controls::Controls;
 use crate::crypto::keyring::Keyring;
 use crate::files::{FileInfo, Files};
+use crate::handles::Handles;
 use crate::listing::{self, Listing};
 use crate::options::{Damage, OpenError, OpenReport};
 use crate::punch;
@@ -44,9 +45,16 @@ pub(crate) enum Mode {
 pub(crate) struct LogFile {
     pub(crate) header: FileHeader,
     pub(crate) name: String,
-    pub(crate) handle: Arc<dyn SegmentHandle>,
+    handles: Arc<Handles>,
     /// From here on it was written again elsewhere.
     void_from: Option<u64>,
+}
+
+impl LogFile {
+    /// Opens it, if it is not open.
+    pub(crate) fn handle(&self) -> io::Result<Arc<dyn SegmentHandle>> {
+        self.handles.get(self.header.epoch, self.header.file)
+    }
 }
 
 /// The records of a file, from its footer or from a scan.
@@ -130,6 +138,7 @@ pub(crate) struct Log {
     /// What the list says that should be there.
     listing: Listing,
     mode: Mode,
+    handles: Arc<Handles>,
     /// Fragments that were told, where a header is lost: what it voided may come back.
     told: Option<HashSet<FragmentNumber>>,
     /// Closing records that were met before all of their parts, as in a file whose place is lost.
@@ -168,6 +177,7 @@ impl Log {
             torn,
             listing,
             mode,
+            handles: Arc::clone(table.handles()),
             told,
             early,
         };
@@ -217,20 +227,20 @@ impl Log {
                         format!("it is of another store, {}: not read", header.store),
                     );
                 }
-                Ok(header) => self.files.push(LogFile { header, name, handle, void_from: None }),
+                Ok(header) => self.push(self.files.len(), header, name),
                 Err(HeaderError::Unsupported(detail)) => return Err(OpenError::Unsupported { file: name, detail }),
                 Err(error) => {
                     let torn = block.is_ok_and(|block| is_torn(&block, epoch, file));
                     let begun = self.without_header(io, &name, &*handle, file, torn, &error).map_err(failed(&name))?;
                     if begun {
-                        unordered.push((epoch, file, name, handle));
+                        unordered.push((epoch, file, name));
                     }
                 }
             }
         }
         self.files.sort_by_key(|file| (file.header.epoch, file.header.sequence, file.header.file));
-        for (epoch, file, name, handle) in unordered {
-            self.insert_by_id(epoch, file, name, handle);
+        for (epoch, file, name) in unordered {
+            self.insert_by_id(epoch, file, name);
         }
         self.drop_replaced(io).map_err(OpenError::io("look for files that were written anew"))?;
         let void: HashMap<FileId, u64> = self.files.iter().filter_map(|file| file.header.replaces).collect();
@@ -252,7 +262,7 @@ impl Log {
         let (mut replaced, mut unfinished) = (HashSet::new(), HashSet::new());
         for file in &self.files {
             let Some((old, name)) = replaces(file) else { continue };
-            if reader::read_trailer(&*file.handle, file.header.file)?.is_some() {
+            if reader::read_trailer(&*file.handle()?, file.header.file)?.is_some() {
                 tracing::warn!(file = name, "written anew by a repair that did not come to put it away: passed over");
                 self.replaced.push(name.clone());
                 replaced.insert(old);
@@ -264,6 +274,7 @@ impl Log {
                 tracing::info!(file = file.name, "removing a copy that was not finished");
                 io.unlink(&file.name)?;
                 io.sync_dir()?;
+                self.handles.forget(file.header.file);
             }
         }
         self.files.retain(|file| !replaced.contains(&file.header.file) && !unfinished.contains(&file.header.file));
@@ -287,7 +298,7 @@ impl Log {
 
     /// A file whose place in its epoch is lost: the list has it, or else the ids of files, which grow with the time they were
     /// made at. It is read, and never changed.
-    fn insert_by_id(&mut self, epoch: u32, file: FileId, name: String, handle: Arc<dyn SegmentHandle>) {
+    fn insert_by_id(&mut self, epoch: u32, file: FileId, name: String) {
         let listed = self.listing.0.get(&file).map(|listed| listed.sequence);
         let at = self.files.partition_point(|other| match listed {
             Some(sequence) => (other.header.epoch, other.header.sequence) < (epoch, sequence),
@@ -308,7 +319,11 @@ impl Log {
             archive: zero,
             replaces: None,
         };
-        self.files.insert(at, LogFile { header, name, handle, void_from: None });
+        self.push(at, header, name);
+    }
+
+    fn push(&mut self, at: usize, header: FileHeader, name: String) {
+        self.files.insert(at, LogFile { header, name, handles: Arc::clone(&self.handles), void_from: None });
     }
 
     /// A file whose header does not read. One whose making was interrupted is empty, and goes; nothing else is ever removed.
@@ -404,7 +419,7 @@ impl Log {
     /// failed another one says nothing of it. So it is written once more.
     fn is_settled(&self, file: &LogFile) -> bool {
         let known = self.listing.0.get(&file.header.file).is_some_and(|listed| listed.data_end > 0);
-        known || self.mode == Mode::ReadOnly || writer::settle(&*file.handle).is_ok()
+        known || self.mode == Mode::ReadOnly || file.handle().and_then(|handle| writer::settle(&*handle)).is_ok()
     }
 
     /// Removes a file that was made ahead and never used. One that says what it replaces is needed for that alone.
@@ -419,6 +434,7 @@ impl Log {
         if let Err(error) = io.unlink(&file.name).and_then(|()| io.sync_dir()) {
             tracing::warn!(file = file.name, %error, "cannot remove a segment file that was made ahead");
         }
+        self.handles.forget(file.header.file);
         true
     }
 
@@ -437,14 +453,15 @@ impl Log {
     /// From the footer; by a scan where there is none that reads.
     pub(crate) fn records_of(&mut self, file: &LogFile, keys: &Keyring) -> io::Result<Records> {
         let mut synced_to = self.listing.0.get(&file.header.file).map_or(0, |listed| listed.data_end);
-        if let Some(trailer) = reader::read_trailer(&*file.handle, file.header.file)? {
+        let handle = file.handle()?;
+        if let Some(trailer) = reader::read_trailer(&*handle, file.header.file)? {
             synced_to = synced_to.max(trailer.data_end);
-            match reader::read_footer(&*file.handle, trailer, keys.log_key()) {
+            match reader::read_footer(&*handle, trailer, keys.log_key()) {
                 Ok(footer) => return Ok(Records::Closed(footer)),
                 Err(error) => self.damage(&file.name, trailer.copies_offset, trailer.copies_len, error.to_string()),
             }
         }
-        let scan = || recover::scan(&*file.handle, file.header.file, file.void_from, synced_to, keys);
+        let scan = || recover::scan(&*handle, file.header.file, file.void_from, synced_to, keys);
         let mut found = scan()?;
         // What a cable got wrong may be right the second time; a footer would leave it out for good.
         if !found.bad.is_empty()
@@ -508,7 +525,10 @@ impl Log {
         let copies: Vec<u8> = copied.flat_map(|(_, head)| head).copied().collect();
         let footer = footer::encode(keys.log_key(), file.header.file, scan.data_end, archive, &entries, &copies);
         // What was read may so far stand in the page cache only: it comes before the footer that promises it.
-        let closed = file.handle.sync_data().and_then(|()| writer::close(&*file.handle, scan.data_end, &footer));
+        let closed = file.handle().and_then(|handle| {
+            handle.sync_data()?;
+            writer::close(&*handle, scan.data_end, &footer)
+        });
         match closed {
             Ok(()) => tracing::info!(file = file.name, records = entries.len(), "closed a segment file after a crash"),
             Err(ref error) => tracing::error!(file = file.name, %error, "cannot close a segment file"),
@@ -561,7 +581,7 @@ impl Log {
                             }
                         } else if redo && table.is_punchable(file.header.file) {
                             let locator = entry.shape.locator(file.header.file, file.header.volume, entry.offset);
-                            if let Err(error) = punch::punch(&*file.handle, &locator) {
+                            if let Err(error) = file.handle().and_then(|handle| punch::punch(&*handle, &locator)) {
                                 tracing::warn!(file = file.name, %error, "cannot free the blocks of expired media");
                             }
                         }

@@ -509,6 +509,10 @@ fn closes_parts(fragment: &NewFragment) -> bool {
 mod tests;
 
 #[cfg(test)]
+#[path = "start_tests.rs"]
+mod start_tests;
+
+#[cfg(test)]
 #[path = "crash_tests.rs"]
 mod crash_tests;
 

@@ -136,10 +136,11 @@ pub(crate) fn examine(
             _ => 0..0,
         };
         let controls = &log.controls;
+        let handle = file.handle().map_err(OpenError::io("check a segment file"))?;
         let mut check = FileCheck {
             name: &file.name,
             file: file.header.file,
-            handle: &*file.handle,
+            handle: &*handle,
             closed,
             keys,
             is_gone: &|shape| controls.is_gone_record(shape),

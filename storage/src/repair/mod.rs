@@ -223,7 +223,7 @@ impl Repair<'_> {
                 let replaces = other.header.replaces.map(|(old, _)| old);
                 found.contains_key(&other.name) && replaces == Some(file.header.file)
             });
-            let unclosed = reader::read_trailer(&*file.handle, file.header.file)?.is_none();
+            let unclosed = reader::read_trailer(&*file.handle()?, file.header.file)?.is_none();
             chosen[index] = damaged || (voided && unclosed);
         }
         for name in found.keys().filter(|name| files.iter().all(|file| file.name != **name)) {
@@ -388,7 +388,7 @@ fn may_change(file: &LogFile) -> io::Result<bool> {
     if !file.header.read_only {
         return Ok(true);
     }
-    let bytes = reader::read(&*file.handle, 0, HEADER_LEN)?;
+    let bytes = reader::read(&*file.handle()?, 0, HEADER_LEN)?;
     let (checked, crc) = bytes.split_at(HEADER_LEN - 4);
     Ok(crc32c::crc32c(checked).to_be_bytes() != crc)
 }

@@ -45,7 +45,7 @@ impl Repair<'_> {
     pub(super) fn salvage(&self, file: &LogFile, entry: &RecordEntry, copy: Option<&[u8]>) -> Option<(Vec<u8>, bool)> {
         let shape = &entry.shape;
         let head_len = u64::from(shape.head_len());
-        let read = |from: u64, len: u64| reader::read(&*file.handle, entry.offset + from, len as usize).ok();
+        let read = |from: u64, len: u64| reader::read(&*file.handle().ok()?, entry.offset + from, len as usize).ok();
         if let Some(bytes) = read(0, shape.record_len())
             && check::open(self.keys, shape, &bytes).is_ok()
         {

@@ -1,0 +1,149 @@
+//! What a start asks of the machine.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::*;
+use crate::backend::memory::MemoryIo;
+use crate::backend::{DirLock, DiskSpace, SegmentHandle};
+use crate::handles::HANDLE_COUNT_MAX;
+use crate::testing::{media, open_with, options, source};
+use crate::{Depth, verify_on};
+
+/// Counts the handles that are open at the same time.
+#[derive(Clone)]
+struct CountingIo {
+    memory: MemoryIo,
+    count: Arc<Count>,
+}
+
+#[derive(Default)]
+struct Count {
+    now: AtomicUsize,
+    most: AtomicUsize,
+}
+
+struct CountingHandle {
+    inner: Arc<dyn SegmentHandle>,
+    count: Arc<Count>,
+}
+
+impl Drop for CountingHandle {
+    fn drop(&mut self) {
+        self.count.now.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl CountingIo {
+    fn new(memory: MemoryIo) -> Self {
+        Self { memory, count: Arc::default() }
+    }
+
+    fn count(&self, inner: Arc<dyn SegmentHandle>) -> Arc<dyn SegmentHandle> {
+        let now = self.count.now.fetch_add(1, Ordering::Relaxed) + 1;
+        self.count.most.fetch_max(now, Ordering::Relaxed);
+        Arc::new(CountingHandle { inner, count: Arc::clone(&self.count) })
+    }
+
+    fn most(&self) -> usize {
+        self.count.most.load(Ordering::Relaxed)
+    }
+}
+
+impl SegmentIo for CountingIo {
+    fn lock(&self) -> io::Result<DirLock> {
+        self.memory.lock()
+    }
+
+    fn list(&self) -> io::Result<Vec<String>> {
+        self.memory.list()
+    }
+
+    fn create(&self, name: &str, len: u64) -> io::Result<Arc<dyn SegmentHandle>> {
+        self.memory.create(name, len).map(|handle| self.count(handle))
+    }
+
+    fn open(&self, name: &str) -> io::Result<Arc<dyn SegmentHandle>> {
+        self.memory.open(name).map(|handle| self.count(handle))
+    }
+
+    fn unlink(&self, name: &str) -> io::Result<()> {
+        self.memory.unlink(name)
+    }
+
+    fn sync_dir(&self) -> io::Result<()> {
+        self.memory.sync_dir()
+    }
+
+    fn read_small(&self, name: &str) -> io::Result<Option<Vec<u8>>> {
+        self.memory.read_small(name)
+    }
+
+    fn replace_small(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        self.memory.replace_small(name, bytes)
+    }
+
+    fn space(&self) -> io::Result<DiskSpace> {
+        self.memory.space()
+    }
+
+    fn reserve(&self, len: u64) -> io::Result<()> {
+        self.memory.reserve(len)
+    }
+}
+
+impl SegmentHandle for CountingHandle {
+    fn len(&self) -> io::Result<u64> {
+        self.inner.len()
+    }
+
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.inner.write_at(offset, bytes)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.inner.sync_data()
+    }
+
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        self.inner.read_at(offset, buffer)
+    }
+
+    fn punch(&self, offset: u64, len: u64) -> io::Result<()> {
+        self.inner.punch(offset, len)
+    }
+
+    fn truncate(&self, len: u64) -> io::Result<()> {
+        self.inner.truncate(len)
+    }
+}
+
+/// A directory with more files than a process may have open.
+async fn many_files() -> MemoryIo {
+    let memory = MemoryIo::new();
+    let mut small = options();
+    small.segment_bytes = 16 << 10;
+    let opened = open_with(small, &memory);
+    let from = source(&opened.store).await;
+    let media = media(1, 12_000);
+    while opened.store.stats().files < HANDLE_COUNT_MAX as u64 + 100 {
+        from.append(&opened.store, &media).await;
+    }
+    opened.store.close().await.unwrap();
+    memory
+}
+
+#[tokio::test]
+async fn an_archive_of_many_files_opens_a_bounded_number_of_them() {
+    let memory = many_files().await;
+    let io = CountingIo::new(memory.clone());
+    let opened = open_with(options(), &io);
+    assert!(opened.report.files > HANDLE_COUNT_MAX as u64);
+    // One of them may be in use when it is put out of the cache; the reserve and the next file are made meanwhile.
+    let bound = HANDLE_COUNT_MAX + 2;
+    assert!(io.most() <= bound, "{} were open", io.most());
+    opened.store.close().await.unwrap();
+    let io = CountingIo::new(memory);
+    verify_on(&options(), Arc::new(io.clone()), Depth::Decrypt, &mut |_| {}).unwrap();
+    assert!(io.most() <= bound, "{} were open", io.most());
+}
