@@ -24,7 +24,7 @@ const GONE_SUFFIX: &str = ".gone";
 #[derive(Debug, Clone)]
 pub struct FsIo {
     dir: PathBuf,
-    /// New files are written past the page cache.
+    /// Files are written past the page cache.
     direct: Arc<AtomicBool>,
     may_be_direct: bool,
 }
@@ -120,9 +120,14 @@ impl SegmentIo for FsIo {
             fs::remove_file(&path)?;
             return Err(error);
         }
-        let direct = self.direct.load(Ordering::Relaxed);
-        let direct = direct.then(|| OpenOptions::new().write(true).custom_flags(libc::O_DIRECT).open(&path));
-        Ok(Arc::new(FsHandle { file, direct: direct.and_then(Result::ok) }))
+        let mut direct = None;
+        if self.direct.load(Ordering::Relaxed) {
+            match OpenOptions::new().write(true).custom_flags(libc::O_DIRECT).open(&path) {
+                Ok(file) => direct = Some(Direct { file, works: Arc::clone(&self.direct) }),
+                Err(error) => give_up_direct(&self.direct, &error),
+            }
+        }
+        Ok(Arc::new(FsHandle { file, direct }))
     }
 
     fn open(&self, name: &str) -> io::Result<Arc<dyn SegmentHandle>> {
@@ -225,10 +230,23 @@ fn sync_dir(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
 }
 
+/// From now on all goes through the page cache.
+fn give_up_direct(works: &AtomicBool, error: &io::Error) {
+    if works.swap(false, Ordering::Relaxed) {
+        tracing::warn!(%error, "the file system takes no direct writes: writing through the page cache");
+    }
+}
+
 struct FsHandle {
     file: File,
     /// The same file, past the page cache.
-    direct: Option<File>,
+    direct: Option<Direct>,
+}
+
+struct Direct {
+    file: File,
+    /// Of the directory: a write that was not taken ends direct writes everywhere.
+    works: Arc<AtomicBool>,
 }
 
 impl SegmentHandle for FsHandle {
@@ -241,12 +259,16 @@ impl SegmentHandle for FsHandle {
     }
 
     fn write_blocks(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        let Some(direct) = self.direct.as_ref().filter(|_| is_aligned(offset, bytes)) else {
+        let works = |direct: &&Direct| direct.works.load(Ordering::Relaxed) && is_aligned(offset, bytes);
+        let Some(direct) = self.direct.as_ref().filter(works) else {
             return self.write_at(offset, bytes);
         };
-        match direct.write_all_at(bytes, offset) {
+        match direct.file.write_all_at(bytes, offset) {
             // Some file systems take the flag, and then not the write.
-            Err(error) if error.kind() == io::ErrorKind::InvalidInput => self.write_at(offset, bytes),
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
+                give_up_direct(&direct.works, &error);
+                self.write_at(offset, bytes)
+            }
             other => other,
         }
     }
@@ -331,5 +353,32 @@ mod sys {
         };
         let bytes = |blocks: u64| blocks.saturating_mul(stat.f_frsize);
         Ok(DiskSpace { total_bytes: bytes(stat.f_blocks), free_bytes: bytes(stat.f_bavail) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::blocks::Blocks;
+    use super::*;
+
+    #[test]
+    fn a_file_system_that_takes_the_flag_and_not_the_write_is_written_through_the_page_cache() {
+        let dir = tempfile::tempdir().unwrap();
+        let io = FsIo::new(dir.path());
+        let _lock = io.lock().unwrap();
+        io.direct.store(true, Ordering::Relaxed);
+        let file = OpenOptions::new().read(true).write(true).create_new(true).open(dir.path().join("file")).unwrap();
+        // It answers with EINVAL to what is no number.
+        let refuses = OpenOptions::new().write(true).open("/proc/self/oom_score_adj").unwrap();
+        let direct = Direct { file: refuses, works: Arc::clone(&io.direct) };
+        let handle = FsHandle { file, direct: Some(direct) };
+        let bytes = [b'x'; BLOCK_LEN];
+        for place in [0, BLOCK_LEN as u64] {
+            handle.write_blocks(place, &Blocks::from(&bytes[..])).unwrap();
+            let mut read = [0; BLOCK_LEN];
+            handle.read_at(place, &mut read).unwrap();
+            assert_eq!(read, bytes);
+            assert_eq!(io.write_mode(), WriteMode::Buffered);
+        }
     }
 }
