@@ -1,6 +1,6 @@
 //! The clip that publishers send: made by ffmpeg once, kept, and taken apart into frames.
 //!
-//! 1280x720 at 30 frames/s, H.264 without B-frames at 2 Mbit/s, and AAC at 48 kHz. It repeats without a seam: 8 s are 240
+//! 1280x720 at 30 frames/s, H.264 without B-frames at 2 Mbit/s or as wanted, and AAC at 48 kHz. It repeats without a seam: 8 s are 240
 //! pictures and exactly 375 AAC frames. Only what ffmpeg writes is read here; nothing is shared with the server's parsers.
 
 use std::fs;
@@ -9,6 +9,8 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, bail, ensure};
 
+/// Of video, where nothing else is said.
+pub(crate) const VIDEO_KBIT: u16 = 2000;
 pub(crate) const FRAMES_PER_SECOND: u64 = 30;
 pub(crate) const AUDIO_HZ: u64 = 48_000;
 /// Samples in an AAC frame.
@@ -44,12 +46,12 @@ pub(crate) struct Clip {
 
 impl Clip {
     /// Out of `folder`; made there if it is missing. `gop_s`: seconds between keyframes.
-    pub(crate) fn load(folder: &Path, gop_s: u64) -> anyhow::Result<Self> {
-        let [matroska, mp4] = ["mkv", "mp4"].map(|ext| folder.join(format!("clip-{gop_s}s.{ext}")));
+    pub(crate) fn load(folder: &Path, gop_s: u64, video_kbit: u16) -> anyhow::Result<Self> {
+        let [matroska, mp4] = ["mkv", "mp4"].map(|ext| folder.join(format!("clip-{gop_s}s-{video_kbit}k.{ext}")));
         let loop_s = loop_s(gop_s);
         if !mp4.is_file() {
             fs::create_dir_all(folder)?;
-            encode(&matroska, gop_s, loop_s)?;
+            encode(&matroska, gop_s, loop_s, video_kbit)?;
             let arguments = "-c copy -t 1 -video_track_timescale 90000 -f mp4 \
                 -movflags frag_keyframe+empty_moov+default_base_moof";
             ffmpeg(&["-i", &matroska.to_string_lossy()], arguments, &mp4)?;
@@ -112,11 +114,11 @@ fn loop_s(gop_s: u64) -> u64 {
     (1..).map(|turns| turns * SEAMLESS_S).find(|length| length % gop_s == 0).expect("a common multiple")
 }
 
-fn encode(path: &Path, gop_s: u64, loop_s: u64) -> anyhow::Result<()> {
+fn encode(path: &Path, gop_s: u64, loop_s: u64, video_kbit: u16) -> anyhow::Result<()> {
     let frames = gop_s * FRAMES_PER_SECOND;
     let arguments = format!(
-        "-t {} -vf noise=alls=12:allf=t -c:v libx264 -preset veryfast -pix_fmt yuv420p -bf 0 -b:v 2M -maxrate 2M \
-         -bufsize 2M -g {frames} -keyint_min {frames} -sc_threshold 0 -c:a aac -b:a 128k -f matroska -live 1",
+        "-t {} -vf noise=alls=12:allf=t -c:v libx264 -preset veryfast -pix_fmt yuv420p -bf 0 -b:v {video_kbit}k \
+         -maxrate {video_kbit}k -bufsize {video_kbit}k -g {frames} -keyint_min {frames} -sc_threshold 0 -c:a aac -b:a 128k -f matroska -live 1",
         loop_s + 1
     );
     let inputs =

@@ -5,13 +5,19 @@
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 mod clip;
+mod fill;
 mod http;
 mod machine;
 mod metrics;
 mod packetize;
+mod page_cache;
+mod play;
+mod player;
 mod plot;
 mod process;
 mod publish;
+mod random;
+mod record;
 mod report;
 mod rtsp;
 mod run;
@@ -19,6 +25,7 @@ mod script;
 mod server;
 mod sink;
 mod tally;
+mod target;
 
 pub use machine::Machine;
 pub use process::Snapshot;
@@ -39,6 +46,8 @@ struct Arguments {
 enum What {
     /// Publishers at the same time; prints a table, and a line of JSON to a file.
     Publish(run::Arguments),
+    /// Players of an archive at the same time, hot or cold; prints a table, and a line of JSON to a file.
+    Play(play::Arguments),
     /// The cost of runs against their number of streams, as an SVG.
     Plot(plot::Arguments),
     /// Reads and throws away, on a TCP port that it prints.
@@ -52,16 +61,19 @@ enum What {
 /// Something could not be measured, or the run does not count: fragments are missing, or the load was late.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> anyhow::Result<()> {
     let arguments = Arguments::parse_from(arguments);
-    let arguments = match arguments.what {
-        What::Publish(arguments) => arguments,
-        What::Plot(arguments) => return plot::run(&arguments),
-        What::Sink => return sink::serve(),
-    };
+    match arguments.what {
+        What::Publish(arguments) => measure(run::run(&arguments)),
+        What::Play(arguments) => measure(play::run(&arguments)),
+        What::Plot(arguments) => plot::run(&arguments),
+        What::Sink => sink::serve(),
+    }
+}
+
+fn measure(run: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
     println!("{}", Machine::of_this());
     if cfg!(debug_assertions) {
         println!("A debug build: its numbers say nothing. Run with --release.");
     }
     // One thread: what it costs is easy to say, and one core is left to it.
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(run::run(&arguments))
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(run)
 }

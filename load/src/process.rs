@@ -18,6 +18,8 @@ pub struct Snapshot {
     pub threads: u64,
     /// Handed to the disk so far (proc_pid_io(5)).
     pub written_bytes: u64,
+    /// Fetched from the disk so far.
+    pub read_bytes: u64,
     /// write(2), send(2) and the like.
     pub write_calls: u64,
 }
@@ -39,6 +41,7 @@ impl Snapshot {
             rss_kib: field("VmRSS")?,
             threads: field("Threads")?,
             written_bytes: status_field(&io, "write_bytes").context("no write_bytes")?,
+            read_bytes: status_field(&io, "read_bytes").context("no read_bytes")?,
             write_calls: status_field(&io, "syscw").context("no syscw")?,
         })
     }

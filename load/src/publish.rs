@@ -52,6 +52,8 @@ pub(crate) struct Publisher {
     pub(crate) protocol: Protocol,
     pub(crate) stream: String,
     pub(crate) number: u64,
+    /// Producer time of what is sent over HTTP, in milliseconds; none: of its arrival.
+    pub(crate) start_ms: Option<u64>,
     /// Of RTSP.
     pub(crate) sdp: Arc<str>,
 }
@@ -113,7 +115,8 @@ impl Publisher {
         let connection = TcpStream::connect(&self.peer.http).await?;
         connection.set_nodelay(true)?;
         let (reader, mut writer) = connection.into_split();
-        let head = self.peer.head("PUT", &format!("/v1/streams/{}/media?ack=stream", self.stream));
+        let start = self.start_ms.map(|start_ms| format!("&start={start_ms}")).unwrap_or_default();
+        let head = self.peer.head("PUT", &format!("/v1/streams/{}/media?ack=stream{start}", self.stream));
         writer.write_all((head + "Transfer-Encoding: chunked\r\n\r\n").as_bytes()).await?;
         let answers = tokio::spawn(read_answers(reader, Arc::clone(shared)));
         let mut wire = Wire::Http(writer, answers);

@@ -1,27 +1,24 @@
 //! One run: a server, its publishers, what both cost meanwhile, and whether every fragment was kept.
 
-use std::fs::{File, OpenOptions};
-use std::io::Write;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail, ensure};
+use anyhow::ensure;
 use serde_json::{Value, json};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio::time::sleep_until;
 
-use crate::clip::Clip;
+use crate::clip::{Clip, VIDEO_KBIT};
 use crate::http::Peer;
 use crate::metrics::Metrics;
 use crate::process::Snapshot;
 use crate::publish::{Pace, Protocol, Publisher};
-use crate::server::Server;
-use crate::sink::Sink;
+use crate::random::Random;
 use crate::tally::{Tally, percentile};
-use crate::{digits, packetize, rtsp, table};
+use crate::target::{ServerArguments, Target};
+use crate::{packetize, record, rtsp};
 
 /// After the last publisher began, before anything is counted.
 const WARM_UP: Duration = Duration::from_secs(2);
@@ -58,82 +55,6 @@ pub(crate) struct Arguments {
     server: ServerArguments,
 }
 
-/// The server: one that is started, or one that runs.
-#[derive(Debug, clap::Args)]
-pub(crate) struct ServerArguments {
-    /// The `vidar` to start; ended after the run.
-    #[arg(long)]
-    serve: Option<PathBuf>,
-    /// Where it keeps everything: a folder that is not there yet [default: one that is removed at the end].
-    #[arg(long)]
-    data_dir: Option<PathBuf>,
-    /// Cores for the server; the others are the load's.
-    #[arg(long, default_value_t = 1)]
-    cpus: usize,
-    /// HTTP address of a server that runs.
-    #[arg(long, default_value = "127.0.0.1:8080")]
-    http: String,
-    /// RTSP address of a server that runs.
-    #[arg(long, default_value = "127.0.0.1:8554")]
-    rtsp: String,
-    /// Of a server that runs: its process.
-    #[arg(long)]
-    server_pid: Option<u32>,
-    /// Of a server that runs: ID:SECRET.
-    #[arg(long, default_value = "demo:demo-secret")]
-    user: String,
-}
-
-/// What a server is asked and watched by.
-pub(crate) struct Target {
-    pub(crate) peer: Arc<Peer>,
-    pub(crate) pid: String,
-    _process: Option<Box<dyn std::any::Any>>,
-    _folder: Option<tempfile::TempDir>,
-}
-
-impl ServerArguments {
-    pub(crate) fn target(&self) -> anyhow::Result<Target> {
-        let Some(program) = &self.serve else {
-            let (id, secret) = self.user.split_once(':').context("--user is ID:SECRET")?;
-            let (id, secret) = (id.to_owned(), secret.to_owned());
-            let peer = Arc::new(Peer { http: self.http.clone(), rtsp: self.rtsp.clone(), id, secret });
-            let pid = self.server_pid.context("--server-pid")?.to_string();
-            return Ok(Target { peer, pid, _process: None, _folder: None });
-        };
-        let folder = self.data_dir.is_none().then(tempfile::tempdir).transpose()?;
-        let data = self.data_dir.clone().or(folder.as_ref().map(|folder| folder.path().join("data")));
-        let cores = self.split_cores()?;
-        let server = Server::start(program, &data.context("a folder")?, cores.as_deref())?;
-        Ok(Target {
-            peer: Arc::new(server.peer()),
-            pid: server.pid(),
-            _process: Some(Box::new(server)),
-            _folder: folder,
-        })
-    }
-
-    /// A process that throws away what it gets.
-    fn sink(&self) -> anyhow::Result<Target> {
-        let sink = Sink::start(self.split_cores()?.as_deref())?;
-        let (http, rtsp) = (String::new(), sink.address.to_string());
-        let peer = Arc::new(Peer { http, rtsp, id: String::new(), secret: String::new() });
-        Ok(Target { peer, pid: sink.pid(), _process: Some(Box::new(sink)), _folder: None })
-    }
-
-    /// The cores of the server, if there are enough; this process keeps to the others.
-    fn split_cores(&self) -> anyhow::Result<Option<String>> {
-        let (server, all) = (self.cpus, std::thread::available_parallelism()?.get());
-        if server == 0 || server >= all {
-            return Ok(None);
-        }
-        let (load, pid) = (format!("{server}-{}", all - 1), std::process::id().to_string());
-        let status = Command::new("taskset").args(["-apc", &load, &pid]).stdout(Stdio::null()).status();
-        ensure!(status.context("taskset")?.success(), "taskset failed");
-        Ok(Some(format!("0-{}", server - 1)))
-    }
-}
-
 /// Server, load, and what the server says of itself, at one time.
 #[derive(Debug, Clone, Copy)]
 struct Point {
@@ -155,23 +76,14 @@ impl Point {
 }
 
 pub(crate) async fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    let record = measure(arguments).await?;
-    if let Some(path) = &arguments.out {
-        append(path, &record)?;
-    }
-    let faults = record["faults"].as_array().filter(|faults| !faults.is_empty());
-    show(&record);
-    if let Some(faults) = faults {
-        bail!("the run does not count: {}", Value::from(faults.clone()));
-    }
-    Ok(())
+    record::finish(&measure(arguments).await?, arguments.out.as_deref())
 }
 
 async fn measure(arguments: &Arguments) -> anyhow::Result<Value> {
     let rtsp = matches!(arguments.protocol, Protocol::RtspTcp | Protocol::RtspUdp);
     let http = matches!(arguments.protocol, Protocol::HttpMatroska | Protocol::HttpFmp4);
     ensure!(http || !arguments.backfill, "--backfill needs acknowledgements: HTTP");
-    let clip = Clip::load(&arguments.clips, arguments.gop.into())?;
+    let clip = Clip::load(&arguments.clips, arguments.gop.into(), VIDEO_KBIT)?;
     let raw = arguments.protocol == Protocol::RawTcp;
     let target = if raw { arguments.server.sink() } else { arguments.server.target() }?;
     let idle = Point::now(&target).await?;
@@ -208,7 +120,7 @@ async fn measure(arguments: &Arguments) -> anyhow::Result<Value> {
             list(&target.peer, stream, &mut tally).await?;
         }
     }
-    Ok(record(arguments, &idle, &before, &after, tally))
+    Ok(as_json(arguments, &idle, &before, &after, tally))
 }
 
 type Paces = watch::Sender<Option<Vec<Pace>>>;
@@ -238,6 +150,7 @@ async fn start_publishers(
             protocol: arguments.protocol,
             stream: stream.clone(),
             number: number as u64,
+            start_ms: None,
             sdp: Arc::clone(&sdp),
         };
         publishers.spawn(publisher.run(Arc::clone(&connected), pace.clone()));
@@ -264,19 +177,6 @@ fn schedule(arguments: &Arguments) -> Vec<Pace> {
     (0..arguments.streams).map(pace).collect()
 }
 
-/// SplitMix64.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut value = self.0;
-        value = (value ^ value >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        value = (value ^ value >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
-        value ^ value >> 31
-    }
-}
-
 /// Counts all fragments of a stream.
 async fn list(peer: &Peer, stream: &str, tally: &mut Tally) -> anyhow::Result<()> {
     let mut query = "limit=1000".to_owned();
@@ -288,7 +188,7 @@ async fn list(peer: &Peer, stream: &str, tally: &mut Tally) -> anyhow::Result<()
     }
 }
 
-fn record(arguments: &Arguments, idle: &Point, before: &Point, after: &Point, mut tally: Tally) -> Value {
+fn as_json(arguments: &Arguments, idle: &Point, before: &Point, after: &Point, mut tally: Tally) -> Value {
     let streams = f64::from(arguments.streams);
     let seconds = (after.at - before.at).as_secs_f64();
     let media_s = if arguments.backfill { f64::from(arguments.seconds) } else { seconds };
@@ -322,26 +222,4 @@ fn record(arguments: &Arguments, idle: &Point, before: &Point, after: &Point, mu
         "durable_latency_ms": latencies,
         "faults": faults,
     })
-}
-
-fn show(record: &Value) {
-    let mut table = table(&["row", "value"]);
-    let mut add = |name: &str, value: &Value| {
-        let shown = value.as_f64().filter(|_| value.is_f64()).map_or_else(|| value.to_string(), digits);
-        table.add_row([name.replace('_', " "), shown.trim_matches('"').to_owned()]);
-    };
-    for (name, value) in record.as_object().into_iter().flatten() {
-        match value.as_object() {
-            Some(inner) => inner.iter().for_each(|(percent, value)| add(&format!("{name} {percent}"), value)),
-            None => add(name, value),
-        }
-    }
-    println!("{table}");
-}
-
-/// A line of JSON.
-fn append(path: &std::path::Path, record: &Value) -> anyhow::Result<()> {
-    let mut file: File =
-        OpenOptions::new().create(true).append(true).open(path).with_context(|| path.display().to_string())?;
-    Ok(writeln!(file, "{record}")?)
 }

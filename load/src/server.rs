@@ -38,6 +38,8 @@ impl Server {
             .arg(folder)
             // A disk that is nearly full is no reason to measure nothing.
             .args(["--disk-policy-mib", "2", "--disk-refuse-mib", "1"])
+            // What is pushed to be played says that it is of long ago.
+            .args(["--default-retention-hours", "87600"])
             .env("VIDAR_ROOT_ACCESS_KEY_ID", ID)
             .env("VIDAR_ROOT_SECRET_ACCESS_KEY", SECRET)
             .stdin(Stdio::null())
