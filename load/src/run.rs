@@ -42,6 +42,12 @@ pub(crate) struct Arguments {
     /// As fast as it is acknowledged (HTTP only).
     #[arg(long)]
     backfill: bool,
+    /// What names of streams begin with [default: one of this run].
+    #[arg(long)]
+    prefix: Option<String>,
+    /// What is measured, in the results. Another server than ours is not asked over HTTP: `--http ''`.
+    #[arg(long, default_value = "vidar")]
+    name: String,
     /// Where publishers begin.
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -66,7 +72,7 @@ struct Point {
 
 impl Point {
     async fn now(target: &Target) -> anyhow::Result<Self> {
-        // A sink has none.
+        // Only ours has them.
         let metrics = match target.peer.http.as_str() {
             "" => Metrics::default(),
             _ => Metrics::parse(&String::from_utf8_lossy(&target.peer.get("/metrics").await?))?,
@@ -86,6 +92,7 @@ async fn measure(arguments: &Arguments) -> anyhow::Result<Value> {
     let clip = Clip::load(&arguments.clips, arguments.gop.into(), VIDEO_KBIT)?;
     let raw = arguments.protocol == Protocol::RawTcp;
     let target = if raw { arguments.server.sink() } else { arguments.server.target() }?;
+    let asked = !target.peer.http.is_empty();
     let idle = Point::now(&target).await?;
     let (paces, publishers, streams) = start_publishers(arguments, &clip, &target).await?;
     let pace = schedule(arguments);
@@ -111,11 +118,11 @@ async fn measure(arguments: &Arguments) -> anyhow::Result<Value> {
         Some(after) => after,
         None => Point::now(&target).await?,
     };
-    if raw {
-        // Nothing is kept, so there is nothing to compare.
+    if !asked {
+        // It does not say what it keeps, so there is nothing to compare.
         (tally.stored_fragments, tally.stored_bytes) = (tally.sent_fragments, tally.sent_bytes);
     }
-    if rtsp {
+    if rtsp && asked {
         for stream in &streams {
             list(&target.peer, stream, &mut tally).await?;
         }
@@ -141,8 +148,8 @@ async fn start_publishers(
     let connected = Arc::new(Notify::new());
     let mut publishers = JoinSet::new();
     // Names of this run, so that a server that runs may be measured again.
-    let run = std::process::id();
-    let streams: Vec<_> = (0..arguments.streams).map(|number| format!("load-{run}-{number}")).collect();
+    let prefix = arguments.prefix.clone().unwrap_or_else(|| format!("load-{}", std::process::id()));
+    let streams: Vec<_> = (0..arguments.streams).map(|number| format!("{prefix}-{number}")).collect();
     for (number, stream) in streams.iter().enumerate() {
         let publisher = Publisher {
             peer: Arc::clone(&target.peer),
@@ -202,6 +209,7 @@ fn as_json(arguments: &Arguments, idle: &Point, before: &Point, after: &Point, m
     let latencies = json!({"p50": latency(50), "p99": latency(99), "max": latency(100)});
     let latencies = if tally.latencies.is_empty() { Value::Null } else { latencies };
     json!({
+        "server": arguments.name, "server_cpus": arguments.server.cpus,
         "protocol": format!("{:?}", arguments.protocol), "streams": arguments.streams, "gop_s": arguments.gop,
         "pace": if arguments.backfill { "acknowledged" } else if arguments.aligned { "aligned" } else { "real time" },
         "seconds": seconds,
@@ -215,6 +223,8 @@ fn as_json(arguments: &Arguments, idle: &Point, before: &Point, after: &Point, m
         "written_bytes_per_stream_s": per_stream(|p| p.server.written_bytes),
         "write_calls_per_stream_s": per_stream(|p| p.server.write_calls),
         "record_bytes_per_stream_s": per_stream(|p| p.metrics.record_bytes),
+        "batch_kib": (after.metrics.record_bytes - before.metrics.record_bytes) as f64
+            / 1024.0 / (after.metrics.syncs - before.metrics.syncs).max(1) as f64,
         "syncs_per_s": (after.metrics.syncs - before.metrics.syncs) as f64 / seconds,
         "fragments_sent": tally.sent_fragments, "fragments_stored": tally.stored_fragments,
         "sample_bytes_sent": tally.sent_bytes, "sample_bytes_stored": tally.stored_bytes, "lost": tally.lost,

@@ -21,7 +21,7 @@ pub(crate) struct ServerArguments {
     data_dir: Option<PathBuf>,
     /// Cores for the server; the others are the load's.
     #[arg(long, default_value_t = 1)]
-    cpus: usize,
+    pub(crate) cpus: usize,
     /// HTTP address of a server that runs.
     #[arg(long, default_value = "127.0.0.1:8080")]
     http: String,
