@@ -24,6 +24,8 @@ const ID_NAME: &str = "VIDAR_ROOT_ACCESS_KEY_ID";
 const SECRET_NAME: &str = "VIDAR_ROOT_SECRET_ACCESS_KEY";
 const ALPHABET: &[u8; 62] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
 const MAC_BYTES: usize = 32;
+/// The longest names, id and secret, with room to spare.
+const FILE_BYTES_MAX: usize = 1024;
 
 /// An access key id and its secret.
 #[derive(Clone)]
@@ -96,8 +98,11 @@ impl RootPair {
             .mode(0o600)
             .open(&temporary)
             .with_context(context)?;
-        let text =
-            Zeroizing::new(format!("{ID_NAME}={}\n{SECRET_NAME}={}\n", self.access_key_id, self.secret.as_str()));
+        // Room for all of it: text that grew would leave what it was in memory, unwiped.
+        let mut text = Zeroizing::new(String::with_capacity(FILE_BYTES_MAX));
+        for part in [ID_NAME, "=", &self.access_key_id, "\n", SECRET_NAME, "=", &self.secret, "\n"] {
+            text.push_str(part);
+        }
         file.write_all(text.as_bytes()).with_context(context)?;
         file.sync_all().with_context(context)?;
         std::fs::rename(&temporary, path).with_context(|| format!("rename to {}", path.display()))?;
@@ -124,8 +129,8 @@ fn random_text(len: usize) -> anyhow::Result<String> {
     let random = ring::rand::SystemRandom::new();
     let mut text = String::with_capacity(len);
     while text.len() < len {
-        let mut bytes = [0; 64];
-        random.fill(&mut bytes).map_err(|_| anyhow::anyhow!("the system gives no random bytes"))?;
+        let mut bytes = Zeroizing::new([0; 64]);
+        random.fill(&mut *bytes).map_err(|_| anyhow::anyhow!("the system gives no random bytes"))?;
         // 248 = 4 * 62: without the bytes above it every character is equally likely.
         let characters =
             bytes.iter().filter(|byte| **byte < 248).map(|byte| char::from(ALPHABET[usize::from(byte % 62)]));

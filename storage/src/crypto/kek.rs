@@ -10,7 +10,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::Zeroizing;
 
 use crate::crypto::keys::Secret;
 use crate::crypto::wrap::{WRAP_LEN, Wrapped};
@@ -319,7 +319,9 @@ impl KekProvider for KeyEnv {
 }
 
 fn encode(key: &Secret) -> Zeroizing<String> {
-    let mut text = Zeroizing::new(String::from("vidar-kek-1 "));
+    // Room for all of it: text that grew would leave what it was in memory, unwiped.
+    let mut text = Zeroizing::new(String::with_capacity(KEY_FILE_BYTES_MAX));
+    text.push_str("vidar-kek-1 ");
     for byte in key.bytes() {
         text.push(char::from(HEX[usize::from(byte >> 4)]));
         text.push(char::from(HEX[usize::from(byte & 15)]));
@@ -345,14 +347,12 @@ fn unhex(text: &str) -> Option<Secret> {
     if digits.len() != 64 {
         return None;
     }
-    let mut key = [0_u8; 32];
+    let mut key = Zeroizing::new([0_u8; 32]);
     for (byte, pair) in key.iter_mut().zip(digits.chunks_exact(2)) {
         let digit = |c: u8| char::from(c).to_digit(16);
         *byte = u8::try_from(digit(pair[0])? << 4 | digit(pair[1])?).ok()?;
     }
-    let secret = Secret::new(key);
-    key.zeroize();
-    Some(secret)
+    Some(Secret::new(*key))
 }
 
 #[cfg(test)]

@@ -80,6 +80,7 @@ fn a_new_key_that_was_torn_was_never_used_and_is_made_again() {
 #[test]
 fn every_truncation_of_a_key_is_refused() {
     let text = encode(&Secret::random());
+    assert_eq!(text.capacity(), KEY_FILE_BYTES_MAX, "it never grew: memory that it left would not be wiped");
     assert!(decode(&text).is_ok());
     for len in 0..text.len() - 1 {
         assert!(decode(&text[..len]).is_err(), "{len}");

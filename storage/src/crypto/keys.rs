@@ -11,9 +11,10 @@ use zeroize::{ZeroizeOnDrop, Zeroizing};
 use crate::crypto::aead::Nonce;
 use crate::segment_file::record::RecordHeader;
 
-/// 32 secret bytes: wiped when dropped, never shown.
+/// 32 secret bytes: wiped when dropped, never shown. They stay where they are when it moves, as in a map that grows: what
+/// moves leaves a copy behind.
 #[derive(Clone)]
-pub struct Secret(Zeroizing<[u8; 32]>);
+pub struct Secret(Box<Zeroizing<[u8; 32]>>);
 
 /// In constant time.
 impl PartialEq for Secret {
@@ -32,13 +33,15 @@ impl Secret {
     /// Takes over bytes.
     #[must_use]
     pub fn new(bytes: [u8; 32]) -> Self {
-        Self(Zeroizing::new(bytes))
+        Self(Box::new(Zeroizing::new(bytes)))
     }
 
     /// From the system's generator.
     #[must_use]
     pub fn random() -> Self {
-        Self(Zeroizing::new(random()))
+        let mut secret = Self::new([0; 32]);
+        fill_random(&mut **secret.0);
+        secret
     }
 
     /// The bytes: for a cipher, never for a log.
@@ -50,10 +53,10 @@ impl Secret {
     /// HKDF-SHA256 (RFC 5869) with the empty salt; `info` is the concatenation of `parts`.
     pub(crate) fn derive(&self, parts: &[&[u8]]) -> Self {
         let prk = hkdf::Salt::new(hkdf::HKDF_SHA256, &[]).extract(self.bytes());
-        let mut key = Zeroizing::new([0; 32]);
+        let mut key = Self::new([0; 32]);
         let okm = prk.expand(parts, hkdf::HKDF_SHA256).expect("32 bytes are within bounds");
-        okm.fill(&mut *key).expect("a buffer of 32 bytes");
-        Self(key)
+        okm.fill(&mut **key.0).expect("a buffer of 32 bytes");
+        key
     }
 
     /// HMAC-SHA256 (RFC 2104).
@@ -77,9 +80,13 @@ impl fmt::Debug for Secret {
 /// Bytes of the system's generator.
 pub(crate) fn random<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
-    // Without randomness nothing can be sealed safely; the system call fails on no supported system.
-    SystemRandom::new().fill(&mut bytes).expect("the system's random number generator");
+    fill_random(&mut bytes);
     bytes
+}
+
+fn fill_random(bytes: &mut [u8]) {
+    // Without randomness nothing can be sealed safely; the system call fails on no supported system.
+    SystemRandom::new().fill(bytes).expect("the system's random number generator");
 }
 
 /// The key of one record.
@@ -162,7 +169,10 @@ mod tests {
         wiped::<Secret>();
         wiped::<Zeroizing<[u8; 32]>>();
         wiped::<aes_gcm::aes::Aes256>();
-        assert_eq!(std::mem::size_of::<Secret>(), 32, "and nothing but these bytes");
+        let secret = Secret::random();
+        let place = secret.bytes().as_ptr();
+        let moved = vec![secret];
+        assert_eq!(moved[0].bytes().as_ptr(), place, "a move leaves no copy behind");
     }
 
     #[test]
