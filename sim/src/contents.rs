@@ -6,6 +6,8 @@ use std::io;
 use crate::random::Random;
 
 const SECTOR: usize = 512;
+/// No disk, cable or memory writes less at once.
+pub(crate) const WORD: usize = 8;
 
 /// What the end of a boot leaves of what was not synced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,7 +16,7 @@ pub(crate) enum Rule {
     KeepWritten,
     /// Nothing.
     LoseUnsynced,
-    /// Chance decides for runs of sectors, whatever the order of writing; some sectors are torn.
+    /// Chance decides for runs of sectors, whatever the order of writing; some sectors are torn between two words.
     Torn,
 }
 
@@ -121,7 +123,7 @@ impl Contents {
             let torn = if rule != Rule::Torn {
                 0
             } else if random.one_in(8) {
-                random.index(SECTOR)
+                random.index(SECTOR / WORD) * WORD
             } else if keep {
                 SECTOR
             } else {

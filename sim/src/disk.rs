@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex};
 
 use vidar_storage::backend::{DirLock, DiskSpace, SegmentHandle, SegmentIo};
 
-use crate::contents::{Contents, Rule};
+use crate::contents::{Contents, Rule, WORD};
 use crate::lock;
 use crate::random::Random;
 use crate::trace::Trace;
@@ -416,7 +416,7 @@ impl SegmentHandle for Handle {
             let done = match &entered {
                 Ok(()) => bytes.len(),
                 Err(Trouble::Dead { just_now: false }) => 0,
-                Err(_) => state.random.index(bytes.len() + 1),
+                Err(_) => state.random.index(bytes.len() + 1) / WORD * WORD,
             };
             let grown = (start + done).saturating_sub(state.contents[self.index].len());
             state.make_room(grown as u64)?;

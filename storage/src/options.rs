@@ -199,7 +199,7 @@ pub struct OpenReport {
     /// Fragments that were open at a crash, and are now closed as incomplete.
     pub incomplete: u64,
     /// Bytes at the ends of files that were not closed that are gone. They were torn while they were written, and never
-    /// acknowledged; or else the disk lost whole sectors of them.
+    /// acknowledged; or else the disk lost sectors of them.
     pub dropped_bytes: u64,
     /// A copy of the keyring was missing, damaged or behind; `open` has written both anew.
     pub keyring_repaired: bool,

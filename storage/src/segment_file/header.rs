@@ -93,21 +93,21 @@ impl FileHeader {
     }
 }
 
-/// The first block of a file whose making was interrupted: sectors of a header of this version, or none.
+/// The first block of a file whose making was interrupted: of a header of this version, some of the first sector, its last
+/// one, or nothing.
 pub(crate) fn is_torn(block: &[u8], epoch: u32, file: FileId) -> bool {
     let zero = |range: std::ops::Range<usize>| block[range].iter().all(|byte| *byte == 0);
     if block.len() != HEADER_LEN || !zero(FIELDS_LEN..HEADER_LEN - 4) {
         return block.is_empty();
     }
-    let mut r = Reader::new(block);
-    let mut named = || {
-        let known = (r.array().ok()?, r.u16().ok()?) == (*MAGIC, VERSION);
-        r.raw(14).ok()?;
-        let is_it = FileId::from_bytes(r.array().ok()?) == file;
-        r.raw(16).ok()?;
-        Some(known && is_it && r.u32().ok()? == epoch)
+    let written = block[..FIELDS_LEN].iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+    let begins = |at: usize, field: &[u8]| {
+        let there = written.saturating_sub(at).min(field.len());
+        block[at..at + there] == field[..there]
     };
-    zero(0..FIELDS_LEN) || (zero(HEADER_LEN - 4..HEADER_LEN) && named() == Some(true))
+    let ours = begins(0, MAGIC) && begins(8, &VERSION.to_be_bytes());
+    let named = begins(24, file.as_bytes()) && begins(56, &epoch.to_be_bytes());
+    ours && named && (written == 0 || zero(HEADER_LEN - 4..HEADER_LEN))
 }
 
 /// The name of a file.
@@ -172,8 +172,16 @@ mod tests {
             assert!(FileHeader::decode(&bad).is_err(), "{at}");
             assert!(FileHeader::decode(&bytes[..at]).is_err(), "{at}");
         }
-        // One sector of the two that are not empty is there, or none.
-        for (range, torn) in [(0..0, false), (0..512, true), (3584..4096, true), (0..4096, true)] {
+        // One sector of the two that are not empty is there, the beginning of the first, or none.
+        for (range, torn) in [
+            (0..0, false),
+            (0..512, true),
+            (3584..4096, true),
+            (0..4096, true),
+            (32..4096, true),
+            (8..4096, true),
+            (32..512, false),
+        ] {
             let mut bad = bytes.clone();
             bad[range].fill(0);
             assert_eq!(is_torn(&bad, 7, header.file), torn);

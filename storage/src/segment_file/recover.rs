@@ -24,8 +24,10 @@ use crate::crypto::keyring::Keyring;
 
 /// Bytes that are read at once where a batch header is looked for.
 const WINDOW_LEN: u64 = 1 << 20;
-/// What a disk writes whole or not at all.
+/// What a disk takes at once. Power may fail within one: then its beginning is new.
 const SECTOR_LEN: usize = 512;
+/// What is never torn.
+const WORD_LEN: usize = 8;
 /// Unreadable blocks of one file above which the disk is at fault, not a few of its sectors: the file stays as it is.
 const UNREADABLE_COUNT_MAX: usize = 64;
 
@@ -300,8 +302,8 @@ impl Scan {
         let nothing_bad = walked.bad.is_empty() && walked.copies.is_empty();
         for span in walked.bad {
             let at = base + span.start as u64..base + span.end as u64;
-            // A block was empty before it was written: where none of its sectors is, all of it was written.
-            if synced || source.is_unreadable(&at) || !lacks_sector(&bytes, &span) {
+            // A block was empty before it was written: where each of its sectors has an end, all of it was written.
+            if synced || source.is_unreadable(&at) || !is_torn(&bytes, &span) {
                 self.damaged(base, span, "not what was written");
             } else {
                 torn = true;
@@ -414,7 +416,7 @@ impl Scan {
             let header = bytes.get(at..at + RECORD_HEADER_LEN).and_then(|bytes| RecordHeader::decode(bytes).ok());
             let end = header.map_or(usize::MAX, |header| at.saturating_add(header.shape.record_len() as usize));
             let taken = match header.filter(|_| end <= bytes.len()) {
-                Some(header) if check && keys.outer(&header.shape).is_none() && lacks_sector(bytes, &(at..end)) => {
+                Some(header) if check && keys.outer(&header.shape).is_none() && is_torn(bytes, &(at..end)) => {
                     Taken::Bad
                 }
                 Some(header) => self.take(&header, &bytes[at..end], base + at as u64, check, keys),
@@ -489,18 +491,27 @@ impl BadSpan {
     }
 }
 
-/// The last block holds nothing but something in the place of a trailer. It stands in one sector: it is never torn.
+/// The last block holds nothing but something in the place of a trailer, and that has an end.
 fn ends_with_trailer(bytes: &[u8]) -> bool {
     let Some(block) = bytes.last_chunk::<{ BLOCK_LEN as usize }>() else { return false };
-    let (zeros, trailer) = block.split_at(BLOCK_LEN as usize - TRAILER_LEN);
-    zeros.iter().all(|byte| *byte == 0) && trailer.iter().any(|byte| *byte != 0)
+    let zeros = &block[..BLOCK_LEN as usize - TRAILER_LEN];
+    zeros.iter().all(|byte| *byte == 0) && block[block.len() - WORD_LEN..] != [0; WORD_LEN]
 }
 
-/// A sector that `span` touches is empty. Sealed bytes never are.
-fn lacks_sector(bytes: &[u8], span: &Range<usize>) -> bool {
-    let start = span.start - span.start % SECTOR_LEN;
-    let end = span.end.next_multiple_of(SECTOR_LEN).min(bytes.len());
-    bytes[start..end].chunks(SECTOR_LEN).any(|sector| sector.iter().all(|byte| *byte == 0))
+/// A sector that `span` touches ends there with zeros: it was not written, or not to its end. Sealed bytes never do.
+fn is_torn(bytes: &[u8], span: &Range<usize>) -> bool {
+    let first = (span.start + 1).next_multiple_of(SECTOR_LEN);
+    let mut ends = (first..span.end).step_by(SECTOR_LEN).chain([span.end]);
+    ends.any(|end| {
+        let word = (end - 1) / WORD_LEN * WORD_LEN;
+        bytes[word..end].iter().all(|byte| *byte == 0) && !is_in_header(bytes, word)
+    })
+}
+
+/// A header of a record is whole, has zeros in it, and `at` is one of them.
+fn is_in_header(bytes: &[u8], at: usize) -> bool {
+    let first = (at + WORD_LEN).saturating_sub(RECORD_HEADER_LEN).next_multiple_of(WORD_LEN);
+    (first..=at).step_by(WORD_LEN).any(|start| RecordHeader::decode(&bytes[start..]).is_ok())
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
