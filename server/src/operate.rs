@@ -13,7 +13,7 @@ use vidar_core::clock::SharedClock;
 use vidar_core::registry::StreamRegistry;
 use vidar_indexer::Index;
 use vidar_ingest::Ingest;
-use vidar_storage::{Space, Store};
+use vidar_storage::{Distribution, Space, Store};
 
 use crate::registry::Registry;
 use crate::retention::{self, Gone, Reason, Retention};
@@ -69,9 +69,11 @@ async fn metrics(State(operating): State<Arc<Operating>>) -> Response {
     };
     let store = operating.store.stats();
     metric("records_total", "counter", "Records made durable.", store.records);
-    metric("record_bytes_total", "counter", "Bytes of records made durable.", store.bytes);
-    metric("batches_total", "counter", "Group commits.", store.batches);
-    metric("syncs_total", "counter", "Calls of fdatasync.", store.syncs);
+    let batches = store.batch_bytes;
+    metric("record_bytes_total", "counter", "Bytes of records made durable, with padding.", batches.sum);
+    metric("written_bytes_total", "counter", "Bytes written to all files of the log.", store.bytes);
+    metric("batches_total", "counter", "Group commits.", batches.count());
+    metric("syncs_total", "counter", "Calls of fdatasync.", store.sync_times_us.count());
     metric("store_failures_total", "counter", "Failed writes or syncs.", store.failures);
     let direct = u64::from(store.direct_writes);
     metric("store_direct_writes", "gauge", "1: the log is written past the page cache (O_DIRECT).", direct);
@@ -119,5 +121,22 @@ async fn metrics(State(operating): State<Arc<Operating>>) -> Response {
     reason_metric("expired_fragments_total", "Fragments that retention let go.", |gone| gone.fragments);
     reason_metric("expired_bytes_total", "Bytes of the records of those fragments.", |gone| gone.bytes);
     reason_metric("expired_files_total", "Segment files removed with them.", |gone| gone.files);
+    let help = "From when a group commit took its first record until it answered all.";
+    histogram(&mut text, "batch_seconds", help, &store.batch_times_us, 1e-6);
+    histogram(&mut text, "batch_bytes", "Bytes of a group commit.", &store.batch_bytes, 1.0);
+    histogram(&mut text, "write_seconds", "Writes to segment files.", &store.write_times_us, 1e-6);
+    histogram(&mut text, "sync_seconds", "Syncs of segment files.", &store.sync_times_us, 1e-6);
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
+}
+
+/// `unit`: of the values, in that of the metric.
+fn histogram(text: &mut String, name: &str, help: &str, values: &Distribution, unit: f64) {
+    let _ = writeln!(text, "# HELP vidar_{name} {help}\n# TYPE vidar_{name} histogram");
+    let mut count = 0;
+    for (bound, values) in values.bounds.iter().zip(&values.counts) {
+        count += values;
+        let _ = writeln!(text, "vidar_{name}_bucket{{le=\"{}\"}} {count}", *bound as f64 * unit);
+    }
+    let _ = writeln!(text, "vidar_{name}_bucket{{le=\"+Inf\"}} {}", values.count());
+    let _ = writeln!(text, "vidar_{name}_sum {}\nvidar_{name}_count {}", values.sum as f64 * unit, values.count());
 }

@@ -80,8 +80,10 @@ impl Committer {
     /// One batch: `first`, and what waits behind it. Answers whom to tell once the store is closed, if it is to close.
     pub(crate) fn turn(&mut self, first: Message, inbox: &Receiver<Message>) -> Option<Closing> {
         let mut items = Vec::new();
+        let begun = self.shared.clock.monotonic();
         let done = self.take(first, inbox, &mut items);
         self.commit(items);
+        self.shared.counters.batch_times.note_time(self.shared.clock.monotonic().saturating_sub(begun));
         self.rest();
         done
     }
@@ -197,9 +199,7 @@ impl Committer {
         match open.writer.commit(shared.archive.now()) {
             Ok(()) => {
                 let counters = &shared.counters;
-                count(&counters.bytes, open.writer.durable_through() - before);
-                count(&counters.batches, 1);
-                count(&counters.syncs, 1);
+                counters.batch_bytes.note(open.writer.durable_through() - before);
                 count(&counters.records, entries.len() as u64);
                 open.configs.extend(configs);
                 open.holds_media |= ready.iter().any(is_media);

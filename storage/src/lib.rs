@@ -46,6 +46,7 @@ mod files;
 #[doc(hidden)]
 pub mod fuzz;
 mod handles;
+mod histogram;
 mod item;
 mod listing;
 mod load;
@@ -66,6 +67,7 @@ mod verify;
 pub use crypto::keychain::RotateError;
 pub use crypto::keyring::{KeyInfo, Purpose};
 pub use crypto::keys::Secret;
+pub use histogram::Distribution;
 pub use options::{Damage, DiskMarks, Expired, OpenError, OpenReport, Space, StoreOptions, StoreStats};
 pub use repair::{Disposal, RepairOptions, RepairReport, RepairedFile, repair, repair_on};
 pub use store::Store;

@@ -9,6 +9,7 @@ use std::time::Duration;
 use vidar_core::ids::{FragmentNumber, StreamId};
 
 use crate::crypto::kek::{KekError, KekProvider, KeyFile};
+use crate::histogram::Distribution;
 
 /// Settings of a store.
 #[derive(Debug, Clone)]
@@ -212,12 +213,16 @@ pub struct OpenReport {
 pub struct StoreStats {
     /// Records that became durable.
     pub records: u64,
-    /// Bytes written, padding and footers included.
+    /// Bytes written to all files: records, padding, headers and footers, the list of files, keyrings.
     pub bytes: u64,
-    /// Batches written.
-    pub batches: u64,
-    /// Syncs of segment files.
-    pub syncs: u64,
+    /// Of batches that became durable, padding included. Each was one write and one sync.
+    pub batch_bytes: Distribution,
+    /// From when the first record of a batch was taken until all of it was answered, in microseconds.
+    pub batch_times_us: Distribution,
+    /// Writes to segment files, in microseconds.
+    pub write_times_us: Distribution,
+    /// Syncs of segment files, in microseconds.
+    pub sync_times_us: Distribution,
     /// Writes and syncs that failed.
     pub failures: u64,
     /// Records that could not be opened when read or scanned.

@@ -128,7 +128,6 @@ impl Rolling {
             }
             other => (other?, false),
         };
-        count(&shared.counters.syncs, 1);
         self.condemned = None;
         Ok(made)
     }
@@ -314,7 +313,6 @@ impl Worker {
                 drop(pending);
             }
             Job::Prepare(header) => {
-                count(&self.shared.counters.syncs, 1);
                 // Who asked may have failed meanwhile; then the next start removes the file.
                 let _ = self.made.send(Writer::create(io, header, self.shared.options.segment_bytes));
             }
@@ -335,7 +333,6 @@ impl Worker {
             tracing::error!(%file, %error, "cannot write the footer of a segment file");
             return Err(sink_error("write a footer", &error));
         }
-        count(&shared.counters.syncs, 1);
         shared.files.set_closed(file);
         shared.closed().insert(file);
         punch_expired(shared, writer);

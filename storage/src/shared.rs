@@ -12,11 +12,13 @@ use vidar_core::source::ConfigKey;
 use vidar_core::time::UnixMs;
 
 use crate::backend::SegmentIo;
+use crate::backend::metered::Meter;
 use crate::cache::Cache;
 use crate::controls::Controls;
 use crate::crypto::keychain::Keychain;
 use crate::crypto::keys::random;
 use crate::files::Files;
+use crate::histogram::{Histogram, SIZES, TIMES_US};
 use crate::options::{Space, StoreOptions};
 use crate::rolling::Closings;
 
@@ -43,14 +45,23 @@ pub(crate) struct Shared {
 }
 
 /// See [`StoreStats`](crate::options::StoreStats).
-#[derive(Default)]
 pub(crate) struct Counters {
     pub(crate) records: AtomicU64,
-    pub(crate) bytes: AtomicU64,
-    pub(crate) batches: AtomicU64,
-    pub(crate) syncs: AtomicU64,
     pub(crate) failures: AtomicU64,
     pub(crate) damage: AtomicU64,
+    /// Bytes of batches.
+    pub(crate) batch_bytes: Histogram,
+    /// From when the first record of a batch was taken until all were answered.
+    pub(crate) batch_times: Histogram,
+    pub(crate) disk: Arc<Meter>,
+}
+
+impl Counters {
+    fn new(disk: Arc<Meter>) -> Self {
+        let (records, failures, damage) = Default::default();
+        let (batch_bytes, batch_times) = (Histogram::new(SIZES), Histogram::new(TIMES_US));
+        Self { records, failures, damage, batch_bytes, batch_times, disk }
+    }
 }
 
 /// Adds to a counter.
@@ -63,6 +74,7 @@ impl Shared {
     pub(crate) fn new(
         options: StoreOptions,
         io: Arc<dyn SegmentIo>,
+        disk: Arc<Meter>,
         clock: SharedClock,
         archive: Option<UnixMs>,
         keys: Keychain,
@@ -81,7 +93,7 @@ impl Shared {
             files,
             observers,
             configs: Cache::new(CONFIG_BYTES_MAX),
-            counters: Counters::default(),
+            counters: Counters::new(disk),
             closings: Closings::default(),
             controls: Mutex::new(controls),
             sequence: AtomicU64::new(u64::from(epoch) << 32),

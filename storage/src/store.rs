@@ -22,6 +22,7 @@ use vidar_core::source::{FragmentHead, FragmentSource, ReadError};
 use vidar_core::time::UnixMs;
 use vidar_core::track::StreamConfig;
 
+use crate::backend::metered::{Meter, Metered};
 use crate::backend::{SegmentIo, WriteMode};
 use crate::closing::closing_records;
 use crate::commit::Committer;
@@ -90,6 +91,8 @@ impl Store {
         clock: SharedClock,
         observers: impl FnOnce(&Secret) -> Result<Vec<Arc<dyn LogObserver>>, E>,
     ) -> Result<(Self, OpenReport), E> {
+        let disk = Meter::new(Arc::clone(&clock));
+        let io: Arc<dyn SegmentIo> = Arc::new(Metered::new(io, Arc::clone(&disk)));
         let lock = io.lock().map_err(|error| match error.kind() {
             io::ErrorKind::WouldBlock => OpenError::Locked { data_dir: options.data_dir.clone() },
             _ => OpenError::Io { what: format!("lock {}", options.data_dir.display()), source: error },
@@ -109,7 +112,7 @@ impl Store {
 
         let head_bytes = options.head_cache_bytes;
         let room_max = u32::try_from(options.inbox_bytes.div_ceil(PERMIT_BYTES)).unwrap_or(u32::MAX).max(1);
-        let shared = Shared::new(options, io, clock, archive, keys, files, controls, observers, epoch);
+        let shared = Shared::new(options, io, disk, clock, archive, keys, files, controls, observers, epoch);
         let shared = Arc::new(shared);
         let closing = closing_records(&shared, &open, &mut report);
         let committer = Committer::new(Arc::clone(&shared), open, lock);
@@ -414,9 +417,11 @@ impl Store {
         let counters = &shared.counters;
         StoreStats {
             records: counters.records.load(Ordering::Relaxed),
-            bytes: counters.bytes.load(Ordering::Relaxed),
-            batches: counters.batches.load(Ordering::Relaxed),
-            syncs: counters.syncs.load(Ordering::Relaxed),
+            bytes: counters.disk.bytes.load(Ordering::Relaxed),
+            batch_bytes: counters.batch_bytes.read(),
+            batch_times_us: counters.batch_times.read(),
+            write_times_us: counters.disk.writes.read(),
+            sync_times_us: counters.disk.syncs.read(),
             failures: counters.failures.load(Ordering::Relaxed),
             damage: counters.damage.load(Ordering::Relaxed),
             files: shared.files.count() as u64,

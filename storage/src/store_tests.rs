@@ -111,7 +111,26 @@ async fn answers_come_in_the_order_of_the_log_and_one_sync_serves_many() {
     assert_eq!(order.len(), 50);
     assert_eq!(log.len(), 50);
     let stats = opened.store.stats();
-    assert!(stats.syncs - before.syncs <= 51 && stats.records - before.records >= 50, "{stats:?}");
+    let syncs = stats.sync_times_us.count() - before.sync_times_us.count();
+    assert!(syncs <= 51 && stats.records - before.records >= 50, "{stats:?}");
+}
+
+#[tokio::test]
+async fn every_byte_that_is_written_is_counted() {
+    let io = MemoryIo::new();
+    let opened = open(&io);
+    let from = source(&opened.store).await;
+    for i in 0..12 {
+        from.append(&opened.store, &media(i, 100_000)).await;
+    }
+    opened.store.close().await.unwrap();
+    let stats = opened.store.stats();
+    // Of closed files every byte was written, and the trailer's block is the only one that may be written twice.
+    let files: u64 = io.list().unwrap().iter().map(|name| io.open(name).unwrap().len().unwrap()).sum();
+    assert!(files > stats.batch_bytes.sum + stats.files * 8192, "headers and footers");
+    assert!(stats.bytes > files && stats.bytes < files + 32_000, "{stats:?}, {files} in files");
+    assert!(stats.batch_bytes.count() >= 12 && stats.batch_times_us.count() >= stats.batch_bytes.count());
+    assert!(stats.write_times_us.count() > stats.batch_bytes.count());
 }
 
 #[tokio::test]

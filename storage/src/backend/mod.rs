@@ -12,6 +12,7 @@ pub mod blocks;
 pub mod fault;
 pub mod fs;
 pub mod memory;
+pub(crate) mod metered;
 
 #[cfg(test)]
 mod conformance;
