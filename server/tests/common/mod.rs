@@ -39,7 +39,13 @@ pub fn start_with(flags: &[&str]) -> Vidar {
 }
 
 pub fn start_in(dir: &Path, flags: &[&str]) -> Vidar {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_vidar"))
+    launch(serve(dir, flags), dir)
+}
+
+/// How a server is started: to be changed, and launched.
+pub fn serve(dir: &Path, flags: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_vidar"));
+    command
         .args(["serve", "--http", "127.0.0.1:0", "--rtsp", "127.0.0.1:0"])
         .arg("--data-dir")
         .arg(dir)
@@ -48,10 +54,12 @@ pub fn start_in(dir: &Path, flags: &[&str]) -> Vidar {
         .env("VIDAR_DISK_REFUSE_MIB", "1")
         .env("VIDAR_SEGMENT_MIB", "16")
         .env("VIDAR_ROOT_ACCESS_KEY_ID", ID)
-        .env("VIDAR_ROOT_SECRET_ACCESS_KEY", SECRET)
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("vidar starts");
+        .env("VIDAR_ROOT_SECRET_ACCESS_KEY", SECRET);
+    command
+}
+
+pub fn launch(mut command: Command, dir: &Path) -> Vidar {
+    let mut child = command.stderr(Stdio::piped()).spawn().expect("vidar starts");
     let stderr = BufReader::new(child.stderr.take().expect("stderr is piped"));
     let (sender, log) = mpsc::channel();
     std::thread::spawn(move || stderr.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
@@ -92,6 +100,12 @@ impl Vidar {
     /// All lines of the log so far.
     pub fn log(&mut self) -> String {
         self.seen.extend(self.log.try_iter());
+        self.seen.join("\n")
+    }
+
+    /// All lines of the log of a server that has ended.
+    pub fn whole_log(&mut self) -> String {
+        self.seen.extend(self.log.iter());
         self.seen.join("\n")
     }
 
