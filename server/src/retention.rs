@@ -13,9 +13,10 @@ use std::time::Duration;
 use axum::extract::{RawQuery, State};
 use axum::routing::get;
 use axum::{Json, Router};
+use futures::future::join_all;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
-use vidar_core::control::StreamRecord;
+use vidar_core::control::{Control, StreamRecord};
 use vidar_core::entry::SharedEntry;
 use vidar_core::ids::{FragmentNumber, StreamId};
 use vidar_core::registry::StreamRegistry;
@@ -163,8 +164,10 @@ impl Retention {
     /// Looks once.
     pub async fn step(&self) {
         let limits: Vec<Limits> = self.registry.list().iter().map(|record| Limits::of(record)).collect();
-        for going in self.plan(&limits) {
-            self.expire(going).await;
+        let mut plan = self.plan(&limits);
+        for reason in Reason::ALL {
+            let going = plan.extract_if(.., |going| going.reason == reason).collect();
+            self.expire(reason, going).await;
         }
         while self.policy == DiskPolicy::DeleteOldest && self.store.space() != Space::Ok {
             let oldest = self.index.timeline().oldest_overall(DISK_STEP_BYTES, &HashMap::new());
@@ -172,10 +175,9 @@ impl Retention {
                 break;
             }
             tracing::warn!(streams = oldest.len(), "the disk runs full: the oldest fragments go");
-            for (stream, expiry) in oldest {
-                if !self.expire(Going { stream, reason: Reason::Disk, expiry }).await {
-                    return;
-                }
+            let going = oldest.into_iter().map(|(stream, expiry)| Going { stream, reason: Reason::Disk, expiry });
+            if !self.expire(Reason::Disk, going.collect()).await {
+                return;
             }
         }
     }
@@ -194,26 +196,41 @@ impl Retention {
         self.gone.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// False if the log did not take it.
-    async fn expire(&self, Going { stream, reason, expiry }: Going) -> bool {
-        let (ordinal, discontinuity) = self.sink.next_place(stream);
-        let (ordinal, discontinuity) = (ordinal.max(expiry.next_ordinal), discontinuity.max(expiry.discontinuity));
-        let (count, bytes) = (expiry.entries.len(), stored_bytes(&expiry.entries));
-        match self.store.expire(stream, expiry.below, ordinal, discontinuity, expiry.entries).await {
-            Ok(expired) => {
-                tracing::info!(%stream, reason = reason.name(), fragments = count, bytes, ?expired, "expired");
-                let mut gone = self.lock();
-                let gone = &mut gone[reason as usize];
-                gone.fragments += count as u64;
-                gone.bytes += bytes;
-                gone.files += expired.files;
-                true
-            }
-            Err(error) => {
-                tracing::warn!(%stream, %error, "could not expire");
-                false
-            }
+    /// Lets fragments of many streams go: their floors share commits, and what they free is looked at once. False if the
+    /// log did not take them all.
+    async fn expire(&self, reason: Reason, mut going: Vec<Going>) -> bool {
+        if going.is_empty() {
+            return true;
         }
+        let floors = join_all(going.iter().map(|going| self.floor(going))).await;
+        let all = floors.iter().all(|taken| *taken);
+        let mut taken = floors.into_iter();
+        going.retain(|_| taken.next() == Some(true));
+        let entries: Vec<SharedEntry> = going.into_iter().flat_map(|going| going.expiry.entries).collect();
+        let (count, bytes) = (entries.len() as u64, stored_bytes(&entries));
+        let expired = self.store.free(entries).await;
+        tracing::info!(reason = reason.name(), fragments = count, bytes, ?expired, "expired");
+        let mut gone = self.lock();
+        let gone = &mut gone[reason as usize];
+        gone.fragments += count;
+        gone.bytes += bytes;
+        gone.files += expired.files;
+        all
+    }
+
+    /// False if the log did not take it.
+    async fn floor(&self, Going { stream, reason, expiry }: &Going) -> bool {
+        let (stream, below) = (*stream, expiry.below);
+        let (ordinal, discontinuity) = self.sink.next_place(stream);
+        let next_ordinal = ordinal.max(expiry.next_ordinal);
+        let discontinuity = discontinuity.max(expiry.discontinuity);
+        let floor = Control::Floor { stream, below, next_ordinal, discontinuity };
+        let taken = self.store.control(floor).await;
+        match &taken {
+            Ok(()) => tracing::debug!(%stream, reason = reason.name(), %below, "let go"),
+            Err(error) => tracing::warn!(%stream, %error, "could not expire"),
+        }
+        taken.is_ok()
     }
 }
 

@@ -7,33 +7,42 @@ use vidar_core::log::{LogEvent, LogObserver};
 use vidar_core::record::{FragmentFacts, FragmentFlags, FragmentMeta};
 use vidar_indexer::IndexOptions;
 
+use vidar_core::ids::StreamName;
+use vidar_storage::StoreOptions;
+use vidar_storage::backend::memory::MemoryIo;
+
 use super::*;
 
 const HOUR_MS: i64 = 3_600_000;
 const RECORD_LEN: u64 = 100;
 
+/// A fragment that was archived at hour `i`.
+fn observe(index: &Index, stream: StreamId, i: u64, record_len: u64) {
+    let at = UnixMs(i as i64 * HOUR_MS);
+    let meta = FragmentMeta {
+        stream,
+        number: FragmentNumber::new(i, at.0 as u64, 0),
+        run: RunId::from_bytes([1; 16]),
+        lease_epoch: 0,
+        ordinal: i,
+        discontinuity: 0,
+        producer_start: at,
+        duration_ms: 1000,
+        config: ConfigId::NONE,
+        flags: FragmentFlags(0),
+    };
+    let file = FileId::from_bytes([1; 16]);
+    let record = Locator { volume: 0, file, offset: 0, head_len: 0, media_len: 0, record_len };
+    let facts = FragmentFacts::default();
+    let entry = FragmentEntry { archived: at, ..FragmentEntry::new(meta, &facts, record, Vec::new()) };
+    index.observe(&LogEvent::Fragment { entry: Arc::new(entry), facts: Arc::new(facts) });
+}
+
 /// An hour of `[stream, stream, …]`: fragment `i` of 100 bytes was archived at hour `i`, of the stream named there.
 fn index(streams: &[StreamId]) -> Arc<Index> {
     let index = Index::open(IndexOptions::in_memory(ManualClock::new(UnixMs(0)))).unwrap();
     for (i, stream) in (0_u64..).zip(streams) {
-        let at = UnixMs(i as i64 * HOUR_MS);
-        let meta = FragmentMeta {
-            stream: *stream,
-            number: FragmentNumber::new(i, at.0 as u64, 0),
-            run: RunId::from_bytes([1; 16]),
-            lease_epoch: 0,
-            ordinal: i,
-            discontinuity: 0,
-            producer_start: at,
-            duration_ms: 1000,
-            config: ConfigId::NONE,
-            flags: FragmentFlags(0),
-        };
-        let file = FileId::from_bytes([1; 16]);
-        let record = Locator { volume: 0, file, offset: 0, head_len: 0, media_len: 0, record_len: RECORD_LEN };
-        let facts = FragmentFacts::default();
-        let entry = FragmentEntry { archived: at, ..FragmentEntry::new(meta, &facts, record, Vec::new()) };
-        index.observe(&LogEvent::Fragment { entry: Arc::new(entry), facts: Arc::new(facts) });
+        observe(&index, *stream, i, RECORD_LEN);
     }
     index
 }
@@ -81,4 +90,77 @@ fn the_cap_for_all_takes_the_oldest_of_whatever_stream_after_what_goes_anyway() 
         [(a, Reason::Bytes, vec![0]), (a, Reason::Total, vec![1])]
     );
     assert_eq!(going(&index, &limits, Some(500), 5), [(a, Reason::Bytes, vec![0])]);
+}
+
+/// Makes room once something goes.
+struct Deletions(MemoryIo);
+
+impl LogObserver for Deletions {
+    fn observe(&self, event: &LogEvent) {
+        if let LogEvent::Control(record) = event
+            && matches!(record.body, Control::Floor { .. })
+        {
+            self.0.set_capacity(None);
+        }
+    }
+}
+
+/// Streams of two fragments each, on a disk in memory; the fragments are known to the timeline only.
+async fn retention(streams: usize, record_len: u64, policy: DiskPolicy) -> (tempfile::TempDir, MemoryIo, Retention) {
+    let (dir, io, clock) = (tempfile::tempdir().unwrap(), MemoryIo::new(), ManualClock::new(UnixMs(0)));
+    let index = Index::open(IndexOptions::in_memory(clock.clone())).unwrap();
+    let observers: Vec<Arc<dyn LogObserver>> = vec![Arc::clone(&index) as _, Arc::new(Deletions(io.clone()))];
+    let mut options = StoreOptions::new(dir.path().join("data"));
+    options.segment_bytes = 1 << 20;
+    let store = Store::open(options, Arc::new(io.clone()), clock.clone(), observers).unwrap().0;
+    let registry = Registry::new(Arc::clone(&index), store.clone(), clock.clone(), 100, true);
+    for i in 0..streams as u64 {
+        let name = StreamName::new(format!("cam-{i}")).unwrap();
+        let stream = registry.create(&name, None).await.unwrap().stream;
+        [i, streams as u64 + i].into_iter().for_each(|at| observe(&index, stream, at, record_len));
+    }
+    let sink = StoreSink::new(store.clone(), Arc::clone(&index), clock, policy);
+    let (registry, sink, gone) = (Arc::new(registry), Arc::new(sink), Mutex::default());
+    (dir, io, Retention { store, index, registry, sink, total_bytes: None, policy, gone })
+}
+
+#[tokio::test]
+async fn the_floors_of_many_streams_share_their_commits() {
+    let (_dir, _io, retention) = retention(100, RECORD_LEN, DiskPolicy::DeleteOldest).await;
+    let retention = Retention { total_bytes: Some(100 * RECORD_LEN), ..retention };
+    let before = retention.store.stats();
+    retention.step().await;
+    let after = retention.store.stats();
+    assert_eq!(retention.gone()[Reason::Total as usize].fragments, 100);
+    assert_eq!(after.records - before.records, 100, "a floor for each stream");
+    assert!(after.syncs - before.syncs <= 5, "{} syncs", after.syncs - before.syncs);
+    for record in retention.registry.list() {
+        assert_eq!(retention.index.timeline().totals(record.stream).fragment_count, 1);
+    }
+    let before = after;
+    retention.step().await;
+    assert_eq!(retention.store.stats(), before, "nothing is due");
+}
+
+#[tokio::test]
+async fn on_a_full_disk_the_oldest_go_until_there_is_room_if_that_is_the_policy() {
+    let left = |retention: &Retention| -> Vec<u64> {
+        let streams = retention.registry.list();
+        streams.iter().map(|record| retention.index.timeline().totals(record.stream).fragment_count).collect()
+    };
+    for (policy, expected) in [(DiskPolicy::DeleteOldest, vec![1, 1, 2, 2]), (DiskPolicy::Refuse, vec![2; 4])] {
+        // Two of these make a step.
+        let (_dir, io, retention) = retention(4, DISK_STEP_BYTES / 2, policy).await;
+        retention.step().await;
+        assert_eq!(left(&retention), [2; 4], "there is room");
+        let space = vidar_storage::backend::SegmentIo::space(&io).unwrap();
+        io.set_capacity(Some(space.total_bytes - space.free_bytes + (32 << 20)));
+        assert_ne!(retention.store.space(), Space::Ok);
+        retention.step().await;
+        let mut left = left(&retention);
+        left.sort_unstable();
+        assert_eq!(left, expected, "{policy:?}");
+        let gone = retention.gone()[Reason::Disk as usize];
+        assert_eq!(gone.fragments, 8 - expected.iter().sum::<u64>());
+    }
 }

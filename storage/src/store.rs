@@ -302,7 +302,7 @@ impl Store {
         discontinuity: u32,
         entries: Vec<SharedEntry>,
     ) -> Result<Expired, SinkError> {
-        self.append_control(Body::Control(Control::Floor { stream, below, next_ordinal, discontinuity })).await?;
+        self.control(Control::Floor { stream, below, next_ordinal, discontinuity }).await?;
         Ok(self.free(entries).await)
     }
 
@@ -331,8 +331,9 @@ impl Store {
         Ok(())
     }
 
-    /// Frees blocks of records that are gone, and removes files that nothing is left of.
-    async fn free(&self, entries: Vec<SharedEntry>) -> Expired {
+    /// Frees blocks of records that are gone, and removes files that nothing is left of. Entries that no floor and no
+    /// deletion let go are passed over. What cannot be freed is freed later, and logged.
+    pub async fn free(&self, entries: Vec<SharedEntry>) -> Expired {
         let mut expired = Expired::default();
         let shared = Arc::clone(self.shared());
         let work = move || {
