@@ -45,8 +45,11 @@ async fn a_given_start_is_that_of_the_first_keyframe_however_long_sound_goes_bef
     }
 }
 
+const HOUR_MS: i64 = 3_600_000;
+const YEAR_MS: i64 = 365 * 24 * HOUR_MS;
+
 #[tokio::test]
-async fn a_step_of_the_servers_clock_leaves_the_producers_time_alone() {
+async fn steps_of_the_servers_clock_leave_the_producers_time_alone() {
     let reported = |at: UnixMs| Event::Wall { track: 0, presentation_ticks: 0, at };
     for (given, report, source) in [
         (Some(GIVEN), None, WallSource::Given),
@@ -54,41 +57,50 @@ async fn a_step_of_the_servers_clock_leaves_the_producers_time_alone() {
         (None, Some(reported(GIVEN)), WallSource::Container),
         (None, None, WallSource::Arrival),
     ] {
-        let setup = Setup::new(IngestOptions::default());
-        let mut push = setup.ingest.begin(start(given)).await.unwrap();
-        let events = events("bbb.mkv");
-        let half = events.len() / 2;
-        for (index, event) in events.into_iter().enumerate() {
-            if index == half {
-                // What came is taken before the clock steps.
-                while setup.ingest.open_pushes(None)[0].fragments == 0 {
-                    tokio::task::yield_now().await;
-                }
-                setup.clock.step_ms(3_600_000);
-            }
-            push.events(vec![event.into()]).await.unwrap();
-            if index == 0
-                && let Some(report) = &report
-            {
-                push.events(vec![report.clone().into()]).await.unwrap();
-            }
+        for steps in [&[HOUR_MS][..], &[-HOUR_MS], &[YEAR_MS], &[HOUR_MS, -HOUR_MS], &[-YEAR_MS, YEAR_MS]] {
+            step_while_pushing(given, report.as_ref(), source, steps).await;
         }
-        push.finish(true, "end of body").await;
-        let closed = setup.closed();
-        let (before, after): (Vec<_>, Vec<_>) = closed.iter().partition(|f| f.meta.run == closed[0].meta.run);
-        assert!(!before.is_empty() && !after.is_empty());
-        assert!(after.iter().all(|fragment| fragment.meta.run == after[0].meta.run), "one step, one run");
-        let elapsed_ms = after[0].meta.producer_start.since_ms(before.last().unwrap().meta.producer_start);
-        if source == WallSource::Arrival {
-            assert!((3_590_000..3_610_000).contains(&elapsed_ms), "{elapsed_ms}");
-        } else {
-            assert!((0..8_000).contains(&elapsed_ms), "{source:?}: {elapsed_ms}");
-        }
-        let controls = setup.memory.controls.lock().unwrap();
-        let runs =
-            controls.iter().filter_map(|c| if let Control::Run(run) = c { Some(run.anchor_source) } else { None });
-        assert_eq!(runs.collect::<Vec<_>>(), [source, source]);
     }
+}
+
+/// Pushes a clip of four GOPs; the clock steps at its half, and again at three quarters.
+async fn step_while_pushing(given: Option<UnixMs>, report: Option<&Event>, source: WallSource, steps: &[i64]) {
+    let setup = Setup::new(IngestOptions::default());
+    let mut push = setup.ingest.begin(start(given)).await.unwrap();
+    let events = events("bbb.mkv");
+    let quarter = events.len() / 4;
+    let mut left = steps.iter();
+    for (index, event) in events.into_iter().enumerate() {
+        if (index == 2 * quarter || index == 3 * quarter)
+            && let Some(step) = left.next()
+        {
+            // What came is taken before the clock steps.
+            while (setup.ingest.open_pushes(None)[0].fragments as usize) < index / quarter - 1 {
+                tokio::task::yield_now().await;
+            }
+            setup.clock.step_ms(*step);
+        }
+        push.events(vec![event.into()]).await.unwrap();
+        if index == 0
+            && let Some(report) = report
+        {
+            push.events(vec![report.clone().into()]).await.unwrap();
+        }
+    }
+    push.finish(true, "end of body").await;
+    let closed = setup.closed();
+    let runs: Vec<_> = closed.chunk_by(|a, b| a.meta.run == b.meta.run).collect();
+    assert_eq!(runs.len(), steps.len() + 1, "one step, one run: {source:?} {steps:?}");
+    for (pair, step) in runs.windows(2).zip(steps) {
+        let elapsed_ms = pair[1][0].meta.producer_start.since_ms(pair[0].last().unwrap().meta.producer_start);
+        let expected = if source == WallSource::Arrival { *step } else { 0 };
+        assert!((-10_000..10_000).contains(&(elapsed_ms - expected)), "{source:?} {steps:?}: {elapsed_ms}");
+    }
+    let numbers: Vec<_> = closed.iter().map(|fragment| fragment.meta.number).collect();
+    assert!(numbers.is_sorted(), "numbers ascend whatever the clock says");
+    let controls = setup.memory.controls.lock().unwrap();
+    let told = controls.iter().filter_map(|c| if let Control::Run(run) = c { Some(run.anchor_source) } else { None });
+    assert_eq!(told.collect::<Vec<_>>(), vec![source; steps.len() + 1]);
 }
 
 #[tokio::test]

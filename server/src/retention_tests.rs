@@ -105,8 +105,14 @@ impl LogObserver for Deletions {
     }
 }
 
+/// What a test does things to.
+struct Machine {
+    io: MemoryIo,
+    clock: Arc<ManualClock>,
+}
+
 /// Streams of two fragments each, on a disk in memory; the fragments are known to the timeline only.
-async fn retention(streams: usize, record_len: u64, policy: DiskPolicy) -> (tempfile::TempDir, MemoryIo, Retention) {
+async fn retention(streams: usize, record_len: u64, policy: DiskPolicy) -> (tempfile::TempDir, Machine, Retention) {
     let (dir, io, clock) = (tempfile::tempdir().unwrap(), MemoryIo::new(), ManualClock::new(UnixMs(0)));
     let index = Index::open(IndexOptions::in_memory(clock.clone())).unwrap();
     let observers: Vec<Arc<dyn LogObserver>> = vec![Arc::clone(&index) as _, Arc::new(Deletions(io.clone()))];
@@ -119,14 +125,14 @@ async fn retention(streams: usize, record_len: u64, policy: DiskPolicy) -> (temp
         let stream = registry.create(&name, None).await.unwrap().stream;
         [i, streams as u64 + i].into_iter().for_each(|at| observe(&index, stream, at, record_len));
     }
-    let sink = StoreSink::new(store.clone(), Arc::clone(&index), clock, policy);
+    let sink = StoreSink::new(store.clone(), Arc::clone(&index), clock.clone(), policy);
     let (registry, sink, gone) = (Arc::new(registry), Arc::new(sink), Mutex::default());
-    (dir, io, Retention { store, index, registry, sink, total_bytes: None, policy, gone })
+    (dir, Machine { io, clock }, Retention { store, index, registry, sink, total_bytes: None, policy, gone })
 }
 
 #[tokio::test]
 async fn the_floors_of_many_streams_share_their_commits() {
-    let (_dir, _io, retention) = retention(100, RECORD_LEN, DiskPolicy::DeleteOldest).await;
+    let (_dir, _machine, retention) = retention(100, RECORD_LEN, DiskPolicy::DeleteOldest).await;
     let retention = Retention { total_bytes: Some(100 * RECORD_LEN), ..retention };
     let before = retention.store.stats();
     retention.step().await;
@@ -150,7 +156,7 @@ async fn on_a_full_disk_the_oldest_go_until_there_is_room_if_that_is_the_policy(
     };
     for (policy, expected) in [(DiskPolicy::DeleteOldest, vec![1, 1, 2, 2]), (DiskPolicy::Refuse, vec![2; 4])] {
         // Two of these make a step.
-        let (_dir, io, retention) = retention(4, DISK_STEP_BYTES / 2, policy).await;
+        let (_dir, Machine { io, .. }, retention) = retention(4, DISK_STEP_BYTES / 2, policy).await;
         retention.step().await;
         assert_eq!(left(&retention), [2; 4], "there is room");
         let space = vidar_storage::backend::SegmentIo::space(&io).unwrap();
@@ -162,5 +168,24 @@ async fn on_a_full_disk_the_oldest_go_until_there_is_room_if_that_is_the_policy(
         assert_eq!(left, expected, "{policy:?}");
         let gone = retention.gone()[Reason::Disk as usize];
         assert_eq!(gone.fragments, 8 - expected.iter().sum::<u64>());
+    }
+}
+
+#[tokio::test]
+async fn a_wall_clock_that_steps_deletes_nothing_before_its_time() {
+    let (_dir, Machine { clock, .. }, retention) = retention(2, RECORD_LEN, DiskPolicy::DeleteOldest).await;
+    let gone = || retention.gone()[Reason::Hours as usize].fragments;
+    let year_ms = 365 * 24 * HOUR_MS;
+    for step_ms in [HOUR_MS, -2 * HOUR_MS, year_ms, -2 * year_ms, 3 * year_ms] {
+        clock.step_ms(step_ms);
+        retention.step().await;
+        assert_eq!(gone(), 0, "{step_ms}");
+    }
+    // Archived at the hours 0 to 3, and kept for 100: two are due, however often the clock steps meanwhile.
+    for hours in 1..=101 {
+        clock.advance(std::time::Duration::from_secs(3600));
+        clock.step_ms(if hours % 2 == 0 { -year_ms } else { year_ms });
+        retention.step().await;
+        assert_eq!(gone(), [0, 1, 2][usize::try_from((hours - 99_i64).max(0)).unwrap()], "after {hours} hours");
     }
 }
