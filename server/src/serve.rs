@@ -53,10 +53,19 @@ impl Server {
     /// # Errors
     /// If the directory is in use or does not open, or a port is taken.
     pub async fn start(settings: Settings) -> anyhow::Result<Self> {
+        let options = store_options(&settings)?;
+        Self::over(options, settings).await
+    }
+
+    /// As [`Server::start`], with a store of other options: another key provider, for example.
+    ///
+    /// # Errors
+    /// As `start`.
+    pub async fn over(options: StoreOptions, settings: Settings) -> anyhow::Result<Self> {
         let clock = SystemClock::shared();
         raise_open_files();
         make_private_dir(&settings.data_dir)?;
-        let (store, index, key_log) = open_store(store_options(&settings)?, Arc::clone(&clock)).await?;
+        let (store, index, key_log) = open_store(options, Arc::clone(&clock)).await?;
         let (pair, origin) = credentials::load(&settings.data_dir)?;
         announce(&pair, &origin);
         let auth = Arc::new(RootAuthenticator::new(pair));
@@ -84,6 +93,14 @@ impl Server {
         let rtsp = TcpListener::bind(settings.rtsp).await.with_context(|| format!("bind {}", settings.rtsp))?;
         tracing::info!(http = %http.local_addr()?, rtsp = %rtsp.local_addr()?, "listening");
         Ok(Self { settings, http, rtsp, store, index, auth, clock, ingest, hub, registry, sink, key_log })
+    }
+
+    /// Where the HTTP port listens.
+    ///
+    /// # Errors
+    /// If the system does not say.
+    pub fn http_address(&self) -> std::io::Result<std::net::SocketAddr> {
+        self.http.local_addr()
     }
 
     /// Serves until `stop` resolves; then stops in order: no new connections, pushes end and become durable, answers go
