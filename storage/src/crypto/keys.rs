@@ -171,8 +171,8 @@ mod tests {
         wiped::<aes_gcm::aes::Aes256>();
         let secret = Secret::random();
         let place = secret.bytes().as_ptr();
-        let moved = vec![secret];
-        assert_eq!(moved[0].bytes().as_ptr(), place, "a move leaves no copy behind");
+        let moved = Box::new(secret);
+        assert_eq!(moved.bytes().as_ptr(), place, "a move leaves no copy behind");
     }
 
     #[test]
