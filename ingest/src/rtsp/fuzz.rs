@@ -94,7 +94,7 @@ pub(crate) fn sdp(data: &[u8]) {
 }
 
 /// Announcements of which one is chosen by the first byte.
-const TRACKS: [&str; 8] = [
+const TRACKS: [&str; 11] = [
     "m=video 0 RTP/AVP 96\r\na=rtpmap:96 H264/90000\r\na=fmtp:96 sprop-parameter-sets=Z2QADKy0FCPy4CIAAAMAAgAAAwBkHihVQA==,aO88sA==\r\n",
     "m=video 0 RTP/AVP 96\r\na=rtpmap:96 H264/90000\r\n",
     "m=video 0 RTP/AVP 96\r\na=rtpmap:96 H265/90000\r\n",
@@ -103,6 +103,9 @@ const TRACKS: [&str; 8] = [
     "m=audio 0 RTP/AVP 96\r\na=rtpmap:96 MP4A-LATM/48000\r\n",
     "m=audio 0 RTP/AVP 96\r\na=rtpmap:96 opus/48000/2\r\n",
     "m=audio 0 RTP/AVP 96\r\na=rtpmap:96 MPA/90000\r\n",
+    "m=audio 0 RTP/AVP 96\r\na=rtpmap:96 PCMU/8000\r\n",
+    "m=audio 0 RTP/AVP 96\r\na=rtpmap:96 PCMA/8000/2\r\n",
+    "m=audio 0 RTP/AVP 96\r\na=rtpmap:96 L16/44100/2\r\n",
 ];
 
 /// Packets of one track, as records: sequence step, time step (signed, times 100), flags, length, payload. Flags: 1
@@ -111,7 +114,8 @@ const TRACKS: [&str; 8] = [
 /// A config comes before samples, samples are of its tracks, and no more comes out than went in.
 pub(crate) fn depacketize(data: &[u8]) {
     let Some((choice, mut rest)) = data.split_first() else { return };
-    let text = TRACKS[usize::from(choice & 7)];
+    // Bit 3 is of the patience.
+    let text = TRACKS[usize::from(choice & 7 | choice >> 1 & 0x18) % TRACKS.len()];
     let description = Description::parse(text.as_bytes()).expect("it reads");
     let section = &description.medias[0];
     let patience = if choice & 8 == 0 { Patience::NONE } else { Patience::UDP };
