@@ -1,6 +1,9 @@
 //! The log as others see it: what became durable, in order.
 
+use std::io;
 use std::sync::Arc;
+
+use uuid::Uuid;
 
 use crate::control::ControlRecord;
 use crate::entry::SharedEntry;
@@ -27,4 +30,23 @@ pub enum LogEvent {
 pub trait LogObserver: Send + Sync {
     /// Takes note.
     fn observe(&self, event: &LogEvent);
+
+    /// Makes all fragments observed so far durable under a name of `id`, so that `restore(id)` of a later process
+    /// brings them back without a replay. Blocks on disk; called on a thread of the store's own, never on the commit
+    /// thread; `observe` may run at the same time (what is saved may hold more than what was observed when it was called:
+    /// replays are idempotent).
+    ///
+    /// # Errors
+    /// This checkpoint does not happen.
+    fn save(&self, id: Uuid) -> io::Result<()> {
+        let _ = id;
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// Called once, before any event, when a checkpoint is found. True if all fragments of that checkpoint are there (or
+    /// if this observer keeps nothing of fragments). False: everything is replayed, to all observers.
+    fn restore(&self, id: Uuid) -> bool {
+        let _ = id;
+        false
+    }
 }

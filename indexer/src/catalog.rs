@@ -145,6 +145,14 @@ impl Catalog {
         read(&self.state).streams.get(&stream)?.gap_spans.get(&number).map(|(_, gap)| Arc::clone(gap))
     }
 
+    /// Numbers of the records that hold of streams and of runs.
+    pub(crate) fn held_numbers(&self) -> Vec<FragmentNumber> {
+        let state = read(&self.state);
+        let streams = state.streams.values().filter_map(|known| known.record.as_ref().map(|(number, _)| *number));
+        let runs = state.streams.values().flat_map(|known| known.runs.values());
+        streams.chain(runs.filter_map(|run| run.record.as_ref().map(|(number, _)| *number))).collect()
+    }
+
     /// All streams of which something is known.
     pub(crate) fn known(&self) -> Vec<StreamId> {
         read(&self.state).streams.keys().copied().collect()

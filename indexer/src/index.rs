@@ -2,13 +2,15 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
+use uuid::Uuid;
 use vidar_core::clock::SharedClock;
 use vidar_core::control::Control;
 use vidar_core::log::{LogEvent, LogObserver};
 
 use crate::catalog::Catalog;
+use crate::lock::lock;
 use crate::search::{Search, wipe};
 use crate::timeline::{self, Timeline};
 
@@ -85,10 +87,12 @@ pub struct Index {
     catalog: Arc<Catalog>,
     timeline: Arc<Timeline>,
     search: Search,
+    /// Held while a control record is observed: what a checkpoint says of records holds of catalog and search.
+    controls: Mutex<()>,
 }
 
 impl Index {
-    /// Opens what search has on disk. Catalog and timeline are empty until the log is observed.
+    /// Opens what search has on disk. Catalog and timeline are empty until a checkpoint is restored or the log observed.
     ///
     /// # Errors
     /// If the directory cannot be made or listed.
@@ -99,7 +103,7 @@ impl Index {
         let timeline = Arc::new(timeline);
         let catalog = Arc::new(Catalog::new(Arc::clone(&timeline)));
         let search = Search::open(options, Arc::clone(&catalog), Arc::clone(&timeline))?;
-        Ok(Arc::new(Self { catalog, timeline, search }))
+        Ok(Arc::new(Self { catalog, timeline, search, controls: Mutex::default() }))
     }
 
     /// Streams, runs and gaps.
@@ -139,6 +143,7 @@ impl Index {
 
 impl LogObserver for Index {
     fn observe(&self, event: &LogEvent) {
+        let _one_by_one = matches!(event, LogEvent::Control(_)).then(|| lock(&self.controls));
         match event {
             LogEvent::Fragment { entry, facts } => self.timeline.add(entry, facts),
             LogEvent::Control(record) => {
@@ -158,5 +163,21 @@ impl LogObserver for Index {
             }
         }
         self.search.observe(event);
+    }
+
+    fn save(&self, id: Uuid) -> io::Result<()> {
+        // First the records, then the documents that were made with them, then fragments, at least as many.
+        let records = {
+            let _none_on_its_way = lock(&self.controls);
+            self.catalog.held_numbers()
+        };
+        let search = self.search.save(&records)?;
+        self.timeline.save(id, &search)
+    }
+
+    fn restore(&self, id: Uuid) -> bool {
+        let Some(search) = self.timeline.restore(id) else { return false };
+        self.search.restore(&search);
+        true
     }
 }

@@ -3,8 +3,8 @@
 //! An [`Index`] follows the log ([`LogObserver`](vidar_core::log::LogObserver)) and answers three kinds of question:
 //! the [`Catalog`] knows streams, runs and gaps; the [`Timeline`] knows fragments by number, ordinal, producer and
 //! server time; [`Search`] finds fragments, runs and gaps by what they contain. Catalog and timeline are exact at once;
-//! the timeline keeps older fragments in files, which it makes anew at each start. Search is made from the two: nothing in
-//! its files is a source of truth.
+//! the timeline keeps older fragments in files, which it makes anew at a start unless a checkpoint brings them back. Search is
+//! made from the two: nothing in their files is a source of truth.
 //!
 //! # Invariants
 //! 1. The same events in any order, any number of times, give the same answers.

@@ -12,6 +12,7 @@ mod document;
 mod parse;
 mod partition;
 mod queue;
+mod save;
 mod schema;
 pub(crate) mod sealed;
 mod subject;
@@ -21,6 +22,7 @@ mod token;
 mod view;
 mod worker;
 
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, RwLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -214,6 +216,11 @@ pub struct SearchStatus {
 pub struct Search {
     shared: Arc<Shared>,
     worker: Mutex<Option<JoinHandle<()>>>,
+    home: Home,
+    /// Directories of the partitions that opened.
+    opened: HashSet<String>,
+    /// Numbers of control records, of streams and runs, whose documents were in the files when they were saved.
+    saved: Mutex<HashSet<FragmentNumber>>,
 }
 
 impl Search {
@@ -237,16 +244,17 @@ impl Search {
             Some(dir) => Home::Disk { dir, key: options.key, cache: ChunkCache::new(options.cache_bytes) },
         };
         let settings = Settings {
-            home,
+            home: home.clone(),
             clock: options.clock,
             commit_interval: Duration::from_millis(options.commit_interval_ms),
             commit_documents: options.commit_documents,
             partition_ms: options.partition_ms,
         };
         let worker = Worker::open(Arc::clone(&shared), settings).map_err(io_error)?;
+        let opened = worker.names();
         let thread = std::thread::Builder::new().name("vidar-search".to_owned());
         let thread = thread.spawn(move || worker.run()).map_err(io_error)?;
-        Ok(Self { shared, worker: Mutex::new(Some(thread)) })
+        Ok(Self { shared, worker: Mutex::new(Some(thread)), home, opened, saved: Mutex::default() })
     }
 
     /// After catalog and timeline took note.
@@ -277,7 +285,10 @@ impl Search {
                 (stream, change, record.number)
             }
         };
-        if known.add(stream) {
+        if !known.add(stream) {
+        } else if matches!(change, Change::Stream(_) | Change::Run(..)) && lock(&self.saved).contains(&number) {
+            queue.note(number);
+        } else {
             queue.push(change, number);
         }
     }

@@ -64,6 +64,13 @@ impl Home {
         Ok(found)
     }
 
+    /// Directories of partitions that are on disk now.
+    pub(super) fn names(&self) -> io::Result<Vec<String>> {
+        let Self::Disk { dir, .. } = self else { return Ok(Vec::new()) };
+        let own = partitions(dir)?.into_iter().filter(|(_, version, _)| *version == DOCUMENT_VERSION);
+        Ok(own.filter_map(|(path, _, _)| name(&path)).collect())
+    }
+
     /// Makes a partition. Its directory is new: a thread that still writes to one that was removed does no harm.
     pub(super) fn make(&self, id: PartitionId, fields: &Arc<Fields>) -> tantivy::Result<Partition> {
         match self {
@@ -108,6 +115,11 @@ fn partitions(dir: &Path) -> io::Result<Vec<(PathBuf, u32, PartitionId)>> {
         }
     }
     Ok(found)
+}
+
+/// The last part of its path.
+pub(super) fn name(path: &Path) -> Option<String> {
+    Some(path.file_name()?.to_str()?.to_owned())
 }
 
 /// `vVERSION-ID-UUID`.

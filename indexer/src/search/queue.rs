@@ -35,6 +35,8 @@ pub(super) struct Batch {
     /// Someone waits for files.
     pub(super) commit: bool,
     pub(super) stop: bool,
+    /// Something was observed that changes no document.
+    noted: bool,
     observed: u64,
     greatest: Option<FragmentNumber>,
 }
@@ -99,6 +101,16 @@ impl Queue {
         }
     }
 
+    /// A record was observed whose documents are there.
+    pub(super) fn note(&self, number: FragmentNumber) {
+        let mut state = lock(&self.state);
+        state.next.observed += 1;
+        state.next.greatest = state.next.greatest.max(Some(number));
+        if !std::mem::replace(&mut state.next.noted, true) {
+            self.wake.notify_one();
+        }
+    }
+
     /// Changes something that is no change of documents.
     pub(super) fn tell(&self, tell: impl FnOnce(&mut Batch)) {
         tell(&mut lock(&self.state).next);
@@ -130,15 +142,27 @@ impl Queue {
         lock(&self.state).next.changes.len()
     }
 
+    /// As `settle` with a commit, but not while everything is looked at, which may take hours. False: not all of it is
+    /// in the files.
+    pub(super) fn commit_unless_behind(&self) -> bool {
+        self.wait_settled(true, false)
+    }
+
     /// Waits until all that was observed can be found (or, once stopped, will never be).
     pub(super) fn settle(&self, commit: bool) {
+        self.wait_settled(commit, true);
+    }
+
+    fn wait_settled(&self, commit: bool, patient: bool) -> bool {
         let mut state = lock(&self.state);
         let observed = state.next.observed;
         state.next.commit |= commit;
         loop {
-            let unsettled = state.busy || state.searchable < observed || state.next.behind || state.catching_up;
-            if state.stopped || !(unsettled || state.next.commit || !state.next.is_quiet()) {
-                return;
+            let behind = state.next.behind || state.catching_up;
+            let unsettled = state.busy || state.searchable < observed || behind;
+            let settled = !(unsettled || state.next.commit || !state.next.is_quiet());
+            if state.stopped || settled || (behind && !patient) {
+                return settled;
             }
             state.urged = true;
             self.wake.notify_one();
@@ -213,7 +237,7 @@ impl Batch {
     }
 
     fn is_quiet(&self) -> bool {
-        self.changes.is_empty() && !self.behind && !self.purge && !self.is_urgent()
+        self.changes.is_empty() && !self.behind && !self.purge && !self.noted && !self.is_urgent()
     }
 }
 

@@ -679,3 +679,52 @@ fn thousands_of_documents_are_found() {
     assert_eq!(index.search().status().document_count, 3008);
     assert_eq!(index.search().query(&SearchRequest { limit: 1, ..request("kind:fragment") }).unwrap().total, 3005);
 }
+
+/// A start from a checkpoint: control records are told again, then what came after it.
+fn restart(dir: &Path, id: uuid::Uuid, events: &[LogEvent], from: usize) -> Arc<Index> {
+    let index = disk(dir);
+    assert!(index.restore(id));
+    events.iter().filter(|event| matches!(event, LogEvent::Control(_))).for_each(|event| index.observe(event));
+    feed(&index, &events[from..]);
+    index
+}
+
+#[test]
+fn a_start_from_a_checkpoint_answers_as_one_with_a_replay_and_makes_nothing_twice() {
+    let dir = tempfile::tempdir().unwrap();
+    let world = World::new(200);
+    let expected = memory();
+    feed(&expected, &world.events);
+    let id = uuid::Uuid::new_v4();
+    let saved = disk(dir.path());
+    world.events[..150].iter().for_each(|event| saved.observe(event));
+    saved.save(id).unwrap();
+    // What comes after is in memory only, and lost.
+    world.events[150..].iter().for_each(|event| saved.observe(event));
+    let copied = tempfile::tempdir().unwrap();
+    copy_all(dir.path(), copied.path());
+    drop(saved);
+    let index = restart(copied.path(), id, &world.events, 150);
+    assert_eq!(answers(&index), answers(&expected));
+    // Records of streams and runs that documents were made with are passed over: nothing was considered again.
+    assert_eq!(index.search().status().uncommitted_count, world.events.len() as u64 - 150);
+    drop(index);
+    // A partition that went meanwhile is made again.
+    let partition = fs::read_dir(copied.path()).unwrap().map(|entry| entry.unwrap().path());
+    let partition = partition.filter(|path| path.file_name().unwrap().to_str().unwrap().starts_with("v1-")).max();
+    fs::remove_dir_all(partition.unwrap()).unwrap();
+    let index = restart(copied.path(), id, &world.events, 150);
+    assert_eq!(answers(&index), answers(&expected));
+}
+
+fn copy_all(from: &Path, to: &Path) {
+    for entry in fs::read_dir(from).unwrap() {
+        let (path, target) = entry.map(|entry| (entry.path(), to.join(entry.file_name()))).unwrap();
+        if path.is_dir() {
+            fs::create_dir(&target).unwrap();
+            copy_all(&path, &target);
+        } else {
+            fs::copy(path, target).unwrap();
+        }
+    }
+}

@@ -4,7 +4,7 @@
 //! partitions and the chunks are dropped. What is in a partition is known by id and attributes, so that nothing is
 //! written twice, and what says something else by now is replaced.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use vidar_core::ids::{FragmentNumber, RunId, StreamId};
 
 use super::dead::Dead;
 use super::document::document;
-use super::partition::{Home, Partition, PartitionId, remove, settings};
+use super::partition::{Home, Partition, PartitionId, name, remove, settings};
 use super::queue::{Batch, Change, Queue};
 use super::schema::Fields;
 use super::subject::{Standing, Subject, is_complete, stream_attributes};
@@ -133,6 +133,11 @@ impl Worker {
         };
         worker.publish();
         Ok(worker)
+    }
+
+    /// Directories of the partitions.
+    pub(super) fn names(&self) -> HashSet<String> {
+        self.partitions.values().filter_map(|partition| name(partition.path.as_deref()?)).collect()
     }
 
     pub(super) fn run(mut self) {

@@ -1,62 +1,45 @@
-//! Timeline files: sealed blocks, one after the other. Layout: `docs/formats/timeline.md`.
+//! Timeline files: which there are, what of them is in use, and what may go.
 //!
-//! A file is written by one thread and read by all. It is not synced and not looked at by a later start: it holds
-//! nothing that the log does not. Without a directory the same bytes are kept in memory.
+//! A file is written by one thread and read by all. It holds nothing that the log does not. Without a directory the same
+//! bytes are kept in memory.
 //!
 //! # Invariants
-//! 1. Every file has a key of its own (HKDF-SHA256 of the index key, a random salt), and a block's nonce is its index
-//!    in the file: no (key, nonce) pair repeats, and a block that is moved does not open.
-//! 2. A block is written before anything refers to it, and a file goes when nothing refers to it any more.
+//! 1. A block is written before anything refers to it. A file goes when neither a stream nor a [save](super::save)
+//!    refers to it any more.
+//! 2. Of a stream that was deleted nothing is left once its blocks were [erased](Files::erase): neither of those in use
+//!    nor of those that were merged, moved or expired before.
 
-use std::collections::HashMap;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::FileExt;
+use std::collections::{HashMap, HashSet};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 
-use ring::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
-use ring::hkdf;
-use ring::rand::{SecureRandom, SystemRandom};
-use vidar_core::ids::StreamId;
+use uuid::Uuid;
+use vidar_core::ids::{FileId, StreamId};
 
 use super::block::{self, Slot};
+use super::block_file::{BlockFile, EXTENSION, HEADER_LEN};
 use super::cache::Cache;
 use super::names::FileNames;
+use super::save;
 use crate::lock::{lock, read, write};
 
-const MAGIC: &[u8; 4] = b"VIDT";
-const FORMAT_VERSION: u8 = 1;
-const HEADER_LEN: usize = 40;
-const INFO: &[u8] = b"vidar timeline file v1";
-const EXTENSION: &str = "vtl";
 /// A file is closed at this length, in bytes.
 const FILE_LEN_MAX: u64 = 64 << 20;
+/// Saves that are kept: the newest may not have been named by whoever asked for it.
+const SAVES_MAX: usize = 2;
 
 /// Where a block stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Place {
     pub(super) file: u32,
     /// Of the block in the file.
-    index: u32,
-    offset: u64,
+    pub(super) index: u32,
+    pub(super) offset: u64,
     /// Sealed bytes.
-    len: u32,
-}
-
-enum Bytes {
-    Disk(File, PathBuf),
-    Memory(RwLock<Vec<u8>>),
-}
-
-struct BlockFile {
-    key: LessSafeKey,
-    header: [u8; HEADER_LEN],
-    bytes: Bytes,
-    /// Bytes of all blocks, and of those that something refers to.
-    len: AtomicU64,
-    live: AtomicU64,
+    pub(super) len: u32,
 }
 
 /// The file that grows.
@@ -76,14 +59,30 @@ pub(super) struct Files {
     current: Mutex<Current>,
     cache: Cache<(u32, u32), Arc<Vec<Slot>>>,
     unreadable: AtomicU64,
+    kept: Mutex<Kept>,
+    /// Blocks that nothing refers to any more, in files that are still there.
+    dead: Mutex<HashMap<StreamId, Vec<Place>>>,
+    erased: RwLock<HashSet<StreamId>>,
+    /// What an earlier start left, until it is known to be of no use.
+    leftovers: Mutex<Vec<PathBuf>>,
+}
+
+/// What keeps files that no stream refers to.
+#[derive(Default)]
+struct Kept {
+    /// Saves on disk, the oldest first, and the files they need.
+    saves: Vec<(Uuid, HashSet<u32>)>,
+    /// A save is being written: whatever it may need stays.
+    pinned: bool,
 }
 
 impl Files {
-    /// Removes what an earlier start left in the directory.
+    /// What an earlier start left in the directory stays until it is [restored](Self::adopt), or something is written.
     pub(super) fn open(dir: Option<PathBuf>, index_key: [u8; 32], cache_bytes: usize) -> io::Result<Self> {
+        let mut leftovers = Vec::new();
         if let Some(dir) = &dir {
             fs::create_dir_all(dir)?;
-            remove_files(dir)?;
+            leftovers = own_files(dir)?;
         }
         Ok(Self {
             dir,
@@ -93,6 +92,10 @@ impl Files {
             current: Mutex::default(),
             cache: Cache::new(cache_bytes),
             unreadable: AtomicU64::new(0),
+            kept: Mutex::default(),
+            dead: Mutex::default(),
+            erased: RwLock::default(),
+            leftovers: Mutex::new(leftovers),
         })
     }
 
@@ -107,8 +110,7 @@ impl Files {
         let mut current = lock(&self.current);
         let (id, file) = self.current(&mut current)?;
         let (index, offset) = (current.blocks, HEADER_LEN as u64 + file.len.load(Ordering::Relaxed));
-        let seal = file.key.seal_in_place_append_tag(nonce(index), Aad::from(&file.header), &mut sealed);
-        seal.map_err(|_| io::Error::other("sealing failed"))?;
+        file.seal(index, &mut sealed)?;
         let len = u32::try_from(sealed.len()).map_err(|_| io::Error::other("a timeline block of 4 GiB"))?;
         // Whatever comes of it, this nonce was used.
         current.blocks += 1;
@@ -130,10 +132,9 @@ impl Files {
             }
             self.let_go_if_dead(*id, file);
         }
+        self.remove_leftovers();
         let id = current.next;
-        // A name that no other has: an index that was not dropped yet removes its own files only.
-        let path = self.dir.as_ref().map(|dir| dir.join(format!("{}.{EXTENSION}", uuid::Uuid::new_v4())));
-        let file = Arc::new(BlockFile::create(path, &self.index_key)?);
+        let file = Arc::new(BlockFile::create(self.dir.as_deref(), &self.index_key)?);
         *current = Current { file: Some((id, Arc::clone(&file))), blocks: 0, next: id + 1 };
         write(&self.files).insert(id, Arc::clone(&file));
         Ok((id, file))
@@ -151,10 +152,13 @@ impl Files {
                 self.cache.insert(name, Arc::clone(&slots), weight(&slots));
                 Some(slots)
             }
+            // An older view of a stream that was deleted.
+            Err(_) if read(&self.erased).contains(&stream) => None,
             Err(error) => {
                 self.unreadable.fetch_add(1, Ordering::Relaxed);
                 let (file, offset) = (place.file, place.offset);
                 tracing::error!(file, offset, %error, "a timeline block does not read; a restart makes it again");
+                self.forget_saves();
                 None
             }
         }
@@ -166,10 +170,17 @@ impl Files {
         let file = file.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "the timeline file is gone"))?;
         let mut sealed = vec![0; place.len as usize];
         file.read(place.offset, &mut sealed)?;
-        let damaged = |detail: String| io::Error::new(io::ErrorKind::InvalidData, detail);
-        let plain = file.key.open_in_place(nonce(place.index), Aad::from(&file.header), &mut sealed);
-        let plain = plain.map_err(|_| damaged("the block does not open".into()))?;
-        block::decode(plain, stream, &self.names).map_err(|error| damaged(error.to_string()))
+        let plain = file.unseal(place.index, &mut sealed)?;
+        block::decode(plain, stream, &self.names)
+            .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error.to_string()))
+    }
+
+    /// Nothing is going to refer to these blocks any more. Called before the lock of the stream that did is let go: a
+    /// save finds each block in the stream or here.
+    pub(super) fn mark_dead(&self, stream: StreamId, places: &[Place]) {
+        if !places.is_empty() {
+            lock(&self.dead).entry(stream).or_default().extend(places);
+        }
     }
 
     /// Nothing refers to these blocks any more.
@@ -185,10 +196,131 @@ impl Files {
     }
 
     fn let_go_if_dead(&self, id: u32, file: &BlockFile) {
-        if file.live.load(Ordering::Relaxed) == 0 {
-            write(&self.files).remove(&id);
+        let kept = lock(&self.kept);
+        if file.live.load(Ordering::Relaxed) == 0 && !kept.needs(id) && write(&self.files).remove(&id).is_some() {
+            drop(kept);
             file.unlink();
+            let mut dead = lock(&self.dead);
+            dead.values_mut().for_each(|places| places.retain(|place| place.file != id));
+            dead.retain(|_, places| !places.is_empty());
         }
+    }
+
+    /// Writes zeros over all that is left of a stream, whether or not something refers to it, and waits until they are
+    /// on disk. `places`: what of the stream was released last.
+    pub(super) fn erase(&self, stream: StreamId, places: &[Place]) -> io::Result<()> {
+        write(&self.erased).insert(stream);
+        self.remove_leftovers();
+        let dead = lock(&self.dead).get(&stream).cloned().unwrap_or_default();
+        let mut touched = HashMap::new();
+        for place in places.iter().chain(&dead) {
+            let Some(file) = read(&self.files).get(&place.file).cloned() else { continue };
+            file.erase(place.offset, place.len)?;
+            touched.insert(place.file, file);
+        }
+        touched.values().try_for_each(|file| file.sync())?;
+        self.erase_from_saves(stream)
+    }
+
+    /// They were erased.
+    pub(super) fn forget_dead(&self, stream: StreamId) {
+        lock(&self.dead).remove(&stream);
+    }
+
+    fn erase_from_saves(&self, stream: StreamId) -> io::Result<()> {
+        let Some(dir) = &self.dir else { return Ok(()) };
+        let saves: Vec<Uuid> = lock(&self.kept).saves.iter().map(|(id, _)| *id).collect();
+        saves.iter().try_for_each(|id| save::erase(dir, *id, &self.index_key, stream))
+    }
+
+    /// Blocks of a stream that nothing refers to any more, in files that are still there.
+    pub(super) fn dead(&self, stream: StreamId) -> Vec<Place> {
+        lock(&self.dead).get(&stream).cloned().unwrap_or_default()
+    }
+
+    fn remove_leftovers(&self) {
+        for path in std::mem::take(&mut *lock(&self.leftovers)) {
+            if let Err(error) = fs::remove_file(&path) {
+                tracing::warn!(path = %path.display(), %error, "cannot remove a timeline file");
+            }
+        }
+    }
+
+    /// From now on no file goes, until the save [is kept](Self::keep) or [failed](Self::unpin).
+    pub(super) fn pin(&self) {
+        lock(&self.kept).pinned = true;
+    }
+
+    /// Files as they stand, for a save.
+    pub(super) fn get(&self, id: u32) -> Option<Arc<BlockFile>> {
+        read(&self.files).get(&id).cloned()
+    }
+
+    /// A save of these files is on disk. The oldest goes.
+    pub(super) fn keep(&self, id: Uuid, files: HashSet<u32>) {
+        let gone = {
+            let mut kept = lock(&self.kept);
+            kept.saves.push((id, files));
+            let over = kept.saves.len().saturating_sub(SAVES_MAX);
+            kept.saves.drain(..over).map(|(id, _)| id).collect::<Vec<_>>()
+        };
+        self.remove_saves(&gone);
+        self.unpin();
+    }
+
+    pub(super) fn unpin(&self) {
+        lock(&self.kept).pinned = false;
+        let all: Vec<_> = read(&self.files).iter().map(|(id, file)| (*id, Arc::clone(file))).collect();
+        let current = lock(&self.current);
+        for (id, file) in all {
+            if current.file.as_ref().is_none_or(|(current, _)| *current != id) {
+                self.let_go_if_dead(id, &file);
+            }
+        }
+    }
+
+    /// A block is damaged: the next start makes all of them again.
+    fn forget_saves(&self) {
+        let gone: Vec<Uuid> = lock(&self.kept).saves.drain(..).map(|(id, _)| id).collect();
+        self.remove_saves(&gone);
+    }
+
+    fn remove_saves(&self, saves: &[Uuid]) {
+        let Some(dir) = &self.dir else { return };
+        for path in saves.iter().map(|id| save::path(dir, *id)) {
+            if let Err(error) = fs::remove_file(&path) {
+                tracing::warn!(path = %path.display(), %error, "cannot remove a save of the timeline");
+            }
+        }
+    }
+
+    /// Takes over files that an earlier start saved, by their place among them. What else it left is removed.
+    pub(super) fn adopt(
+        &self,
+        id: Uuid,
+        files: Vec<BlockFile>,
+        names: Vec<FileId>,
+        dead: HashMap<StreamId, Vec<Place>>,
+    ) {
+        let mut current = lock(&self.current);
+        let files: HashMap<u32, Arc<BlockFile>> = (0..).zip(files.into_iter().map(Arc::new)).collect();
+        current.next = u32::try_from(files.len()).unwrap_or(u32::MAX);
+        let kept: HashSet<Uuid> = files.values().map(|file| file.name).chain([id]).collect();
+        lock(&self.leftovers).retain(|path| {
+            let name = path.file_stem().and_then(|name| name.to_str()?.parse::<Uuid>().ok());
+            let temporary = path.extension().is_some_and(|extension| extension == save::TEMPORARY);
+            temporary || name.is_none_or(|name| !kept.contains(&name))
+        });
+        self.remove_leftovers();
+        lock(&self.kept).saves.push((id, files.keys().copied().collect()));
+        self.names.set(names);
+        *lock(&self.dead) = dead;
+        *write(&self.files) = files;
+    }
+
+    /// Where the files are, and what seals them; none: in memory.
+    pub(super) fn home(&self) -> Option<(&Path, &[u8; 32])> {
+        Some((self.dir.as_deref()?, &self.index_key))
     }
 
     /// A closed file of which less than half is referred to.
@@ -196,7 +328,10 @@ impl Files {
         let current = lock(&self.current).file.as_ref().map(|(id, _)| *id);
         let files = read(&self.files);
         let mut closed = files.iter().filter(|(id, _)| Some(**id) != current);
-        let is_wasteful = |file: &BlockFile| file.live.load(Ordering::Relaxed) < file.len.load(Ordering::Relaxed) / 2;
+        let is_wasteful = |file: &BlockFile| {
+            // Without any that is in use it only waits for a save to go.
+            (1..file.len.load(Ordering::Relaxed) / 2).contains(&file.live.load(Ordering::Relaxed))
+        };
         closed.find(|(_, file)| is_wasteful(file)).map(|(id, _)| *id)
     }
 
@@ -225,24 +360,35 @@ impl Files {
     }
 }
 
+impl Kept {
+    fn needs(&self, file: u32) -> bool {
+        self.pinned || self.saves.iter().any(|(_, files)| files.contains(&file))
+    }
+}
+
 impl Drop for Files {
     fn drop(&mut self) {
-        // A later start has no use for them.
-        for file in read(&self.files).values() {
-            file.unlink();
+        // A later start has no use for what no save refers to.
+        let kept = lock(&self.kept);
+        for (id, file) in read(&self.files).iter() {
+            if !kept.needs(*id) {
+                file.unlink();
+            }
         }
     }
 }
 
-/// Removes all timeline files of a directory. What else is there stays.
-fn remove_files(dir: &Path) -> io::Result<()> {
+/// All files of a directory that are the timeline's. What else is there is not.
+fn own_files(dir: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
     for entry in fs::read_dir(dir)? {
         let path = entry?.path();
-        if path.extension().is_some_and(|extension| extension == EXTENSION) {
-            fs::remove_file(path)?;
+        let own = [EXTENSION, save::EXTENSION, save::TEMPORARY];
+        if path.extension().is_some_and(|extension| own.iter().any(|own| extension == *own)) {
+            found.push(path);
         }
     }
-    Ok(())
+    Ok(found)
 }
 
 /// Removes the timeline files of a directory, and the directory if nothing else is in it.
@@ -250,70 +396,11 @@ pub(crate) fn wipe(dir: &Path) -> io::Result<()> {
     if !dir.try_exists()? {
         return Ok(());
     }
-    remove_files(dir)?;
+    own_files(dir)?.iter().try_for_each(fs::remove_file)?;
     match fs::remove_dir(dir) {
         Err(error) if error.kind() != io::ErrorKind::DirectoryNotEmpty => Err(error),
         _ => Ok(()),
     }
-}
-
-impl BlockFile {
-    fn create(path: Option<PathBuf>, index_key: &[u8; 32]) -> io::Result<Self> {
-        let mut header = [0; HEADER_LEN];
-        header[..4].copy_from_slice(MAGIC);
-        header[4..8].copy_from_slice(&[0, FORMAT_VERSION, 0, 0]);
-        let random = SystemRandom::new().fill(&mut header[8..]);
-        random.map_err(|_| io::Error::other("no random bytes from the system"))?;
-        let secret = hkdf::Salt::new(hkdf::HKDF_SHA256, &header[8..]).extract(index_key);
-        let key = secret.expand(&[INFO], &AES_256_GCM).map(UnboundKey::from);
-        let key = LessSafeKey::new(key.map_err(|_| io::Error::other("key derivation failed"))?);
-        let bytes = match path {
-            None => Bytes::Memory(RwLock::new(header.to_vec())),
-            Some(path) => {
-                let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&path)?;
-                file.write_all(&header)?;
-                Bytes::Disk(file, path)
-            }
-        };
-        Ok(Self { key, header, bytes, len: AtomicU64::new(0), live: AtomicU64::new(0) })
-    }
-
-    fn write(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        match &self.bytes {
-            Bytes::Disk(file, _) => file.write_all_at(bytes, offset),
-            Bytes::Memory(memory) => {
-                write(memory).extend_from_slice(bytes);
-                Ok(())
-            }
-        }
-    }
-
-    fn read(&self, offset: u64, bytes: &mut [u8]) -> io::Result<()> {
-        match &self.bytes {
-            Bytes::Disk(file, _) => file.read_exact_at(bytes, offset),
-            Bytes::Memory(memory) => {
-                let memory = read(memory);
-                let begin = usize::try_from(offset).unwrap_or(usize::MAX);
-                let found = memory.get(begin..begin.saturating_add(bytes.len()));
-                bytes.copy_from_slice(found.ok_or(io::ErrorKind::UnexpectedEof)?);
-                Ok(())
-            }
-        }
-    }
-
-    fn unlink(&self) {
-        if let Bytes::Disk(_, path) = &self.bytes
-            && let Err(error) = fs::remove_file(path)
-        {
-            tracing::warn!(path = %path.display(), %error, "cannot remove a timeline file");
-        }
-    }
-}
-
-fn nonce(index: u32) -> Nonce {
-    let mut nonce = [0; 12];
-    nonce[8..].copy_from_slice(&index.to_be_bytes());
-    Nonce::assume_unique_for_key(nonce)
 }
 
 /// About how many bytes of memory they take.

@@ -4,10 +4,13 @@
 //! block spans is in memory. A lookup takes a view of its stream (a few shared pointers) and then holds no lock, while
 //! it opens the blocks it needs.
 //!
+//! What a checkpoint keeps of it brings it back without a replay (`save`).
+//!
 //! Order by number is the order of the server. Order by producer time is a question of intervals: runs may overlap
 //! and jump, and where they overlap the greatest number is what is shown.
 
 mod block;
+mod block_file;
 mod cache;
 mod column;
 mod cursor;
@@ -17,6 +20,7 @@ mod files;
 mod look;
 mod names;
 mod range;
+mod save;
 mod shown;
 mod spill;
 mod stream;
@@ -29,7 +33,7 @@ use std::collections::{HashMap, HashSet};
 use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, Mutex, RwLock};
 
 use vidar_core::entry::SharedEntry;
 use vidar_core::ids::{FragmentNumber, RunId, StreamId};
@@ -103,6 +107,8 @@ struct Shared {
     files: Arc<Files>,
     tail_count: AtomicUsize,
     work: Work,
+    /// Held while a save is written.
+    saving: Mutex<()>,
 }
 
 #[derive(Default)]
@@ -112,12 +118,12 @@ struct Streams {
 }
 
 impl Timeline {
-    /// An empty one. What is in its directory is removed: the log is observed again.
+    /// An empty one. What is in its directory may be [restored](Self::restore), else it is removed.
     pub(crate) fn open(options: Options) -> io::Result<Self> {
         let files = Arc::new(Files::open(options.dir.clone(), options.key, options.cache_bytes)?);
         let (streams, tail_count, work) = (RwLock::default(), AtomicUsize::new(0), Work::default());
         let on_disk = options.dir.is_some();
-        let shared = Arc::new(Shared { options, streams, files, tail_count, work });
+        let shared = Arc::new(Shared { options, streams, files, tail_count, work, saving: Mutex::default() });
         let spiller = if on_disk { Some(Spiller::start(&shared)?) } else { None };
         Ok(Self { shared, _spiller: spiller })
     }
@@ -360,8 +366,18 @@ impl Timeline {
         if let Some(held) = streams.held.remove(&stream) {
             let held = read(&held);
             self.shared.tail_count.fetch_sub(held.view.tail.len(), Ordering::Relaxed);
-            self.release(held.view.tree.blocks().map(|block| block.place).collect());
+            let places: Vec<Place> = held.view.tree.blocks().map(|block| block.place).collect();
+            if self.shared.files.is_in_memory() {
+                self.shared.files.release(&places);
+            } else {
+                self.shared.work.erase(stream, places);
+            }
         }
+    }
+
+    /// Waits until nothing of a stream that was deleted is on disk. False: that failed, and is tried again.
+    pub(crate) fn erased(&self, stream: StreamId) -> bool {
+        self.shared.work.erased(stream)
     }
 
     fn release(&self, places: Vec<Place>) {
@@ -401,6 +417,7 @@ impl Timeline {
         let before = held.view.tail.len();
         let gone = change(&mut held);
         let after = held.view.tail.len();
+        self.shared.files.mark_dead(stream, &gone);
         drop(held);
         // Wraps around where it became less.
         self.shared.tail_count.fetch_add(after.wrapping_sub(before), Ordering::Relaxed);

@@ -21,6 +21,18 @@ impl FileNames {
         Writing { indexes: lock(&self.indexes), ids: &self.ids }
     }
 
+    /// All of them, in the order of their numbers.
+    pub(super) fn all(&self) -> Vec<FileId> {
+        read(&self.ids).clone()
+    }
+
+    /// As they were saved.
+    pub(super) fn set(&self, ids: Vec<FileId>) {
+        let mut indexes = lock(&self.indexes);
+        *indexes = ids.iter().copied().zip(0..).collect();
+        *write(&self.ids) = ids;
+    }
+
     pub(super) fn reader(&self) -> Reading<'_> {
         Reading(read(&self.ids))
     }

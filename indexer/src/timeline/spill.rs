@@ -1,6 +1,6 @@
 //! What grows old in memory goes into blocks, on a thread of its own: whoever adds a fragment waits for no disk.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -39,14 +39,18 @@ struct State {
     /// All streams together hold too much.
     all: bool,
     released: Vec<Place>,
+    /// Streams that were deleted, and the blocks they had.
+    doomed: HashMap<StreamId, Vec<Place>>,
     busy: bool,
+    /// Counts rounds of work.
+    attempts: u64,
     failing: bool,
     stop: bool,
 }
 
 impl State {
     fn is_idle(&self) -> bool {
-        self.streams.is_empty() && !self.all && self.released.is_empty()
+        self.streams.is_empty() && !self.all && self.released.is_empty() && self.doomed.is_empty()
     }
 }
 
@@ -72,6 +76,28 @@ impl Work {
 
     pub(super) fn release(&self, places: Vec<Place>) {
         self.ask(|state| state.released.extend(places));
+    }
+
+    pub(super) fn erase(&self, stream: StreamId, places: Vec<Place>) {
+        self.ask(|state| {
+            state.doomed.entry(stream).or_default().extend(places);
+        });
+    }
+
+    /// Waits until nothing of a stream that was deleted is on disk. False: that failed, and is tried again.
+    pub(super) fn erased(&self, stream: StreamId) -> bool {
+        let mut state = lock(&self.state);
+        let attempts = state.attempts;
+        loop {
+            if !state.doomed.contains_key(&stream) {
+                return true;
+            }
+            // The attempt that is under way may have begun before.
+            if state.stop || (state.failing && state.attempts > attempts + 1) {
+                return false;
+            }
+            state = wait(&self.done, state, WAIT_MAX);
+        }
     }
 
     /// Waits until something was done, but not long, and not at all while writing fails.
@@ -127,15 +153,19 @@ fn run(shared: &Shared) {
         }
         let (streams, all) = (std::mem::take(&mut state.streams), std::mem::take(&mut state.all));
         let released = std::mem::take(&mut state.released);
+        // They stay until nothing of them is left: somebody may wait for that.
+        let doomed = state.doomed.clone();
         state.busy = true;
         drop(state);
         shared.files.release(&released);
         let len = shared.options.block_len;
-        let done = streams.iter().try_for_each(|stream| shared.spill(*stream, len, len));
+        let done = doomed.iter().try_for_each(|(stream, places)| shared.erase(*stream, places));
+        let done = done.and_then(|()| streams.iter().try_for_each(|stream| shared.spill(*stream, len, len)));
         let done = done.and_then(|()| if all { shared.spill_evenly() } else { Ok(()) });
         let done = done.and_then(|()| shared.rewrite_wasteful());
         let mut state = lock(&shared.work.state);
         state.busy = false;
+        state.attempts += 1;
         state.failing = done.is_err();
         if let Err(error) = done {
             tracing::error!(%error, "cannot write timeline files; fragments stay in memory");
@@ -181,13 +211,29 @@ impl Shared {
                 let before = held.view.tail.len();
                 let gone = held.spilled(&batch.moved, batch.before.as_ref(), blocks);
                 self.tail_count.fetch_sub(before - held.view.tail.len(), Ordering::Relaxed);
+                self.files.mark_dead(stream, &gone);
                 gone
             } else {
-                blocks.into_iter().map(|block| block.place).collect()
+                let gone: Vec<Place> = blocks.into_iter().map(|block| block.place).collect();
+                drop(streams);
+                // Deleted meanwhile.
+                self.work.erase(stream, gone);
+                return Ok(());
             };
             drop(streams);
             self.files.release(&gone);
         }
+    }
+
+    /// Removes what is left of a stream that was deleted.
+    fn erase(&self, stream: StreamId, places: &[Place]) -> io::Result<()> {
+        // Not while a save is written that may hold some of it.
+        let _saving = lock(&self.saving);
+        self.files.erase(stream, places)?;
+        self.files.release(places);
+        self.files.forget_dead(stream);
+        lock(&self.work.state).doomed.remove(&stream);
+        Ok(())
     }
 
     fn batch(&self, stream: StreamId, view: &View, keep: usize, least: usize) -> Option<Batch> {
@@ -244,10 +290,17 @@ impl Shared {
                 let Ok(slots) = self.files.load(stream, block.place) else { continue };
                 let place = self.files.append(stream, &slots)?;
                 let streams = read(&self.streams);
-                let found = streams.held.contains_key(&stream) && write(&held).moved(&block, place);
-                drop(streams);
+                if !streams.held.contains_key(&stream) {
+                    drop(streams);
+                    self.work.erase(stream, vec![place]);
+                    break;
+                }
+                let mut held = write(&held);
                 // If it is not found it was released by whoever took it out.
-                self.files.release(&[if found { block.place } else { place }]);
+                let gone = [if held.moved(&block, place) { block.place } else { place }];
+                self.files.mark_dead(stream, &gone);
+                drop((held, streams));
+                self.files.release(&gone);
             }
         }
         Ok(())

@@ -49,7 +49,7 @@ pub(super) struct Run {
     pub(super) count: u64,
     /// Times do not follow the numbers, or may not; first and last do not bound it.
     pub(super) jumps: bool,
-    last_span: Span,
+    pub(super) last_span: Span,
 }
 
 /// Fragments in memory.
@@ -80,6 +80,13 @@ pub(super) struct Front {
 }
 
 impl View {
+    /// Of what was saved.
+    pub(super) fn of(tail: Tail, tree: Tree, shadowed: BTreeMap<FragmentNumber, Sums>, floor: FragmentNumber) -> Self {
+        let tail_sums = tail.values().fold(Sums::default(), |sums, slot| sums.plus(Sums::of(&slot.entry)));
+        let (tail, tree, shadowed) = (Arc::new(tail), Arc::new(tree), Arc::new(shadowed));
+        Self { tail, tail_sums, tree, shadowed, floor, front: Arc::default() }
+    }
+
     fn new() -> Self {
         let (tail, tree, shadowed) = (Arc::default(), Arc::default(), Arc::default());
         let (tail_sums, floor, front) = (Sums::default(), FragmentNumber::MIN, Arc::default());
@@ -93,12 +100,12 @@ impl View {
 }
 
 pub(super) struct Held {
-    stream: StreamId,
+    pub(super) stream: StreamId,
     pub(super) version: u64,
     pub(super) view: View,
     pub(super) runs: HashMap<RunId, Run>,
-    next_ordinal: u64,
-    discontinuity: u32,
+    pub(super) next_ordinal: u64,
+    pub(super) discontinuity: u32,
 }
 
 impl Held {

@@ -129,6 +129,14 @@ pub(super) struct Tree {
 }
 
 impl Tree {
+    /// Of blocks in the order of numbers. None: they are not, or overlap.
+    pub(super) fn of(blocks: &[Block]) -> Option<Self> {
+        let in_order = |pair: &[Block]| pair[0].summary.numbers.1 < pair[1].summary.numbers.0;
+        let whole = blocks.iter().all(|block| block.summary.numbers.0 <= block.summary.numbers.1);
+        let groups = blocks.chunks(GROUP_LEN).filter_map(|blocks| Group::new(blocks.to_vec())).map(Arc::new);
+        (whole && blocks.windows(2).all(in_order)).then(|| Self { groups: groups.collect() })
+    }
+
     /// The last block that begins at `number` or before: where `number` is, if it is in any.
     pub(super) fn find(&self, number: FragmentNumber) -> Option<&Block> {
         let group = self.groups.partition_point(|group| group.summary.numbers.0 <= number);
