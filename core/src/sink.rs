@@ -80,6 +80,12 @@ impl SinkError {
 /// Takes fragments and makes them durable.
 #[async_trait]
 pub trait FragmentSink: Send + Sync + 'static {
+    /// Whether a push may begin: one that is going to be refused hears so before it sends media.
+    ///
+    /// # Errors
+    /// If the disk is full.
+    fn accepts(&self) -> Result<(), SinkError>;
+
     /// Gives an opening fragment its number and its place. `run_start` says that it is the first of its run,
     /// `continues` that players should see no discontinuity there.
     ///

@@ -25,7 +25,7 @@ use vidar_core::error::ErrorKind;
 use vidar_core::hub::LiveSink;
 use vidar_core::ids::{PushId, StreamId, StreamName};
 use vidar_core::registry::{RegistryError, StreamRegistry};
-use vidar_core::sink::FragmentSink;
+use vidar_core::sink::{FragmentSink, SinkError};
 use vidar_core::time::UnixMs;
 use vidar_media::{Event, fragmenter};
 
@@ -120,6 +120,9 @@ pub enum BeginError {
     /// Another publishes.
     #[error(transparent)]
     Occupied(#[from] Occupied),
+    /// The store takes no media now: the disk is full.
+    #[error(transparent)]
+    Sink(#[from] SinkError),
     /// The server goes down.
     #[error("the server stops")]
     Stopping,
@@ -137,6 +140,7 @@ impl BeginError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Registry(error) => error.kind(),
+            Self::Sink(error) => error.kind(),
             Self::Stopping => ErrorKind::Unavailable,
             Self::Occupied(_) | Self::PushExists { .. } => ErrorKind::Conflict,
         }
@@ -187,11 +191,12 @@ impl Ingest {
     /// Admits a publisher and begins a push.
     ///
     /// # Errors
-    /// If there is no such stream, or another publishes.
+    /// If there is no such stream, another publishes, or the disk is full.
     pub async fn begin(self: &Arc<Self>, start: PushStart) -> Result<Push, BeginError> {
         if self.stop.is_cancelled() {
             return Err(BeginError::Stopping);
         }
+        self.sink.accepts()?;
         let stream = self.registry.ensure(&start.name).await?;
         let who = format!("{} {}", start.protocol, start.source);
         let permit = self.admission.admit(stream.stream, &start.name, &who, self.options.publisher_silence)?;

@@ -52,6 +52,14 @@ impl StoreSink {
 
 #[async_trait]
 impl FragmentSink for StoreSink {
+    fn accepts(&self) -> Result<(), SinkError> {
+        match self.store.space() {
+            Space::Ok => Ok(()),
+            Space::ApplyPolicy if self.policy == DiskPolicy::DeleteOldest => Ok(()),
+            Space::ApplyPolicy | Space::Refuse => Err(SinkError::Full),
+        }
+    }
+
     fn open_fragment(
         &self,
         stream: StreamId,

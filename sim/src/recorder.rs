@@ -34,6 +34,10 @@ pub(crate) struct WatchedSink {
 
 #[async_trait]
 impl FragmentSink for WatchedSink {
+    fn accepts(&self) -> Result<(), SinkError> {
+        self.inner.accepts()
+    }
+
     fn open_fragment(
         &self,
         stream: StreamId,

@@ -36,6 +36,10 @@ pub struct Memory {
 
 #[async_trait]
 impl FragmentSink for Memory {
+    fn accepts(&self) -> Result<(), SinkError> {
+        Ok(())
+    }
+
     fn open_fragment(&self, _: StreamId, _: RunId, _: bool, _: bool) -> Result<OpenFragment, SinkError> {
         let mut count = self.count.lock().unwrap();
         *count += 1;
