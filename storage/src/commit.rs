@@ -218,11 +218,6 @@ impl Committer {
         let header = self.rolling.open.as_ref().expect("it was just written").writer.header;
         shared.files.update(header.file, |info| {
             entries.iter().for_each(|entry| info.note(entry));
-            for Ready { what, .. } in &ready {
-                if let What::Control { record, .. } = what {
-                    info.note_control(&record.body);
-                }
-            }
         });
         let mut entries = entries.iter().filter(|entry| entry.shape.kind != RecordKind::Config);
         for Ready { what, .. } in &ready {

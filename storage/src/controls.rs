@@ -101,13 +101,18 @@ impl Controls {
         deleted.map(|(stream, _)| *stream).collect()
     }
 
-    /// A record that must be repeated before its file goes. `mentioned`: another file still holds something of that
-    /// stream other than its deletion. `epoch`: the running one.
-    pub(crate) fn is_needed(&self, record: &ControlRecord, epoch: u32, mentioned: impl Fn(StreamId) -> bool) -> bool {
+    /// The greatest floor of a stream.
+    pub(crate) fn below(&self, stream: StreamId) -> Option<FragmentNumber> {
+        self.streams.get(&stream)?.below
+    }
+
+    /// A record that must be repeated before its file goes. `older`: another file may have been begun before that number
+    /// was given, and so hold something of a stream whose deletion has it. `epoch`: the running one.
+    pub(crate) fn is_needed(&self, record: &ControlRecord, epoch: u32, older: impl Fn(FragmentNumber) -> bool) -> bool {
         let Some(stream) = record.body.stream() else { return true };
         let Some(state) = self.streams.get(&stream) else { return true };
         if let Control::StreamDeleted { .. } = record.body {
-            return mentioned(stream);
+            return older(record.number);
         }
         if state.deleted.is_some() {
             return false;

@@ -52,6 +52,8 @@ async fn base(closed: bool) -> Base {
     if closed {
         store.close().await.unwrap();
     } else {
+        // The list of files may be behind otherwise.
+        store.shared().closings.wait();
         io.power_cut(|| true);
     }
     Base { io, entries, seeds, names, earlier }

@@ -1,11 +1,11 @@
 //! The segment files that exist, and what each holds as far as deletion needs it.
 
-use std::collections::{HashMap, HashSet};
+use std::cmp::Reverse;
+use std::collections::HashMap;
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use uuid::Uuid;
-use vidar_core::control::Control;
 use vidar_core::entry::Locator;
 use vidar_core::ids::{FileId, FragmentNumber, StreamId};
 use vidar_core::source::ConfigKey;
@@ -15,7 +15,8 @@ use crate::cache::Cache;
 use crate::controls::Controls;
 use crate::crypto::keyring::Keyring;
 use crate::handles::Handles;
-use crate::listing::{self, Listed, Listing};
+use crate::list::List;
+use crate::listing::{Change, Listed, Listing};
 use crate::segment_file::footer::RecordEntry;
 use crate::segment_file::header::{FileHeader, file_name};
 use crate::segment_file::reader::{self, FooterError};
@@ -27,60 +28,74 @@ const CONFIG_MAP_COUNT_MAX: usize = 256;
 /// Where the configs of a file stand.
 pub(crate) type ConfigMap = HashMap<ConfigKey, Locator>;
 
-/// What is known of a file.
+/// What is known of a file. There may be hundreds of thousands: what a footer says is read when it is needed.
 #[derive(Debug, Clone)]
 pub(crate) struct FileInfo {
     pub(crate) header: FileHeader,
     /// It has its footer.
     pub(crate) closed: bool,
-    /// The greatest number of a fragment or part, by stream.
-    pub(crate) last: HashMap<StreamId, FragmentNumber>,
-    /// Streams that anything but a deletion is about.
-    pub(crate) mentioned: HashSet<StreamId>,
-    /// End of the batches of a closed file, once known.
+    /// Sequence of the smallest number of a fragment, part or config.
+    pub(crate) first: Option<u64>,
+    /// Of a closed file: a stream that may have fragments in it, and the greatest number of one. While that one may be
+    /// read, the file is needed. None: it holds control records only.
+    pub(crate) witness: Option<Witness>,
+    /// End of the batches of a closed file; 0 of another.
     pub(crate) data_end: u64,
     /// Of a file without footer.
-    configs: ConfigMap,
+    configs: Option<Box<ConfigMap>>,
+}
+
+/// The last fragment of a stream in a file.
+pub(crate) type Witness = (StreamId, FragmentNumber);
+
+/// Of the streams that still have fragments in a file the one whose floor is furthest behind: it will most likely have
+/// them for longest. One that has none any more only if all are gone.
+pub(crate) fn witness<'a>(entries: impl Iterator<Item = &'a RecordEntry>, controls: &Controls) -> Option<Witness> {
+    let mut last: HashMap<StreamId, FragmentNumber> = HashMap::new();
+    for entry in entries.filter(|entry| matches!(entry.shape.kind, RecordKind::Fragment | RecordKind::Part)) {
+        let meta = &entry.shape.meta;
+        let last = last.entry(meta.stream).or_insert(meta.number);
+        *last = (*last).max(meta.number);
+    }
+    let gone = |stream, last| controls.is_gone(stream, last);
+    last.into_iter().min_by_key(|(stream, last)| (gone(*stream, *last), controls.below(*stream), Reverse(*last)))
 }
 
 impl FileInfo {
     pub(crate) fn new(header: FileHeader, closed: bool) -> Self {
-        let (last, mentioned, configs) = (HashMap::new(), HashSet::new(), HashMap::new());
-        Self { header, closed, last, mentioned, data_end: 0, configs }
+        Self { header, closed, first: None, witness: None, data_end: 0, configs: None }
     }
 
     pub(crate) fn name(&self) -> String {
         file_name(self.header.epoch, self.header.file)
     }
 
-    /// Takes note of a record other than a control record.
+    fn listed(&self) -> Listed {
+        Listed { epoch: self.header.epoch, sequence: self.header.sequence, data_end: self.data_end }
+    }
+
+    /// Takes note of a record.
     pub(crate) fn note(&mut self, entry: &RecordEntry) {
         let meta = &entry.shape.meta;
-        match entry.shape.kind {
-            RecordKind::Fragment | RecordKind::Part => {
-                let last = self.last.entry(meta.stream).or_insert(meta.number);
-                *last = (*last).max(meta.number);
-            }
-            RecordKind::Config if !self.closed => {
-                let locator = entry.shape.locator(self.header.file, self.header.volume, entry.offset);
-                self.configs.insert((meta.stream, meta.config), locator);
-            }
-            RecordKind::Config => {}
-            RecordKind::Control => return,
+        if entry.shape.kind == RecordKind::Control {
+            return;
         }
-        self.mentioned.insert(meta.stream);
-    }
-
-    /// Takes note of a control record.
-    pub(crate) fn note_control(&mut self, control: &Control) {
-        if !matches!(control, Control::StreamDeleted { .. }) {
-            self.mentioned.extend(control.stream());
+        let sequence = meta.number.sequence();
+        self.first = Some(self.first.map_or(sequence, |first| first.min(sequence)));
+        if entry.shape.kind == RecordKind::Config && !self.closed {
+            let locator = entry.shape.locator(self.header.file, self.header.volume, entry.offset);
+            self.configs.get_or_insert_default().insert((meta.stream, meta.config), locator);
         }
     }
 
-    /// Nothing in it may be read any more, control records aside.
-    fn is_dead(&self, controls: &Controls) -> bool {
-        self.closed && self.last.iter().all(|(stream, last)| controls.is_gone(*stream, *last))
+    /// It may have been begun before a number was given.
+    fn is_older_than(&self, number: FragmentNumber) -> bool {
+        self.first.is_none_or(|first| first <= number.sequence())
+    }
+
+    /// Nothing in it may be read any more, control records aside; or its witness is gone, and its footer has to be asked.
+    fn may_be_dead(&self, controls: &Controls) -> bool {
+        self.closed && self.witness.is_none_or(|(stream, last)| controls.is_gone(stream, last))
     }
 }
 
@@ -90,59 +105,37 @@ pub(crate) struct Files {
     table: RwLock<HashMap<FileId, FileInfo>>,
     handles: Arc<Handles>,
     configs: Cache<FileId, Arc<ConfigMap>>,
-    /// Held over the writing of the list, and for nothing else. None where nothing may be written.
-    list: Mutex<Option<ListState>>,
-}
-
-/// What the list of files says beside the files that exist.
-struct ListState {
-    store: Uuid,
-    /// Files that should be there: they are listed until the list is made anew.
-    missing: Listing,
+    list: List,
 }
 
 impl Files {
     pub(crate) fn new(io: Arc<dyn SegmentIo>) -> Self {
         let (handles, configs) = (Arc::new(Handles::new(Arc::clone(&io))), Cache::new(CONFIG_MAP_COUNT_MAX));
-        Self { io, table: RwLock::default(), handles, configs, list: Mutex::new(None) }
+        Self { io, table: RwLock::default(), handles, configs, list: List::default() }
     }
 
     /// From now on the list of files is kept.
     pub(crate) fn keep_list(&self, store: Uuid, missing: Listing) {
-        *self.list.lock().unwrap_or_else(PoisonError::into_inner) = Some(ListState { store, missing });
+        self.list.keep(store, missing);
         self.save_list();
     }
 
-    /// Writes the list of files anew, when one was begun or closed. Nothing depends on it: a failure is logged.
+    /// Writes the list of files anew. Nothing depends on it: a failure is logged.
     pub(crate) fn save_list(&self) {
-        if let Err(error) = self.write_list() {
+        if let Err(error) = self.list.rewrite(&*self.io, || self.listed()) {
             tracing::warn!(%error, "cannot write the list of segment files");
         }
     }
 
-    fn write_list(&self) -> io::Result<()> {
-        let state = self.list.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(ListState { store, missing }) = &*state else { return Ok(()) };
-        let mut unmeasured: Vec<_> = self
-            .read()
-            .values()
-            .filter(|info| info.closed && info.data_end == 0)
-            .map(|info| info.header.file)
-            .collect();
-        unmeasured.sort_unstable();
-        for file in unmeasured {
-            if let Ok(Some(handle)) = self.handle(file)
-                && let Ok(Some(trailer)) = reader::read_trailer(&*handle, file)
-            {
-                self.update(file, |info| info.data_end = trailer.data_end);
-            }
+    /// Adds to the list what was begun or closed since. Nothing depends on it: a failure is logged.
+    pub(crate) fn note_in_list(&self) {
+        if let Err(error) = self.list.catch_up(&*self.io, &[], || self.listed()) {
+            tracing::warn!(%error, "cannot write the list of segment files");
         }
-        let mut listing = missing.clone();
-        for FileInfo { header, data_end, .. } in self.read().values() {
-            let listed = Listed { epoch: header.epoch, sequence: header.sequence, data_end: *data_end };
-            listing.0.insert(header.file, listed);
-        }
-        self.io.replace_small(listing::NAME, &listing.encode(*store))
+    }
+
+    fn listed(&self) -> Vec<(FileId, Listed)> {
+        self.read().iter().map(|(file, info)| (*file, info.listed())).collect()
     }
 
     fn read(&self) -> RwLockReadGuard<'_, HashMap<FileId, FileInfo>> {
@@ -153,8 +146,16 @@ impl Files {
         self.table.write().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// A file that was found.
     pub(crate) fn insert(&self, info: FileInfo) {
         self.write().insert(info.header.file, info);
+    }
+
+    /// A file that was begun.
+    pub(crate) fn begin(&self, header: FileHeader) {
+        let info = FileInfo::new(header, false);
+        self.list.note(header.file, info.listed());
+        self.insert(info);
     }
 
     /// Changes what is known of a file.
@@ -165,10 +166,10 @@ impl Files {
     }
 
     /// The file got its footer.
-    pub(crate) fn set_closed(&self, file: FileId) {
+    pub(crate) fn set_closed(&self, file: FileId, data_end: u64, witness: Option<Witness>) {
         self.update(file, |info| {
-            info.closed = true;
-            info.configs = HashMap::new();
+            *info = FileInfo { closed: true, data_end, witness, configs: None, ..info.clone() };
+            self.list.note(file, info.listed());
         });
     }
 
@@ -210,7 +211,8 @@ impl Files {
 
     /// Where a config stands in a file.
     pub(crate) fn config(&self, file: FileId, key: ConfigKey, keys: &Keyring) -> Result<Option<Locator>, FooterError> {
-        let open = self.read().get(&file).filter(|info| !info.closed).map(|info| info.configs.get(&key).copied());
+        let open =
+            self.read().get(&file).filter(|info| !info.closed).map(|info| info.configs.as_ref()?.get(&key).copied());
         if let Some(found) = open {
             return Ok(found);
         }
@@ -231,40 +233,58 @@ impl Files {
         Ok(configs.get(&key).copied())
     }
 
-    /// Closed files, `among` those asked for, in which nothing but control records is left.
-    pub(crate) fn dead(&self, controls: &Controls, among: impl Fn(&FileInfo) -> bool) -> Vec<FileId> {
+    /// Closed files, `among` those asked for, in which nothing but control records is left, as far as their witnesses can
+    /// tell; with those witnesses.
+    pub(crate) fn perhaps_dead(
+        &self,
+        controls: &Controls,
+        among: impl Fn(&FileInfo) -> bool,
+    ) -> Vec<(FileId, Option<Witness>)> {
         let table = self.read();
         // What a file voids in one that was not closed would come back without it.
         let voids = |info: &&FileInfo| {
             let replaced = info.header.replaces.and_then(|(file, _)| table.get(&file));
             replaced.is_some_and(|replaced| !replaced.closed)
         };
-        let dead = table.values().filter(|info| !info.header.read_only && among(info) && info.is_dead(controls));
-        let dead = dead.filter(|info| !voids(info));
-        let mut dead: Vec<_> = dead.map(|info| (info.header.epoch, info.header.sequence, info.header.file)).collect();
-        dead.sort_unstable();
-        dead.into_iter().map(|(_, _, file)| file).collect()
+        let dead = table.values().filter(|info| !info.header.read_only && among(info) && info.may_be_dead(controls));
+        let mut dead: Vec<_> = dead.filter(|info| !voids(info)).collect();
+        dead.sort_unstable_by_key(|info| (info.header.epoch, info.header.sequence, info.header.file));
+        dead.into_iter().map(|info| (info.header.file, info.witness)).collect()
     }
 
-    /// A file other than `except` holds something about the stream beside its deletion.
-    pub(crate) fn mentioned_elsewhere(&self, stream: StreamId, except: FileId) -> bool {
-        self.read().values().any(|info| info.header.file != except && info.mentioned.contains(&stream))
+    /// A file other than `except` may have been begun before the number was given.
+    pub(crate) fn any_older(&self, number: FragmentNumber, except: FileId) -> bool {
+        self.read().values().any(|info| info.header.file != except && info.is_older_than(number))
     }
 
-    /// Removes a file.
-    pub(crate) fn remove(&self, file: FileId) -> io::Result<()> {
+    /// Removes files. Answers those that went, if not all did.
+    pub(crate) fn remove(&self, files: &[FileId]) -> (Vec<FileId>, io::Result<()>) {
+        let mut gone = Vec::new();
+        let infos: Vec<FileInfo> = {
+            let mut table = self.write();
+            files.iter().filter_map(|file| table.remove(file)).collect()
+        };
         // First the list: a file that is in it and gone would be missed.
-        let Some(info) = self.write().remove(&file) else { return Ok(()) };
-        let gone = self.write_list().and_then(|()| match self.io.unlink(&info.name()) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            other => other,
-        });
-        if let Err(error) = gone {
-            self.write().insert(file, info);
-            return Err(error);
+        let removed: Vec<_> = infos.iter().map(|info| Change::Removed(info.header.file)).collect();
+        let mut result = self.list.catch_up(&*self.io, &removed, || self.listed());
+        for info in infos {
+            let file = info.header.file;
+            if result.is_ok() {
+                result = match self.io.unlink(&info.name()) {
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+                    other => other,
+                };
+            }
+            if result.is_ok() {
+                self.handles.forget(file);
+                self.configs.retain(|id| *id != file);
+                gone.push(file);
+            } else {
+                self.list.note(file, info.listed());
+                self.insert(info);
+            }
         }
-        self.handles.forget(file);
-        self.configs.retain(|id| *id != file);
-        self.io.sync_dir()
+        let synced = if gone.is_empty() { Ok(()) } else { self.io.sync_dir() };
+        (gone, result.and(synced))
     }
 }

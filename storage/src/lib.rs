@@ -48,6 +48,7 @@ pub mod fuzz;
 mod handles;
 mod histogram;
 mod item;
+mod list;
 mod listing;
 mod load;
 mod options;

@@ -20,7 +20,7 @@ use vidar_core::time::UnixMs;
 use crate::backend::{SegmentHandle, SegmentIo};
 use crate::controls::Controls;
 use crate::crypto::keyring::Keyring;
-use crate::files::{FileInfo, Files};
+use crate::files::{FileInfo, Files, witness};
 use crate::handles::Handles;
 use crate::listing::{self, Listing};
 use crate::options::{Damage, OpenError, OpenReport};
@@ -68,6 +68,13 @@ impl Records {
         match self {
             Self::Closed(footer) => Box::new(footer.records()),
             Self::Scanned(scan) => Box::new(scan.records.iter().map(|(entry, head)| (entry, Some(&head[..])))),
+        }
+    }
+
+    fn data_end(&self) -> u64 {
+        match self {
+            Self::Closed(footer) => footer.trailer.data_end,
+            Self::Scanned(scan) => scan.data_end,
         }
     }
 
@@ -391,8 +398,8 @@ impl Log {
             Records::Scanned(scan) => self.close_scanned(file, scan, keys),
         };
         let mut info = FileInfo::new(file.header, closed);
-        if let (true, Records::Closed(footer)) = (closed, &records) {
-            info.data_end = footer.trailer.data_end;
+        if closed {
+            info.data_end = records.data_end();
         }
         for (entry, head) in records.iter() {
             info.note(entry);
@@ -401,7 +408,6 @@ impl Log {
             }
             match head.map(|head| open_control(keys, head)) {
                 Some(Ok(record)) => {
-                    info.note_control(&record.body);
                     self.controls.note(&record);
                     if seen.insert(record.number) {
                         self.records.push(Arc::new(record));
@@ -563,6 +569,8 @@ impl Log {
             };
             unread |= matches!(&records, Records::Scanned(scan) if scan.unread);
             let archived = records.archived().unwrap_or(file.header.archive);
+            let found = witness(records.iter().map(|(entry, _)| entry), &self.controls);
+            table.update(file.header.file, |info| info.witness = found);
             for (entry, head) in records.iter() {
                 match entry.shape.kind {
                     RecordKind::Control => {

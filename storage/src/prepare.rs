@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use vidar_core::control::ControlRecord;
+use vidar_core::control::{Control, ControlRecord};
 use vidar_core::ids::{FragmentNumber, StreamId};
 use vidar_core::sink::SinkError;
 use vidar_core::source::ConfigKey;
@@ -22,33 +22,38 @@ impl Committer {
         let mut ready = Vec::with_capacity(items.len());
         for Item { body, reply, permit } in items {
             match self.check(body, keys, &mut parts) {
-                Ok(what) => ready.push(Ready { what, reply, permit }),
-                Err(error) => {
-                    let _ = reply.send(Err(error));
-                }
+                Ok(Some(what)) => ready.push(Ready { what, reply, permit }),
+                Ok(None) => drop(reply.send(Ok(()))),
+                Err(error) => drop(reply.send(Err(error))),
             }
         }
         ready
     }
 
+    /// None if nothing needs to be written.
     fn check(
         &self,
         body: Body,
         keys: &Keyring,
         parts: &mut HashSet<(StreamId, FragmentNumber, u16)>,
-    ) -> Result<What, SinkError> {
+    ) -> Result<Option<What>, SinkError> {
         let (control, is_copy) = match body {
-            Body::Fragment(fragment) => return self.check_fragment(fragment, keys, parts),
+            Body::Fragment(fragment) => return self.check_fragment(fragment, keys, parts).map(Some),
             Body::Control(body) => {
                 (ControlRecord { number: self.shared.next_number(self.shared.clock.now()), body }, false)
             }
             Body::Copy(record) => (record, true),
         };
+        // The deletion speaks for files that were begun before it: nothing about the stream may stand in later ones.
+        let is_deletion = matches!(control.body, Control::StreamDeleted { .. });
+        if !is_deletion && control.body.stream().is_some_and(|stream| self.shared.controls().is_deleted(stream)) {
+            return Ok(None);
+        }
         let plain = control.encode();
         if plain.len() > TABLE_LEN_MAX as usize {
             return Err(SinkError::Failed { detail: "the control record is too long".into() });
         }
-        Ok(What::Control { record: Arc::new(control), plain, is_copy })
+        Ok(Some(What::Control { record: Arc::new(control), plain, is_copy }))
     }
 
     fn check_fragment(

@@ -21,7 +21,7 @@ use vidar_core::source::ConfigKey;
 
 use crate::backend::blocks::Blocks;
 use crate::crypto::keychain::{is_full, sink_error};
-use crate::files::FileInfo;
+use crate::files::witness;
 use crate::options::Space;
 use crate::punch;
 use crate::segment_file::header::FileHeader;
@@ -92,8 +92,8 @@ impl Rolling {
                 None => self.create(may_be_small)?,
             };
             writer.swap_buffer(&mut self.buffer);
-            self.shared.files.insert(FileInfo::new(writer.header, false));
-            self.shared.files.save_list();
+            self.shared.files.begin(writer.header);
+            self.helper.list(&self.shared);
             let opened = self.shared.clock.monotonic();
             self.open = Some(Open { writer, configs: HashSet::new(), holds_media: false, is_small, opened });
         }
@@ -243,6 +243,8 @@ enum Job {
     Prepare(FileHeader),
     /// Remove one.
     Discard(Writer),
+    /// Bring the list of files up to date, as each job does in the end.
+    List(Pending),
 }
 
 /// Who does the jobs, in order.
@@ -284,6 +286,16 @@ impl Helper {
         }
     }
 
+    /// Has the list of files brought up to date. The log does not wait for it.
+    fn list(&mut self, shared: &Arc<Shared>) {
+        let job = Job::List(Pending::new(shared));
+        match self {
+            // Where the queue is full, others come.
+            Self::Thread { jobs, .. } => drop(jobs.try_send(job)),
+            Self::Caller(worker) => worker.perform(job),
+        }
+    }
+
     fn finish(self) -> Result<(), SinkError> {
         match self {
             Self::Thread { jobs, thread } => {
@@ -310,6 +322,11 @@ impl Worker {
         match job {
             Job::Close(writer, pending) => {
                 self.closed = self.close(&writer);
+                self.shared.files.note_in_list();
+                drop(pending);
+            }
+            Job::List(pending) => {
+                self.shared.files.note_in_list();
                 drop(pending);
             }
             Job::Prepare(header) => {
@@ -333,7 +350,8 @@ impl Worker {
             tracing::error!(%file, %error, "cannot write the footer of a segment file");
             return Err(sink_error("write a footer", &error));
         }
-        shared.files.set_closed(file);
+        let witness = witness(writer.entries().iter(), &shared.controls());
+        shared.files.set_closed(file, writer.durable_through(), witness);
         shared.closed().insert(file);
         punch_expired(shared, writer);
         Ok(())
@@ -355,7 +373,7 @@ fn punch_expired(shared: &Shared, writer: &Writer) {
     }
 }
 
-/// How many footers are on their way.
+/// How many footers are on their way, and notes in the list of files.
 #[derive(Default)]
 pub(crate) struct Closings {
     count: Mutex<usize>,
@@ -374,7 +392,7 @@ impl Closings {
     }
 }
 
-/// A footer that is on its way, until dropped.
+/// A footer or note that is on its way, until dropped.
 struct Pending(Arc<Shared>);
 
 impl Pending {

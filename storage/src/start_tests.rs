@@ -7,7 +7,7 @@ use super::*;
 use crate::backend::memory::MemoryIo;
 use crate::backend::{DirLock, DiskSpace, SegmentHandle};
 use crate::handles::HANDLE_COUNT_MAX;
-use crate::testing::{media, open_with, options, source};
+use crate::testing::{media, open, open_with, options, source};
 use crate::{Depth, verify_on};
 
 /// Counts the handles that are open at the same time.
@@ -21,6 +21,8 @@ struct CountingIo {
 struct Count {
     now: AtomicUsize,
     most: AtomicUsize,
+    /// Written to the list of files.
+    list_bytes: AtomicUsize,
 }
 
 struct CountingHandle {
@@ -80,7 +82,13 @@ impl SegmentIo for CountingIo {
     }
 
     fn replace_small(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        self.count.list_bytes.fetch_add(if name == "files" { bytes.len() } else { 0 }, Ordering::Relaxed);
         self.memory.replace_small(name, bytes)
+    }
+
+    fn append_small(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        self.count.list_bytes.fetch_add(bytes.len(), Ordering::Relaxed);
+        self.memory.append_small(name, bytes)
     }
 
     fn space(&self) -> io::Result<DiskSpace> {
@@ -119,23 +127,23 @@ impl SegmentHandle for CountingHandle {
 }
 
 /// A directory with more files than a process may have open.
-async fn many_files() -> MemoryIo {
-    let memory = MemoryIo::new();
+async fn many_files() -> CountingIo {
+    let io = CountingIo::new(MemoryIo::new());
     let mut small = options();
     small.segment_bytes = 16 << 10;
-    let opened = open_with(small, &memory);
+    let opened = open_with(small, &io);
     let from = source(&opened.store).await;
     let media = media(1, 12_000);
     while opened.store.stats().files < HANDLE_COUNT_MAX as u64 + 100 {
         from.append(&opened.store, &media).await;
     }
     opened.store.close().await.unwrap();
-    memory
+    io
 }
 
 #[tokio::test]
 async fn an_archive_of_many_files_opens_a_bounded_number_of_them() {
-    let memory = many_files().await;
+    let memory = many_files().await.memory;
     let io = CountingIo::new(memory.clone());
     let opened = open_with(options(), &io);
     assert!(opened.report.files > HANDLE_COUNT_MAX as u64);
@@ -146,4 +154,44 @@ async fn an_archive_of_many_files_opens_a_bounded_number_of_them() {
     let io = CountingIo::new(memory);
     verify_on(&options(), Arc::new(io.clone()), Depth::Decrypt, &mut |_| {}).unwrap();
     assert!(io.most() <= bound, "{} were open", io.most());
+}
+
+#[tokio::test]
+async fn the_list_of_files_is_not_written_anew_for_each_file() {
+    let io = many_files().await;
+    let listed = io.memory.read_small("files").unwrap().unwrap().len();
+    // Each file is begun and closed: a change of 36 bytes. At a start and at the stop the list is written as a whole.
+    let bound = (HANDLE_COUNT_MAX + 100) * 2 * 36 + 2 * listed;
+    let written = io.count.list_bytes.load(Ordering::Relaxed);
+    assert!(written <= bound, "{written} bytes for a list of {listed}");
+}
+
+#[tokio::test]
+async fn a_file_stays_while_any_stream_has_fragments_in_it() {
+    let io = MemoryIo::new();
+    let opened = open(&io);
+    let store = &opened.store;
+    let mut from = Vec::new();
+    for _ in 0..5 {
+        from.push(source(store).await);
+    }
+    let mut first = Vec::new();
+    for source in &from {
+        first.push(source.append(store, &media(1, 5000)).await);
+    }
+    let file = opened.seen.entry(first[0]).unwrap().record.file;
+    while store.stats().files < 2 {
+        from[0].append(store, &media(1, 60_000)).await;
+    }
+    store.shared().closings.wait();
+    let floor = store.next_number(vidar_core::time::UnixMs(5));
+    // In an order that lets the witness go again and again.
+    for (at, source) in from.iter().enumerate().rev() {
+        assert!(store.shared().files.name(file).is_some(), "{at} has fragments in it");
+        let entries = opened.seen.entries().into_iter().filter(|entry| entry.meta.stream == source.stream);
+        store.expire(source.stream, floor, 0, 0, entries.collect()).await.unwrap();
+    }
+    assert_eq!(store.shared().files.name(file), None);
+    store.close().await.unwrap();
+    assert_eq!(open(&io).report.damage, []);
 }

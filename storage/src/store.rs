@@ -34,7 +34,7 @@ use crate::item::{Body, Fragment, Item, Message};
 use crate::load::{Log, Mode, greatest_epoch};
 use crate::options::{Damage, Expired, OpenError, OpenReport, Space, StoreOptions, StoreStats};
 use crate::read::{self, ReadCaches};
-use crate::retire::{needed_controls, punch_all, remove_file};
+use crate::retire::{find_dead, needed_controls, punch_all, remove_files};
 use crate::shared::Shared;
 use crate::verify::{Depth, Progress, verify_running};
 
@@ -159,12 +159,15 @@ impl Store {
             let prepared = shared.keys.prepare_destroy().map_err(io::Error::other)?;
             shared.keys.destroy(&with_keys, prepared).map_err(failed)?;
         }
-        let dead = shared.files.dead(&shared.controls(), |info| !info.last.is_empty());
-        for file in dead {
-            if let Err(error) = self.remove_blocking(file) {
+        let mut dead = find_dead(shared, |info| info.witness.is_some());
+        dead.retain(|file| match self.carry_on_blocking(*file) {
+            Ok(()) => true,
+            Err(error) => {
                 tracing::warn!(%file, %error, "cannot remove a segment file that nothing is left of");
+                false
             }
-        }
+        });
+        remove_files(shared, &dead);
         Ok(())
     }
 
@@ -342,41 +345,44 @@ impl Store {
             let mut touched: HashSet<FileId> = std::mem::take(&mut *shared.closed());
             let records = entries.iter().flat_map(|entry| entry.parts.iter().chain([&entry.record]));
             touched.extend(records.map(|record| record.file));
-            let among = |info: &FileInfo| touched.contains(&info.header.file) || info.last.is_empty();
-            let dead = shared.files.dead(&shared.controls(), among);
+            let among = |info: &FileInfo| touched.contains(&info.header.file) || info.witness.is_none();
+            let dead = find_dead(&shared, among);
             (punch_all(&shared, &entries, &dead), dead)
         };
         let Ok((punched_bytes, dead)) = self.blocking(work).await else { return expired };
         expired.punched_bytes = punched_bytes;
         let _removing = self.inner.removing.lock().await;
+        let mut ready = Vec::new();
         for file in dead {
-            match self.remove(file).await {
-                Ok(()) => expired.files += 1,
+            match self.carry_on(file).await {
+                Ok(()) => ready.push(file),
                 Err(error) => {
                     tracing::warn!(%file, %error, "cannot remove a segment file that nothing is left of");
                     self.shared().closed().insert(file);
                 }
             }
         }
+        let shared = Arc::clone(self.shared());
+        let removed = self.blocking(move || remove_files(&shared, &ready)).await;
+        expired.files = removed.unwrap_or(0);
         expired
     }
 
-    /// Repeats the control records of a file that still matter, then removes it.
-    async fn remove(&self, file: FileId) -> Result<(), SinkError> {
+    /// Repeats the control records of a file that still matter, before it is removed.
+    async fn carry_on(&self, file: FileId) -> Result<(), SinkError> {
         let shared = Arc::clone(self.shared());
         let copies = self.blocking(move || needed_controls(&shared, file)).await??;
         for copy in copies {
             self.append_control(Body::Copy(copy)).await?;
         }
-        let shared = Arc::clone(self.shared());
-        self.blocking(move || remove_file(&shared, file)).await?
+        Ok(())
     }
 
-    fn remove_blocking(&self, file: FileId) -> Result<(), SinkError> {
+    fn carry_on_blocking(&self, file: FileId) -> Result<(), SinkError> {
         for copy in needed_controls(self.shared(), file)? {
             self.append_blocking(Body::Copy(copy))?;
         }
-        remove_file(self.shared(), file)
+        Ok(())
     }
 
     /// The clock that retention runs on: it never goes back, and stands still while the server does not run.

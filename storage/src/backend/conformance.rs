@@ -69,6 +69,9 @@ fn suite(io: &dyn SegmentIo) {
         io.replace_small("keyring.a", bytes).unwrap();
         assert_eq!(io.read_small("keyring.a").unwrap().as_deref(), Some(bytes));
     }
+    io.append_small("keyring.a", b" four").unwrap();
+    assert_eq!(io.read_small("keyring.a").unwrap().as_deref(), Some(&b"three four"[..]));
+    assert_eq!(io.append_small("keyring.c", b"x").unwrap_err().kind(), ErrorKind::NotFound);
     assert_eq!(io.list().unwrap(), Vec::<String>::new(), "small files are no segment files");
     io.reserve(8192).unwrap();
     io.reserve(0).unwrap();

@@ -22,7 +22,7 @@ pub enum Op {
     Truncate,
     /// Removing one.
     Unlink,
-    /// Replacing a small file.
+    /// Replacing a small file, or appending to one.
     Replace,
 }
 
@@ -125,6 +125,11 @@ impl SegmentIo for FaultyIo {
     fn replace_small(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
         self.plan.io(Op::Replace)?;
         self.inner.replace_small(name, bytes)
+    }
+
+    fn append_small(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        self.plan.io(Op::Replace)?;
+        self.inner.append_small(name, bytes)
     }
 
     fn space(&self) -> io::Result<DiskSpace> {

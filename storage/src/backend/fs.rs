@@ -202,6 +202,12 @@ impl SegmentIo for FsIo {
         sync_dir(&self.dir)
     }
 
+    fn append_small(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        let mut file = OpenOptions::new().append(true).open(self.dir.join(name))?;
+        file.write_all(bytes)?;
+        file.sync_data()
+    }
+
     fn space(&self) -> io::Result<DiskSpace> {
         sys::space(&File::open(&self.dir)?)
     }

@@ -98,6 +98,16 @@ pub trait SegmentIo: Send + Sync {
     /// If the disk fails or is full.
     fn replace_small(&self, name: &str, bytes: &[u8]) -> io::Result<()>;
 
+    /// Appends to a small file: durable when this returns; after a crash or an error any part of it may be there.
+    ///
+    /// # Errors
+    /// `NotFound`, or if the disk fails or is full.
+    fn append_small(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        let mut all = self.read_small(name)?.ok_or(io::ErrorKind::NotFound)?;
+        all.extend_from_slice(bytes);
+        self.replace_small(name, &all)
+    }
+
     /// Room on the disk.
     ///
     /// # Errors
