@@ -2,6 +2,7 @@
 //! `/v1/keys` (`docs/api/keys.md`) and `vidar keys` are two ways to the same.
 
 use std::collections::HashMap;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -12,6 +13,7 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use uuid::Uuid;
 use vidar_core::auth::Authenticator;
 use vidar_core::clock::SharedClock;
 use vidar_core::control::{Control, StreamRecord};
@@ -64,6 +66,15 @@ impl LogObserver for KeyLog {
             Control::StreamDeleted { stream, .. } => known.retain(|(of, _), _| of != stream),
             _ => {}
         }
+    }
+
+    /// Control records are told at each start.
+    fn save(&self, _id: Uuid) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn restore(&self, _id: Uuid) -> bool {
+        true
     }
 }
 

@@ -23,6 +23,7 @@ use vidar_core::sink::SinkError;
 use vidar_core::source::ConfigKey;
 
 use crate::backend::DirLock;
+use crate::checkpoint::keeper::{self, Keeper, Mark};
 use crate::crypto::keychain::{is_full, sink_error};
 use crate::crypto::keyring::Keyring;
 use crate::epoch;
@@ -59,12 +60,14 @@ pub(crate) struct Committer {
     pub(crate) shared: Arc<Shared>,
     pub(crate) rolling: Rolling,
     pub(crate) fragments: OpenFragments,
+    keeper: Option<Keeper>,
     lock: DirLock,
 }
 
 impl Committer {
     pub(crate) fn new(shared: Arc<Shared>, fragments: OpenFragments, lock: DirLock) -> Self {
-        Self { rolling: Rolling::new(Arc::clone(&shared)), shared, fragments, lock }
+        let keeper = Keeper::start(&shared);
+        Self { rolling: Rolling::new(Arc::clone(&shared)), shared, fragments, keeper, lock }
     }
 
     /// Until the store is closed, or all its handles are dropped.
@@ -91,13 +94,19 @@ impl Committer {
     /// Lets go of a file that is full or old.
     pub(crate) fn rest(&mut self) {
         self.rolling.look_ahead();
-        self.rolling.roll(false);
+        self.rolling.roll(false, &self.fragments);
     }
 
     /// Closes the open file and gives the directory free.
     pub(crate) fn end(self, done: Option<Closing>) {
-        let closed = self.rolling.finish();
+        let closed = self.rolling.finish(&self.fragments);
         self.shared.files.save_list();
+        if let Some(keeper) = self.keeper {
+            keeper.stop(&self.shared);
+        }
+        if let (Ok(()), Some(last)) = (&closed, self.shared.files.last()) {
+            keeper::make(&self.shared, Mark { last, archive: self.shared.archive.now(), open: self.fragments });
+        }
         drop(self.lock);
         if let Some(reply) = done {
             let _ = reply.send(closed);
@@ -144,7 +153,7 @@ impl Committer {
         let mut ready = self.prepare(items, &keys);
         if self.rolling.open.as_ref().is_some_and(|open| open.is_small) && ready.iter().any(is_media) {
             if self.shared.space() == Space::Ok {
-                self.rolling.roll(true);
+                self.rolling.roll(true, &self.fragments);
             } else {
                 ready = fail(ready, &SinkError::Full, is_media);
             }
@@ -226,6 +235,7 @@ impl Committer {
                 What::Fragment { fragment, .. } => self.publish_fragment(&header, entry, fragment),
                 What::Control { record, is_copy, .. } => {
                     shared.controls().note(record);
+                    shared.checkpoints.note(record);
                     if !is_copy {
                         self.forget_gone(&record.body);
                         shared.tell(&LogEvent::Control(Arc::clone(record)));

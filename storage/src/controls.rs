@@ -71,8 +71,19 @@ impl Controls {
 
     /// Takes note of a fragment.
     pub(crate) fn note_fragment(&mut self, meta: &FragmentMeta) {
-        let state = self.runs.entry(meta.run).or_insert_with(|| RunState::new(meta.stream));
-        state.last_fragment = state.last_fragment.max(Some(meta.number));
+        self.note_last(meta.run, meta.stream, meta.number);
+    }
+
+    /// The last fragment of each run that has any.
+    pub(crate) fn last_of_runs(&self) -> Vec<(RunId, StreamId, FragmentNumber)> {
+        let last = |(run, state): (&RunId, &RunState)| Some((*run, state.stream, state.last_fragment?));
+        self.runs.iter().filter_map(last).collect()
+    }
+
+    /// Takes note of the last fragment of a run.
+    pub(crate) fn note_last(&mut self, run: RunId, stream: StreamId, last: FragmentNumber) {
+        let state = self.runs.entry(run).or_insert_with(|| RunState::new(stream));
+        state.last_fragment = state.last_fragment.max(Some(last));
     }
 
     /// The stream is deleted.

@@ -12,6 +12,7 @@ use vidar_core::source::ConfigKey;
 
 use crate::backend::{SegmentHandle, SegmentIo};
 use crate::cache::Cache;
+use crate::checkpoint::Position;
 use crate::controls::Controls;
 use crate::crypto::keyring::Keyring;
 use crate::handles::Handles;
@@ -68,6 +69,10 @@ impl FileInfo {
 
     pub(crate) fn name(&self) -> String {
         file_name(self.header.epoch, self.header.file)
+    }
+
+    fn position(&self) -> Position {
+        (self.header.epoch, self.header.sequence)
     }
 
     fn listed(&self) -> Listed {
@@ -129,9 +134,14 @@ impl Files {
 
     /// Adds to the list what was begun or closed since. Nothing depends on it: a failure is logged.
     pub(crate) fn note_in_list(&self) {
-        if let Err(error) = self.list.catch_up(&*self.io, &[], || self.listed()) {
+        if let Err(error) = self.write_list() {
             tracing::warn!(%error, "cannot write the list of segment files");
         }
+    }
+
+    /// As `note_in_list`, for who depends on it.
+    pub(crate) fn write_list(&self) -> io::Result<()> {
+        self.list.catch_up(&*self.io, &[], || self.listed())
     }
 
     fn listed(&self) -> Vec<(FileId, Listed)> {
@@ -253,8 +263,25 @@ impl Files {
     }
 
     /// A file other than `except` may have been begun before the number was given.
-    pub(crate) fn any_older(&self, number: FragmentNumber, except: FileId) -> bool {
-        self.read().values().any(|info| info.header.file != except && info.is_older_than(number))
+    pub(crate) fn any_older(&self, number: FragmentNumber, except: Option<FileId>) -> bool {
+        self.read().values().any(|info| Some(info.header.file) != except && info.is_older_than(number))
+    }
+
+    /// All files up to a place in the log, in its order; none if one of them has no footer, or may not be trusted to have.
+    pub(crate) fn closed_through(&self, last: Position) -> Option<Vec<FileInfo>> {
+        let mut files: Vec<FileInfo> = self.read().values().filter(|info| info.position() <= last).cloned().collect();
+        files.sort_unstable_by_key(FileInfo::position);
+        files.iter().all(|info| info.closed && !info.header.read_only).then_some(files)
+    }
+
+    /// The place of the last file.
+    pub(crate) fn last(&self) -> Option<Position> {
+        self.read().values().map(FileInfo::position).max()
+    }
+
+    /// Forgets all files.
+    pub(crate) fn clear(&self) {
+        self.write().clear();
     }
 
     /// Removes files. Answers those that went, if not all did.

@@ -37,6 +37,7 @@
 pub mod backend;
 mod cache;
 mod check;
+mod checkpoint;
 mod closing;
 mod commit;
 mod controls;

@@ -18,6 +18,8 @@ use vidar_core::source::FragmentHead;
 use vidar_core::time::UnixMs;
 
 use crate::backend::{SegmentHandle, SegmentIo};
+use crate::checkpoint::Checkpoint;
+use crate::checkpoint::keeper::{self, Mark};
 use crate::controls::Controls;
 use crate::crypto::keyring::Keyring;
 use crate::files::{FileInfo, Files, witness};
@@ -31,6 +33,11 @@ use crate::segment_file::reader::{self, Footer};
 use crate::segment_file::record::{RECORD_HEADER_LEN, RecordHeader, RecordKind, RecordOpener};
 use crate::segment_file::recover::{self, Scan};
 use crate::segment_file::writer;
+
+/// A replay of so many files ends with a checkpoint.
+const FILES_PER_REPLAY: usize = 64;
+/// Files that a replay goes through before it makes a checkpoint on the way.
+const FILES_PER_CHECKPOINT: usize = if cfg!(test) { 4 } else { 4096 };
 
 /// Whether the directory may be changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -146,6 +153,10 @@ pub(crate) struct Log {
     listing: Listing,
     mode: Mode,
     handles: Arc<Handles>,
+    /// Where it went on from.
+    checkpoint: Option<Checkpoint>,
+    /// Something does not open that may do so another time: a checkpoint would hide it.
+    is_hiding: bool,
     /// Fragments that were told, where a header is lost: what it voided may come back.
     told: Option<HashSet<FragmentNumber>>,
     /// Closing records that were met before all of their parts, as in a file whose place is lost.
@@ -168,6 +179,79 @@ pub(crate) fn greatest_epoch(io: &dyn SegmentIo) -> io::Result<u32> {
 impl Log {
     /// Finds all files, closes those that were not (`Recover`), and reads all control records.
     pub(crate) fn read(io: &dyn SegmentIo, keys: &Keyring, mode: Mode, table: &Files) -> Result<Self, OpenError> {
+        let (mut log, _) = Self::new(io, keys, mode, table)?;
+        let present = log.find_files(io, keys.store)?;
+        log.read_files(io, keys, table, &present);
+        Ok(log)
+    }
+
+    /// As `read`, in `Recover`, of what came after a checkpoint. None if it cannot be trusted.
+    pub(crate) fn resume(
+        io: &dyn SegmentIo,
+        keys: &Keyring,
+        table: &Files,
+        checkpoint: Checkpoint,
+        observers: &[Arc<dyn LogObserver>],
+    ) -> Result<Option<Self>, OpenError> {
+        let distrust = |why: &str| {
+            tracing::warn!(why, "the checkpoint is not what the directory holds: reading the whole log");
+            Ok(None)
+        };
+        let (mut log, is_listed) = Self::new(io, keys, Mode::Recover, table)?;
+        if !is_listed {
+            return distrust("there is no list of files");
+        }
+        let (id, last, of_streams) = (checkpoint.id, checkpoint.last, checkpoint.keys.clone());
+        log.checkpoint = Some(checkpoint);
+        let present = log.find_files(io, keys.store)?;
+        let checkpoint = log.checkpoint.as_mut().expect("it was just put there");
+        let files = &mut checkpoint.files;
+        if files
+            .iter()
+            .any(|info| !present.contains(&info.header.file) && log.listing.0.contains_key(&info.header.file))
+        {
+            return distrust("a file is missing");
+        }
+        // It is not listed: it was removed on purpose.
+        files.retain(|info| present.contains(&info.header.file));
+        let is_new = |file: &LogFile| !file.header.read_only && (file.header.epoch, file.header.sequence) > last;
+        if !log.files.iter().all(is_new) {
+            return distrust("a file is there that it does not name");
+        }
+        log.take_over(table);
+        log.read_files(io, keys, table, &present);
+        let has_key = |(stream, version): &(StreamId, u32)| {
+            log.controls.is_deleted(*stream) || keys.current(*stream).is_some_and(|(newest, _)| newest >= *version)
+        };
+        if !of_streams.iter().all(has_key) {
+            return distrust("a key is missing");
+        }
+        // All of them, whatever the others say: each is asked once.
+        let restored = observers.iter().filter(|observer| observer.restore(id)).count();
+        if restored < observers.len() {
+            return distrust("what was derived from the log is not there");
+        }
+        log.report.resumed = true;
+        Ok(Some(log))
+    }
+
+    /// Begins with what the checkpoint says.
+    fn take_over(&mut self, table: &Files) {
+        let Some(checkpoint) = &mut self.checkpoint else { return };
+        for info in &checkpoint.files {
+            table.insert(info.clone());
+        }
+        checkpoint.controls.iter().for_each(|record| self.controls.note(record));
+        for (run, stream, last) in &checkpoint.runs {
+            self.controls.note_last(*run, *stream, *last);
+        }
+        self.records.clone_from(&checkpoint.controls);
+        self.archive = Some(checkpoint.archive);
+        self.open = std::mem::take(&mut checkpoint.open);
+    }
+
+    /// The second: there is a list of files, and it reads.
+    fn new(io: &dyn SegmentIo, keys: &Keyring, mode: Mode, table: &Files) -> Result<(Self, bool), OpenError> {
         let (controls, open, report) = (Controls::default(), HashMap::new(), OpenReport::default());
         let (files, records, torn) = (Vec::new(), Vec::new(), HashSet::new());
         let (replaced, unfinished, told, early) = (Vec::new(), Vec::new(), None, Vec::new());
@@ -185,38 +269,49 @@ impl Log {
             listing,
             mode,
             handles: Arc::clone(table.handles()),
+            checkpoint: None,
+            is_hiding: false,
             told,
             early,
         };
+        let is_listed = wrong.is_none() && !log.listing.0.is_empty();
         if let Some(detail) = wrong {
             log.damage(listing::NAME, 0, 0, detail);
         }
-        let present = log.find_files(io, keys.store)?;
-        let missing = log.find_missing(&present);
-        let mut seen = HashSet::new();
+        Ok((log, is_listed))
+    }
+
+    /// The first of two passes over the files that were found.
+    fn read_files(&mut self, io: &dyn SegmentIo, keys: &Keyring, table: &Files, present: &HashSet<FileId>) {
+        let missing = self.find_missing(present);
+        let mut seen: HashSet<_> = self.records.iter().map(|record| record.number).collect();
         let mut files: Vec<LogFile> = Vec::new();
-        for file in std::mem::take(&mut log.files) {
-            if log.first_pass(io, &file, &files, keys, table, &mut seen) {
+        for file in std::mem::take(&mut self.files) {
+            if self.first_pass(io, &file, &files, keys, table, &mut seen) {
                 files.push(file);
             }
         }
-        log.files = files;
-        if mode == Mode::Recover {
+        self.files = files;
+        if self.mode == Mode::Recover {
             table.keep_list(keys.store, missing);
         }
-        log.records.sort_by_key(|record| record.number);
-        log.report.files = log.files.len() as u64;
-        log.report.controls = log.records.len() as u64;
-        Ok(log)
+        self.records.sort_by_key(|record| record.number);
+        self.report.files = self.files.len() as u64;
+        self.report.controls = self.records.len() as u64;
     }
 
     /// Returns the ids in all names.
     fn find_files(&mut self, io: &dyn SegmentIo, store: Uuid) -> Result<HashSet<FileId>, OpenError> {
         let failed = |name: &str| OpenError::io(format!("read {name}"));
         let (mut present, mut unordered) = (HashSet::new(), Vec::new());
+        let included = self.checkpoint.iter().flat_map(|checkpoint| &checkpoint.files);
+        let included: HashMap<FileId, u32> = included.map(|info| (info.header.file, info.header.epoch)).collect();
         for name in io.list().map_err(OpenError::io("list segment files"))? {
             let Some((epoch, file)) = parse_file_name(&name) else { continue };
             present.insert(file);
+            if included.get(&file) == Some(&epoch) {
+                continue;
+            }
             let handle = io.open(&name).map_err(failed(&name))?;
             let len = handle.len().map_err(failed(&name))?.min(HEADER_LEN as u64) as usize;
             let block = reader::read(&*handle, 0, len);
@@ -290,7 +385,9 @@ impl Log {
 
     /// Files that the list names and that are not there. One that another was written for is not missed.
     fn find_missing(&mut self, present: &HashSet<FileId>) -> Listing {
-        let replaced: HashSet<FileId> = self.files.iter().filter_map(|file| Some(file.header.replaces?.0)).collect();
+        let included = self.checkpoint.iter().flat_map(|checkpoint| &checkpoint.files).map(|info| &info.header);
+        let headers = self.files.iter().map(|file| &file.header).chain(included);
+        let replaced: HashSet<FileId> = headers.filter_map(|header| Some(header.replaces?.0)).collect();
         let mut missing = Listing::default();
         for (file, listed) in std::mem::take(&mut self.listing.0) {
             if present.contains(&file) {
@@ -380,6 +477,7 @@ impl Log {
             Ok(records) => records,
             Err(error) => {
                 self.damage(&file.name, 0, 0, format!("cannot be read: {error}"));
+                self.is_hiding = true;
                 table.insert(FileInfo::new(file.header, false));
                 return true;
             }
@@ -413,8 +511,11 @@ impl Log {
                         self.records.push(Arc::new(record));
                     }
                 }
-                Some(Err(detail)) => self.damage(&file.name, entry.offset, entry.shape.record_len(), detail),
-                None => {}
+                Some(Err(detail)) => {
+                    self.is_hiding = true;
+                    self.damage(&file.name, entry.offset, entry.shape.record_len(), detail);
+                }
+                None => self.is_hiding = true,
             }
         }
         table.insert(info);
@@ -494,6 +595,10 @@ impl Log {
             }
         };
         scan.records.iter().for_each(|(entry, _)| found(&mut missing, entry));
+        missing.retain(|(stream, number, part)| {
+            let open = self.open.get(&(*stream, *number));
+            open.is_none_or(|open| open.parts.iter().all(|open| open.index != *part))
+        });
         let reported = self.report.damage.len();
         for file in earlier.iter().rev() {
             if missing.is_empty() {
@@ -543,12 +648,25 @@ impl Log {
     }
 
     /// Tells observers everything. Learns open fragments and runs on the way; in `Recover` after a crash, holes that were
-    /// not punched are.
-    pub(crate) fn replay(&mut self, keys: &Keyring, table: &Files, observers: &[Arc<dyn LogObserver>]) {
+    /// not punched are. With `save` there are checkpoints on the way. Answers all control records, if the next one may be
+    /// made from them.
+    pub(crate) fn replay(
+        &mut self,
+        keys: &Keyring,
+        table: &Files,
+        observers: &[Arc<dyn LogObserver>],
+        save: Option<&dyn SegmentIo>,
+    ) -> Option<Vec<Arc<ControlRecord>>> {
+        let all = self.records.clone();
+        let old: HashSet<FragmentNumber> = self
+            .checkpoint
+            .take()
+            .map_or_else(HashSet::new, |checkpoint| checkpoint.controls.iter().map(|record| record.number).collect());
         let tell = |event: &LogEvent| observers.iter().for_each(|observer| observer.observe(event));
         let mut later: HashMap<FragmentNumber, Arc<ControlRecord>> = HashMap::new();
         for record in std::mem::take(&mut self.records) {
-            if is_identity(&record.body) {
+            // What was met before the checkpoint is not met again.
+            if is_identity(&record.body) || old.contains(&record.number) {
                 tell(&LogEvent::Control(record));
             } else {
                 later.insert(record.number, record);
@@ -597,6 +715,9 @@ impl Log {
                     RecordKind::Config => {}
                 }
             }
+            if (index + 1).is_multiple_of(FILES_PER_CHECKPOINT) && !unread {
+                self.save(keys, table, observers, save, &all, file);
+            }
         }
         for Early { file, entry, head, archived } in std::mem::take(&mut self.early) {
             self.fragment(&files[file], &entry, head.as_deref(), archived, keys, &tell);
@@ -608,6 +729,34 @@ impl Log {
         self.files = files;
         self.forget_closed(keys);
         self.open.retain(|(stream, number), _| !self.controls.is_gone(*stream, *number));
+        if let Some(last) = self.files.last().filter(|_| !unread && self.files.len() >= FILES_PER_REPLAY) {
+            self.save(keys, table, observers, save, &all, last);
+        }
+        (!unread && !self.is_hiding).then_some(all)
+    }
+
+    /// So that a long replay that is killed goes on where it was. All control records are in it: what of them still
+    /// matters is known at the end.
+    fn save(
+        &self,
+        keys: &Keyring,
+        table: &Files,
+        observers: &[Arc<dyn LogObserver>],
+        io: Option<&dyn SegmentIo>,
+        all: &[Arc<ControlRecord>],
+        file: &LogFile,
+    ) {
+        let (Some(io), Some(archive)) = (io, self.archive) else { return };
+        if self.is_hiding || !self.early.is_empty() || self.told.is_some() {
+            return;
+        }
+        let mark = Mark { last: (file.header.epoch, file.header.sequence), archive, open: self.open.clone() };
+        match keeper::write(io, keys, table, observers, mark, all.to_vec(), self.controls.last_of_runs()) {
+            Err(error) if error.kind() != io::ErrorKind::Unsupported => {
+                tracing::warn!(%error, "cannot make a checkpoint on the way");
+            }
+            _ => {}
+        }
     }
 
     /// Damage may have mixed up the order of the files: what is closed in any of them is not open.
@@ -652,6 +801,7 @@ impl Log {
         let record = Some((meta.stream, meta.number));
         let (name, offset, len) = (file.name.clone(), entry.offset, locator.record_len);
         let mut damage = |detail: String| {
+            self.is_hiding = true;
             let damage = Damage { file: name.clone(), offset, len, record, detail };
             tracing::error!(%damage, "stored bytes are damaged");
             self.report.damage.push(damage);

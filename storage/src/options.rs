@@ -189,6 +189,8 @@ impl fmt::Display for Damage {
 pub struct OpenReport {
     /// Of this start; 0 where nothing was written (`replay`).
     pub epoch: u32,
+    /// It went on from a checkpoint: only what came after it was read, and is counted below.
+    pub resumed: bool,
     /// Segment files.
     pub files: u64,
     /// Of these, not closed by the last server: read batch by batch.

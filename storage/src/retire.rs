@@ -85,7 +85,7 @@ pub(crate) fn needed_controls(shared: &Shared, file: FileId) -> Result<Vec<Contr
         let head = head.ok_or_else(|| failed("its footer is damaged".into()))?;
         let record = open_control(&ring, head)
             .map_err(|detail| failed(format!("control record {}: {detail}", entry.shape.meta.number)))?;
-        let older = |number| shared.files.any_older(number, file);
+        let older = |number| shared.files.any_older(number, Some(file));
         if shared.controls().is_needed(&record, shared.epoch().0, older) {
             needed.push(record);
         }

@@ -20,8 +20,10 @@ use vidar_core::sink::SinkError;
 use vidar_core::source::ConfigKey;
 
 use crate::backend::blocks::Blocks;
+use crate::checkpoint::keeper::{self, Mark};
 use crate::crypto::keychain::{is_full, sink_error};
 use crate::files::witness;
+use crate::load::OpenFragments;
 use crate::options::Space;
 use crate::punch;
 use crate::segment_file::header::FileHeader;
@@ -188,8 +190,9 @@ impl Rolling {
         self.shared.clock.monotonic().saturating_sub(open.opened)
     }
 
-    /// Lets go of the open file if it is full or old, or `now`. Its footer is written by and by.
-    pub(crate) fn roll(&mut self, now: bool) {
+    /// Lets go of the open file if it is full or old, or `now`. Its footer is written by and by. `fragments`: those that
+    /// are open.
+    pub(crate) fn roll(&mut self, now: bool, fragments: &OpenFragments) {
         let options = &self.shared.options;
         let is_due = |open: &Open| {
             open.writer.durable_through() >= options.segment_bytes
@@ -205,13 +208,19 @@ impl Rolling {
         if !self.reserve_held && self.shared.space() == Space::Ok {
             self.hold_reserve();
         }
-        let pending = Pending::new(&self.shared);
-        self.helper.send(Job::Close(Box::new(writer), pending));
+        let shared = &self.shared;
+        let mark = shared.checkpoints.is_due(shared.clock.monotonic()).then(|| Mark {
+            last: (writer.header.epoch, writer.header.sequence),
+            archive: shared.archive.now(),
+            open: fragments.clone(),
+        });
+        let pending = Pending::new(shared);
+        self.helper.send(Job::Close(Box::new(writer), mark, pending));
     }
 
     /// Closes the open file and waits for all footers. Answers how the last one went.
-    pub(crate) fn finish(mut self) -> Result<(), SinkError> {
-        self.roll(true);
+    pub(crate) fn finish(mut self, fragments: &OpenFragments) -> Result<(), SinkError> {
+        self.roll(true, fragments);
         if let Some(spare) = self.take_spare() {
             self.helper.send(Job::Discard(spare));
         }
@@ -238,7 +247,7 @@ impl Rolling {
 
 enum Job {
     /// Write a footer.
-    Close(Box<Writer>, Pending),
+    Close(Box<Writer>, Option<Mark>, Pending),
     /// Make a spare.
     Prepare(FileHeader),
     /// Remove one.
@@ -320,10 +329,13 @@ impl Worker {
     fn perform(&mut self, job: Job) {
         let io = &*self.shared.io;
         match job {
-            Job::Close(writer, pending) => {
+            Job::Close(writer, mark, pending) => {
                 self.closed = self.close(&writer);
                 self.shared.files.note_in_list();
                 drop(pending);
+                if let Some(mark) = mark.filter(|_| self.closed.is_ok()) {
+                    keeper::ask(&self.shared, mark);
+                }
             }
             Job::List(pending) => {
                 self.shared.files.note_in_list();
@@ -353,6 +365,7 @@ impl Worker {
         let witness = witness(writer.entries().iter(), &shared.controls());
         shared.files.set_closed(file, writer.durable_through(), witness);
         shared.closed().insert(file);
+        shared.checkpoints.closed();
         punch_expired(shared, writer);
         Ok(())
     }

@@ -47,7 +47,7 @@ fn the_file_that_was_made_ahead_is_used_next() {
     let first = rolling.open.as_ref().unwrap().writer.header;
     rolling.look_ahead();
     rolling.look_ahead();
-    rolling.roll(true);
+    rolling.roll(true, &OpenFragments::new());
     append(&mut rolling);
     let second = rolling.open.as_ref().unwrap().writer.header;
     assert_eq!(
@@ -58,7 +58,7 @@ fn the_file_that_was_made_ahead_is_used_next() {
     opened.store.shared().closings.wait();
     let len = io.open(&name(&first)).unwrap().len().unwrap();
     assert_eq!(len, 4 * 4096, "header, batch, copies and entries, trailer");
-    rolling.finish().unwrap();
+    rolling.finish(&OpenFragments::new()).unwrap();
     let names = [name(&first), name(&second)];
     assert_eq!(std::collections::BTreeSet::from(names).into_iter().collect::<Vec<_>>(), io.list().unwrap());
 }
@@ -78,7 +78,7 @@ fn after_a_failure_the_next_file_says_what_it_replaces() {
     let second = rolling.open.as_ref().unwrap().writer.header;
     assert_eq!(second.replaces, Some((first.file, end)));
     assert_eq!(second.sequence, 2, "behind the spare, which is not used any more");
-    rolling.finish().unwrap();
+    rolling.finish(&OpenFragments::new()).unwrap();
     assert_eq!(io.list().unwrap().len(), 2);
 }
 
@@ -94,7 +94,7 @@ fn a_spare_does_not_outlive_the_store() {
             io.power_cut(|| false);
             assert!(io.list().unwrap().contains(&spare.name()), "it was synced");
         } else {
-            rolling.finish().unwrap();
+            rolling.finish(&OpenFragments::new()).unwrap();
         }
         // The store itself still has the directory.
         let (io, _opened) = (io.image(), opened);
@@ -131,10 +131,10 @@ fn without_a_thread_the_caller_does_the_jobs() {
     append(&mut rolling);
     rolling.look_ahead();
     assert_eq!(io.list().unwrap().len(), 2);
-    rolling.roll(true);
+    rolling.roll(true, &OpenFragments::new());
     assert_eq!(*opened.store.shared().closings.lock(), 0);
     append(&mut rolling);
-    rolling.finish().unwrap();
+    rolling.finish(&OpenFragments::new()).unwrap();
     let report = open(&io.image()).report;
     assert_eq!((report.files, report.unclosed, report.controls), (2, 0, 2));
 }

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use vidar_core::clock::{ArchiveClock, SharedClock};
+use vidar_core::control::ControlRecord;
 use vidar_core::ids::{FileId, FragmentNumber};
 use vidar_core::log::{LogEvent, LogObserver};
 use vidar_core::source::ConfigKey;
@@ -14,6 +15,7 @@ use vidar_core::time::UnixMs;
 use crate::backend::SegmentIo;
 use crate::backend::metered::Meter;
 use crate::cache::Cache;
+use crate::checkpoint::keeper::Checkpoints;
 use crate::controls::Controls;
 use crate::crypto::keychain::Keychain;
 use crate::crypto::keys::random;
@@ -37,6 +39,7 @@ pub(crate) struct Shared {
     pub(crate) configs: Cache<ConfigKey, Bytes>,
     pub(crate) counters: Counters,
     pub(crate) closings: Closings,
+    pub(crate) checkpoints: Checkpoints,
     controls: Mutex<Controls>,
     /// Epoch (high half) and counter of the next number.
     sequence: AtomicU64,
@@ -82,7 +85,9 @@ impl Shared {
         controls: Controls,
         observers: Vec<Arc<dyn LogObserver>>,
         epoch: u32,
+        records: Option<Vec<Arc<ControlRecord>>>,
     ) -> Self {
+        let checkpoints = Checkpoints::new(records, clock.monotonic());
         let archive = ArchiveClock::new(Arc::clone(&clock), archive);
         Self {
             options,
@@ -95,6 +100,7 @@ impl Shared {
             configs: Cache::new(CONFIG_BYTES_MAX),
             counters: Counters::new(disk),
             closings: Closings::default(),
+            checkpoints,
             controls: Mutex::new(controls),
             sequence: AtomicU64::new(u64::from(epoch) << 32),
             closed: Mutex::default(),

@@ -24,9 +24,11 @@ use vidar_core::track::StreamConfig;
 
 use crate::backend::metered::{Meter, Metered};
 use crate::backend::{SegmentIo, WriteMode};
+use crate::checkpoint::Checkpoint;
 use crate::closing::closing_records;
 use crate::commit::Committer;
 use crate::crypto::keychain::Keychain;
+use crate::crypto::keyring::Keyring;
 use crate::crypto::keys::{Secret, config_id};
 use crate::epoch;
 use crate::files::{FileInfo, Files};
@@ -103,8 +105,8 @@ impl Store {
         let files = Files::new(Arc::clone(&io));
         let ring = keys.ring();
         let observers = observers(ring.index_key())?;
-        let mut log = Log::read(&*io, &ring, Mode::Recover, &files)?;
-        log.replay(&ring, &files, &observers);
+        let mut log = read_log(&*io, &ring, &files, &observers)?;
+        let records = log.replay(&ring, &files, &observers, Some(&*io));
         let Log { controls, archive, open, mut report, .. } = log;
         report.epoch = epoch;
         report.keyring_repaired = keyring_repaired;
@@ -112,7 +114,8 @@ impl Store {
 
         let head_bytes = options.head_cache_bytes;
         let room_max = u32::try_from(options.inbox_bytes.div_ceil(PERMIT_BYTES)).unwrap_or(u32::MAX).max(1);
-        let shared = Shared::new(options, io, disk, clock, archive, keys, files, controls, observers, epoch);
+        let shared =
+            Shared::new(options, io, disk, clock, archive, keys, files, controls, observers, epoch, records);
         let shared = Arc::new(shared);
         let closing = closing_records(&shared, &open, &mut report);
         let committer = Committer::new(Arc::clone(&shared), open, lock);
@@ -508,6 +511,22 @@ impl FragmentSource for Store {
         let entry = entry.clone();
         self.reading(number, move |inner| read::config(&inner.shared, &inner.caches, &entry)).await
     }
+}
+
+/// From the last checkpoint on, if it can be trusted; else all of the log.
+fn read_log(
+    io: &dyn SegmentIo,
+    keys: &Keyring,
+    files: &Files,
+    observers: &[Arc<dyn LogObserver>],
+) -> Result<Log, OpenError> {
+    if let Some(checkpoint) = Checkpoint::read(io, keys) {
+        if let Some(log) = Log::resume(io, keys, files, checkpoint, observers)? {
+            return Ok(log);
+        }
+        files.clear();
+    }
+    Log::read(io, keys, Mode::Recover, files)
 }
 
 /// The close of a fragment whose parts are stored, with little left to store: without it they would be lost.

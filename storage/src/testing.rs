@@ -1,9 +1,12 @@
 //! What the tests share.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::collections::HashMap;
+use std::io;
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
+use uuid::Uuid;
 use vidar_core::clock::ManualClock;
 use vidar_core::control::{Control, ControlRecord, RunRecord, StreamRecord, StreamSettings};
 use vidar_core::entry::SharedEntry;
@@ -154,6 +157,53 @@ impl Collector {
             },
         };
         events.iter().map(word).collect()
+    }
+}
+
+/// Remembers everything as a [`Collector`], and brings back what it saved: as an index on a disk of its own.
+#[derive(Default)]
+pub(crate) struct Saving {
+    pub(crate) seen: Collector,
+    disk: Arc<Mutex<HashMap<Uuid, Vec<LogEvent>>>>,
+    /// Fragments that it was told, not those that it brought back.
+    pub(crate) told: AtomicUsize,
+}
+
+impl Saving {
+    /// Another process with the same disk.
+    pub(crate) fn again(&self) -> Arc<Self> {
+        Arc::new(Self { disk: Arc::clone(&self.disk), ..Self::default() })
+    }
+
+    /// Loses what it saved.
+    pub(crate) fn forget(&self) {
+        self.disk.lock().unwrap().clear();
+    }
+
+    pub(crate) fn told(&self) -> usize {
+        self.told.load(Ordering::Relaxed)
+    }
+}
+
+impl LogObserver for Saving {
+    fn observe(&self, event: &LogEvent) {
+        if let LogEvent::Fragment { .. } = event {
+            self.told.fetch_add(1, Ordering::Relaxed);
+        }
+        self.seen.observe(event);
+    }
+
+    fn save(&self, id: Uuid) -> io::Result<()> {
+        let fragments = self.seen.0.lock().unwrap().clone();
+        self.disk.lock().unwrap().insert(id, fragments);
+        Ok(())
+    }
+
+    fn restore(&self, id: Uuid) -> bool {
+        let Some(mut events) = self.disk.lock().unwrap().get(&id).cloned() else { return false };
+        events.retain(|event| matches!(event, LogEvent::Fragment { .. }));
+        self.seen.0.lock().unwrap().extend(events);
+        true
     }
 }
 

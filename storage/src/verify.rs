@@ -116,7 +116,7 @@ pub(crate) fn examine(
     let table = Files::new(Arc::clone(io));
     let heard = Arc::new(Heard::default());
     let mut log = Log::read(&**io, keys, Mode::ReadOnly, &table)?;
-    log.replay(keys, &table, &[Arc::clone(&heard) as Arc<dyn LogObserver>]);
+    log.replay(keys, &table, &[Arc::clone(&heard) as Arc<dyn LogObserver>], None);
     let (streams, gaps) = std::mem::take(&mut *heard.lock());
     let mut report =
         VerifyReport { files: log.report.files, unclosed: log.report.unclosed, streams, ..VerifyReport::default() };
@@ -304,7 +304,7 @@ fn replay_log(
 ) -> Result<OpenReport, OpenError> {
     let table = Files::new(Arc::clone(io));
     let mut log = Log::read(&**io, ring, Mode::ReadOnly, &table)?;
-    log.replay(ring, &table, observers);
+    log.replay(ring, &table, observers, None);
     log.report.incomplete = log.open.len() as u64;
     log.report.keyring_repaired = !same;
     Ok(log.report)

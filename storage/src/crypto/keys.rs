@@ -101,6 +101,11 @@ pub(crate) fn footer_key(log_key: &Secret, salt: &[u8; 32], file: FileId) -> Sec
     log_key.derive(&[b"vidar footer 1", salt, file.as_bytes()])
 }
 
+/// The key of a checkpoint.
+pub(crate) fn checkpoint_key(log_key: &Secret, salt: &[u8; 32]) -> Secret {
+    log_key.derive(&[b"vidar checkpoint 1", salt])
+}
+
 /// The id of a config.
 pub(crate) fn config_id(stream_key: &Secret, stream: StreamId, plain: &[u8]) -> ConfigId {
     let key = stream_key.derive(&[b"vidar config id 1", stream.as_bytes()]);

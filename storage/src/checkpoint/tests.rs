@@ -1,0 +1,170 @@
+//! A start with a checkpoint finds what one without finds.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use vidar_core::clock::ManualClock;
+use vidar_core::ids::FragmentNumber;
+use vidar_core::log::LogObserver;
+use vidar_core::source::FragmentSource;
+use vidar_core::time::UnixMs;
+
+use crate::backend::SegmentIo;
+use crate::backend::memory::MemoryIo;
+use crate::testing::{Collector, Saving, Source, media, options, source};
+use crate::{OpenReport, Store, replay_on};
+
+fn open(io: &MemoryIo, observer: &Arc<Saving>) -> (Store, OpenReport) {
+    let clock = ManualClock::new(UnixMs(1_700_000_000_000));
+    let observers = vec![Arc::clone(observer) as Arc<dyn LogObserver>];
+    Store::open(options(), Arc::new(io.clone()), clock, observers).unwrap()
+}
+
+/// Fragments that may be read, and their parts' places.
+async fn living(store: &Store, seen: &Collector) -> BTreeSet<(FragmentNumber, usize)> {
+    let mut living = BTreeSet::new();
+    for entry in seen.entries() {
+        if store.head(&entry).await.is_ok() {
+            living.insert((entry.meta.number, entry.parts.len()));
+        }
+    }
+    living
+}
+
+/// The same directory, read as a whole, says the same.
+async fn equals_a_replay(io: &MemoryIo, store: &Store, observer: &Saving) {
+    let image = io.image();
+    let (fresh, whole) = (Arc::new(Saving::default()), Arc::new(Collector::default()));
+    let (other, report) = open(&image, &fresh);
+    assert!(!report.resumed);
+    assert_eq!(living(store, &observer.seen).await, living(&other, &fresh.seen).await);
+    other.close().await.unwrap();
+    replay_on(&options(), Arc::new(image), &[Arc::clone(&whole) as Arc<dyn LogObserver>]).unwrap();
+    assert_eq!(living(store, &observer.seen).await.len(), whole.entries().len());
+}
+
+/// A directory that was closed well, with a checkpoint, and a few fragments after a crash behind it.
+async fn base() -> (MemoryIo, Arc<Saving>, Source) {
+    let (io, first) = (MemoryIo::new(), Arc::new(Saving::default()));
+    let (store, _) = open(&io, &first);
+    let from = source(&store).await;
+    for seed in 0..8 {
+        from.append(&store, &media(seed, 60_000)).await;
+    }
+    store.append(from.part(store.next_number(UnixMs(5)), 0, &media(9, 5000))).await.unwrap();
+    store.close().await.unwrap();
+    let second = first.again();
+    let (store, report) = open(&io, &second);
+    assert!(report.resumed);
+    let from = Source { config: store.put_config(from.stream, &crate::testing::config("one")).await.unwrap(), ..from };
+    from.append(&store, &media(20, 60_000)).await;
+    store.shared().closings.wait();
+    io.power_cut(|| true);
+    (io, second.again(), from)
+}
+
+#[tokio::test]
+async fn a_start_goes_on_from_the_checkpoint() {
+    let (io, observer, _) = base().await;
+    let (store, report) = open(&io, &observer);
+    assert_eq!((report.resumed, report.damage.len()), (true, 0));
+    assert!(observer.told() <= 2, "{} fragments were told again", observer.told());
+    equals_a_replay(&io, &store, &observer).await;
+}
+
+#[tokio::test]
+async fn what_was_let_go_since_stays_away() {
+    let (io, observer, from) = base().await;
+    let (store, _) = open(&io, &observer);
+    let entries = observer.seen.entries();
+    let floor = entries.iter().map(|entry| entry.meta.number).max().unwrap();
+    let gone = entries.into_iter().filter(|entry| entry.meta.number < floor).collect();
+    assert!(store.expire(from.stream, floor, 0, 0, gone).await.unwrap().files > 0);
+    io.power_cut(|| true);
+    let again = observer.again();
+    let (store, report) = open(&io, &again);
+    assert_eq!((report.resumed, report.damage.len()), (true, 0), "files that went on purpose are not missed");
+    equals_a_replay(&io, &store, &again).await;
+    store.delete_stream(from.stream, UnixMs(1), Vec::new()).await.unwrap();
+    io.power_cut(|| true);
+    let again = again.again();
+    let (store, report) = open(&io, &again);
+    assert!(report.resumed, "its key went on purpose");
+    assert_eq!(living(&store, &again.seen).await.len(), 0);
+}
+
+#[tokio::test]
+async fn a_checkpoint_that_is_not_whole_is_none() {
+    let (io, observer, _) = base().await;
+    let len = io.read_small("checkpoint").unwrap().unwrap().len();
+    for at in (0..len).step_by(7) {
+        for cut in [false, true] {
+            let image = io.image();
+            image.tamper("checkpoint", |bytes| if cut { bytes.truncate(at) } else { bytes[at] ^= 1 });
+            let again = observer.again();
+            let (store, report) = open(&image, &again);
+            // Reserved bytes are authenticated, too.
+            assert_eq!((report.resumed, report.damage.len()), (false, 0), "{at}");
+            drop(store);
+        }
+    }
+}
+
+#[tokio::test]
+async fn whatever_does_not_fit_leads_to_a_full_replay() {
+    let (io, observer, _) = base().await;
+    let name = io.list().unwrap().into_iter().min().unwrap();
+    let file = io.open(&name).unwrap();
+    let content = crate::segment_file::reader::read(&*file, 0, file.len().unwrap() as usize).unwrap();
+
+    // What was derived is gone.
+    let image = io.image();
+    let lost = Arc::new(Saving::default());
+    let (store, report) = open(&image, &lost);
+    assert!(!report.resumed);
+    equals_a_replay(&image, &store, &lost).await;
+
+    // A file is missing, and missed; it is not missed for ever as one that went on purpose.
+    let image = io.image();
+    image.unlink(&name).unwrap();
+    for _ in 0..2 {
+        let again = observer.again();
+        let (store, report) = open(&image, &again);
+        assert!(report.damage.iter().any(|damage| damage.detail.contains("missing")), "{report:?}");
+        store.close().await.unwrap();
+    }
+    // It is back: no checkpoint names it.
+    image.put(&name, &content);
+    let again = observer.again();
+    let (store, report) = open(&image, &again);
+    assert_eq!((report.resumed, report.damage.len()), (false, 0));
+    equals_a_replay(&image, &store, &again).await;
+
+    // Without the list nobody knows what went on purpose.
+    let image = io.image();
+    image.remove_small("files");
+    assert!(!open(&image, &observer.again()).1.resumed);
+}
+
+#[tokio::test]
+async fn an_older_checkpoint_counts_only_with_what_was_saved_for_it() {
+    let (io, observer, from) = base().await;
+    let older = io.read_small("checkpoint").unwrap().unwrap();
+    let (store, _) = open(&io, &observer);
+    let from = Source { config: store.put_config(from.stream, &crate::testing::config("one")).await.unwrap(), ..from };
+    from.append(&store, &media(30, 60_000)).await;
+    store.close().await.unwrap();
+    assert_ne!(io.read_small("checkpoint").unwrap().unwrap(), older);
+    io.tamper("checkpoint", |bytes| bytes.clone_from(&older));
+    let again = observer.again();
+    let (store, report) = open(&io, &again);
+    assert!(report.resumed, "this observer keeps everything");
+    equals_a_replay(&io, &store, &again).await;
+    store.close().await.unwrap();
+    io.tamper("checkpoint", |bytes| *bytes = older);
+    observer.forget();
+    let again = observer.again();
+    let (store, report) = open(&io, &again);
+    assert!(!report.resumed);
+    equals_a_replay(&io, &store, &again).await;
+}
