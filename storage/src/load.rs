@@ -568,16 +568,7 @@ impl Log {
                 Err(error) => self.damage(&file.name, trailer.copies_offset, trailer.copies_len, error.to_string()),
             }
         }
-        let scan = || recover::scan(&*handle, file.header.file, file.void_from, synced_to, keys);
-        let mut found = scan()?;
-        // What a cable got wrong may be right the second time; a footer would leave it out for good.
-        if !found.bad.is_empty()
-            && let Ok(again) = scan()
-            && again.bad.len() < found.bad.len()
-        {
-            found = again;
-        }
-        let mut scan = found;
+        let mut scan = recover::scan(&*handle, file.header.file, file.void_from, synced_to, keys)?;
         scan.drop_without_parts(|shape| !self.torn.contains(&(shape.meta.stream, shape.meta.number)));
         Ok(Records::Scanned(scan))
     }

@@ -179,6 +179,10 @@ impl SegmentHandle for FaultyHandle {
         self.inner.read_at(offset, buffer)
     }
 
+    fn forget(&self, offset: u64, len: u64) {
+        self.inner.forget(offset, len);
+    }
+
     fn punch(&self, offset: u64, len: u64) -> io::Result<()> {
         self.plan.io(Op::Punch)?;
         self.inner.punch(offset, len)

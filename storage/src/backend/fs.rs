@@ -290,6 +290,10 @@ impl SegmentHandle for FsHandle {
         self.file.read_exact_at(buffer, offset)
     }
 
+    fn forget(&self, offset: u64, len: u64) {
+        sys::forget(&self.file, offset, len);
+    }
+
     fn punch(&self, offset: u64, len: u64) -> io::Result<()> {
         sys::punch(&self.file, offset, len)
     }
@@ -328,6 +332,14 @@ mod sys {
 
     pub(super) fn punch(file: &File, at: u64, len: u64) -> io::Result<()> {
         fallocate(file, libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE, at, len)
+    }
+
+    /// An advice: pages that were not written yet stay.
+    pub(super) fn forget(file: &File, at: u64, len: u64) {
+        if let (Ok(at), Ok(len)) = (offset(at), offset(len)) {
+            // SAFETY: the descriptor is open for the whole call; the other arguments are numbers.
+            let _ = unsafe { libc::posix_fadvise(file.as_raw_fd(), at, len, libc::POSIX_FADV_DONTNEED) };
+        }
     }
 
     /// What direct writes must be multiples of, in a file and in memory. None if the kernel does not say.

@@ -164,6 +164,9 @@ pub trait SegmentHandle: Send + Sync {
     /// `UnexpectedEof` if the file ends before.
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()>;
 
+    /// Who reads this range next gets it from the disk, not from memory, where the system can see to that.
+    fn forget(&self, _offset: u64, _len: u64) {}
+
     /// Gives the blocks wholly inside a range back; zeros are read there. The length stays.
     ///
     /// # Errors

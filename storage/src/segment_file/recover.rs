@@ -5,6 +5,7 @@
 //! 2. Nothing is passed over silently: bytes that were synced and are no records are damage; those that may never have
 //!    been are torn. Both are reported.
 //! 3. A block that the disk does not give back costs the records it touches.
+//! 4. What is wrong is read twice: what a cable, a controller or memory got wrong once is not taken for what stands there.
 
 use std::collections::{BTreeMap, HashSet};
 use std::io;
@@ -30,6 +31,9 @@ const SECTOR_LEN: usize = 512;
 const WORD_LEN: usize = 8;
 /// Unreadable blocks of one file above which the disk is at fault, not a few of its sectors: the file stays as it is.
 const UNREADABLE_COUNT_MAX: usize = 64;
+
+/// Scans of a file after which a disk that reads otherwise each time is at fault: the file stays as it is.
+const SCANS_MAX: usize = 4;
 
 /// Bytes that are not what was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,9 +62,12 @@ pub(crate) struct Scan {
     pub(crate) archive: Option<UnixMs>,
     /// Of the records: a copy of one is none.
     salts: HashSet<[u8; 32]>,
+    /// Ranges that are not what was written, with the checksum of what was read there.
+    suspects: Vec<(Range<u64>, u32)>,
 }
 
 /// A stretch of the file: a batch, or bytes between batches.
+#[derive(Debug, PartialEq, Eq)]
 struct Region {
     range: Range<u64>,
     header: Option<BatchHeader>,
@@ -140,29 +147,55 @@ pub(crate) fn scan(
     synced_to: u64,
     keys: &Keyring,
 ) -> io::Result<Scan> {
-    let len = handle.len()?;
-    let end = len.min(void_from.unwrap_or(u64::MAX));
-    let mut source = Source::new(handle);
-    let regions = find_batches(&mut source, file, end)?;
-    let batches_end = regions.last().map_or(HEADER_LEN as u64, |last| align_up(last.range.end, BLOCK_LEN));
+    let end = handle.len()?.min(void_from.unwrap_or(u64::MAX));
     let rest_end = if synced_to > 0 { synced_to.min(end) } else { end };
-    let rest = source.used(batches_end..rest_end)?;
+    let mut source = Source::new(handle);
+    let mut layout = Layout::find(&mut source, file, end, rest_end)?;
+    let mut scans = 1;
+    loop {
+        let mut scan = scan_once(source, file, &layout, synced_to, keys)?;
+        if scan.unread || scan.suspects.is_empty() {
+            return Ok(scan);
+        }
+        handle.forget(0, end);
+        source = Source::new(handle);
+        let again = Layout::find(&mut source, file, end, rest_end)?;
+        let same = again == layout && scan.reads_the_same(handle);
+        if same || scans == SCANS_MAX {
+            scan.unread = !same;
+            return Ok(scan);
+        }
+        layout = again;
+        scans += 1;
+    }
+}
+
+/// Reads what the layout says; `source` is what it was found through.
+fn scan_once(
+    mut source: Source<'_>,
+    file: FileId,
+    layout: &Layout,
+    synced_to: u64,
+    keys: &Keyring,
+) -> io::Result<Scan> {
+    let (len, Layout { end, regions, rest }) = (source.handle.len()?, layout);
+    let batches_end = layout.batches_end();
     let headers = || regions.iter().filter_map(|region| region.header);
-    let mut durable = headers().map(|header| header.durable_through).max().unwrap_or(0).max(synced_to.min(end));
+    let mut durable = headers().map(|header| header.durable_through).max().unwrap_or(0).max(synced_to.min(*end));
     if rest.is_some() {
         // Whatever was being written there, was begun after the sync of all before it.
         durable = durable.max(batches_end);
     }
     let mut scan =
         Scan { data_end: HEADER_LEN as u64, archive: headers().map(|header| header.archive).max(), ..Scan::default() };
-    for region in &regions {
+    for region in regions {
         scan.region(&mut source, file, region, durable, keys)?;
         scan.data_end = scan.data_end.max(align_up(region.range.end, BLOCK_LEN));
     }
     if let Some(rest) = rest {
-        scan.rest(&mut source, rest, synced_to > 0, len, keys)?;
+        scan.rest(&mut source, rest.clone(), synced_to > 0, len, keys)?;
     }
-    scan.data_end = scan.data_end.max(durable.min(end));
+    scan.data_end = scan.data_end.max(durable.min(*end));
     scan.unread = !source.unreadable.is_empty();
     for (offset, detail) in source.unreadable {
         scan.bad.push(BadSpan {
@@ -209,6 +242,28 @@ pub(crate) fn is_empty(handle: &dyn SegmentHandle) -> io::Result<bool> {
     let mut source = Source::new(handle);
     let used = source.used(HEADER_LEN as u64..handle.len()?)?;
     Ok(used.is_none() && source.unreadable.is_empty())
+}
+
+/// Where batches stand in a file.
+#[derive(Debug, PartialEq, Eq)]
+struct Layout {
+    /// Nothing behind it is looked at.
+    end: u64,
+    regions: Vec<Region>,
+    /// What is not empty behind the last batch.
+    rest: Option<Range<u64>>,
+}
+
+impl Layout {
+    fn find(source: &mut Source<'_>, file: FileId, end: u64, rest_end: u64) -> io::Result<Self> {
+        let mut layout = Self { end, regions: find_batches(source, file, end)?, rest: None };
+        layout.rest = source.used(layout.batches_end()..rest_end)?;
+        Ok(layout)
+    }
+
+    fn batches_end(&self) -> u64 {
+        self.regions.last().map_or(HEADER_LEN as u64, |last| align_up(last.range.end, BLOCK_LEN))
+    }
 }
 
 /// All regions from the first batch on; the last one ends with the last batch.
@@ -273,6 +328,14 @@ impl Scan {
         self.torn.iter().map(|span| span.len).sum()
     }
 
+    /// What is wrong is wrong on the disk: read once more, it is the same.
+    fn reads_the_same(&self, handle: &dyn SegmentHandle) -> bool {
+        self.suspects.iter().all(|(range, sum)| {
+            let bytes = read(handle, range.start, (range.end - range.start) as usize);
+            bytes.is_ok_and(|bytes| crc32c::crc32c(&bytes) == *sum)
+        })
+    }
+
     /// Takes the records of a region; `durable` is the end of what was synced.
     fn region(
         &mut self,
@@ -284,6 +347,10 @@ impl Scan {
     ) -> io::Result<()> {
         let Region { range, header } = region;
         let (bytes, base) = (source.read(range)?, range.start);
+        let whole = header.as_ref().is_some_and(|header| is_whole(file, header, &bytes));
+        if !whole {
+            self.suspects.push((range.clone(), crc32c::crc32c(&bytes)));
+        }
         let Some(header) = header else {
             // Batches whose headers are lost, below a good one: they were synced.
             let walked = self.walk(&bytes, base, 0, true, keys);
@@ -294,7 +361,6 @@ impl Scan {
                 .for_each(|span| self.damaged(base, span, "a copy of another record stands there"));
             return Ok(());
         };
-        let whole = is_whole(file, header, &bytes);
         let before = self.records.len();
         let walked = self.walk(&bytes, base, BATCH_HEADER_LEN, !whole, keys);
         let synced = whole || range.end <= durable;
@@ -338,6 +404,7 @@ impl Scan {
         keys: &Keyring,
     ) -> io::Result<()> {
         let (bytes, base) = (source.read(&range)?, range.start);
+        self.suspects.push((range.clone(), crc32c::crc32c(&bytes)));
         let before = self.records.len();
         // A footer repeats heads: copies are nothing new.
         let walked = self.walk(&bytes, base, 0, true, keys);

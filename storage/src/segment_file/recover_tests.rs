@@ -254,6 +254,64 @@ fn a_block_that_does_not_read_costs_the_records_it_touches() {
     assert!(scan(&broken, FILE, None, 0, &keys).is_err());
 }
 
+/// The first so many reads of the byte at the offset flip a bit, never the same one twice in a row.
+struct Flipping {
+    inner: Arc<dyn SegmentHandle>,
+    offset: u64,
+    times: std::sync::atomic::AtomicU32,
+}
+
+impl SegmentHandle for Flipping {
+    fn len(&self) -> io::Result<u64> {
+        self.inner.len()
+    }
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.inner.write_at(offset, bytes)
+    }
+    fn sync_data(&self) -> io::Result<()> {
+        self.inner.sync_data()
+    }
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        self.inner.read_at(offset, buffer)?;
+        let less = |left: u32| left.checked_sub(1);
+        let order = std::sync::atomic::Ordering::Relaxed;
+        let hit = self.offset.checked_sub(offset).and_then(|at| buffer.get_mut(usize::try_from(at).ok()?));
+        if let Some(byte) = hit
+            && let Ok(left) = self.times.fetch_update(order, order, less)
+        {
+            *byte ^= 1 << (left % 8);
+        }
+        Ok(())
+    }
+    fn punch(&self, offset: u64, len: u64) -> io::Result<()> {
+        self.inner.punch(offset, len)
+    }
+    fn truncate(&self, len: u64) -> io::Result<()> {
+        self.inner.truncate(len)
+    }
+}
+
+#[test]
+fn a_read_that_flips_a_bit_costs_nothing_and_one_that_always_does_is_not_believed() {
+    let (handle, keys, entries) = write(&[&[50, 20_000], &[3000, 70_000], &[5000]]);
+    let all: Vec<_> = entries.iter().flatten().map(|entry| entry.offset).collect();
+    let flipping = |offset, times| Flipping { inner: Arc::clone(&handle), offset, times: times_of(times) };
+    // In a header of a batch, in a record of an early and of the last batch, behind all.
+    for offset in [8200, entries[0][1].offset + 7000, entries[2][0].offset + 300, entries[2][0].end() + 9000] {
+        for times in 1..=4 {
+            let found = scan(&flipping(offset, times), FILE, None, 0, &keys).unwrap();
+            assert_eq!((offsets(&found), found.unread), (all.clone(), false), "{offset}, {times} times");
+            assert_eq!((found.bad, found.torn), (vec![], vec![]));
+        }
+        let found = scan(&flipping(offset, u32::MAX), FILE, None, 0, &keys).unwrap();
+        assert!(found.unread, "{offset}");
+    }
+}
+
+fn times_of(times: u32) -> std::sync::atomic::AtomicU32 {
+    std::sync::atomic::AtomicU32::new(times)
+}
+
 #[test]
 fn what_a_newer_file_voids_is_not_looked_at() {
     let (handle, keys, entries) = write(&[&[50], &[60], &[70]]);
