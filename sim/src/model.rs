@@ -241,7 +241,8 @@ impl Model {
         let marked = ends || incomplete || fragment.close.as_ref().is_some_and(|close| close.media.is_empty());
         let stable = fragment.settled.is_none_or(|settled| settled == all);
         fragment.settled = Some(all);
-        let is_lossy = fragment.rotten;
+        // What a floor took that rotted since is back, without the files that were removed.
+        let is_lossy = fragment.rotten || fragment.gone && self.controls_rotten;
         for (ok, what) in [
             (same, "reads back what was never handed in"),
             (whole || is_lossy, "lacks a part"),
