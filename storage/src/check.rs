@@ -169,6 +169,6 @@ pub(crate) fn open(keys: &Keyring, shape: &RecordShape, bytes: &[u8]) -> Result<
     let opener = RecordOpener::new(&header, outer);
     let (head, media) = bytes.split_at_checked(shape.head_len() as usize).ok_or("the record is cut short")?;
     opener.head(head.to_vec()).map_err(|error| error.to_string())?;
-    let media = opener.media(&opener.span(&(0..shape.media_len)), media.to_vec(), shape.media_len);
+    let media = opener.media(&opener.span(&(0..shape.media_len)), &mut media.to_vec(), shape.media_len);
     media.map(|_| ()).map_err(|error| error.to_string())
 }

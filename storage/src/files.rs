@@ -219,6 +219,12 @@ impl Files {
         &self.handles
     }
 
+    /// A handle that is open.
+    pub(crate) fn open_handle(&self, file: FileId) -> Option<Arc<dyn SegmentHandle>> {
+        let epoch = self.read().get(&file)?.header.epoch;
+        self.handles.cached(epoch, file)
+    }
+
     /// Where a config stands in a file.
     pub(crate) fn config(&self, file: FileId, key: ConfigKey, keys: &Keyring) -> Result<Option<Locator>, FooterError> {
         let open =

@@ -32,9 +32,9 @@ pub fn record(input: &[u8]) {
         let _ = (FragmentFacts::decode(&facts), TableEnvelope::decode(&table), ControlRecord::decode(&table));
         let _ = StreamConfig::decode(&table);
     }
-    let media = input.get(header.shape.head_len() as usize..).unwrap_or_default().to_vec();
+    let mut media = input.get(header.shape.head_len() as usize..).unwrap_or_default().to_vec();
     let wanted = header.shape.media_len;
-    if let Ok(media) = opener.media(&opener.span(&(0..wanted)), media, wanted) {
+    if let Ok(media) = opener.media(&opener.span(&(0..wanted)), &mut media, wanted) {
         assert_eq!(media.len() as u64, wanted);
     }
 }

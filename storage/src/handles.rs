@@ -33,6 +33,11 @@ impl Handles {
         Ok(handle)
     }
 
+    /// The file of this epoch and id, if it is open.
+    pub(crate) fn cached(&self, epoch: u32, file: FileId) -> Option<Arc<dyn SegmentHandle>> {
+        self.open.get(&(epoch, file))
+    }
+
     /// Closes a file as soon as nobody uses it.
     pub(crate) fn forget(&self, file: FileId) {
         self.open.retain(|(_, id)| *id != file);

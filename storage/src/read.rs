@@ -2,7 +2,7 @@
 
 use std::io;
 use std::ops::Range;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use bytes::Bytes;
 use vidar_core::entry::{FragmentEntry, Locator};
@@ -11,7 +11,6 @@ use vidar_core::source::{ConfigKey, FragmentHead, ReadError};
 use vidar_core::track::StreamConfig;
 
 use crate::cache::Cache;
-use crate::segment_file::reader;
 use crate::segment_file::record::{
     FACTS_LEN_MAX, MEDIA_LEN_MAX, RECORD_HEADER_LEN, RecordHeader, RecordKind, RecordOpener, RecordShape, TABLE_LEN_MAX,
 };
@@ -22,10 +21,17 @@ const CONFIG_CACHE_BYTES: usize = 16 << 20;
 /// What an opened record weighs without its head.
 const OPENER_BYTES: usize = 1024;
 
+/// More takes long enough to open that it is not done on a thread of the runtime.
+const CACHED_BYTES_MAX: u64 = 1 << 20;
+/// Buffers that are kept, and the largest of them: a read of 1 MiB of media, and the chunks at its edges.
+const SCRATCH_COUNT_MAX: usize = 4;
+const SCRATCH_BYTES_MAX: usize = (1 << 20) + (128 << 10) + (1 << 10);
+
 /// What readers keep.
 pub(crate) struct ReadCaches {
     records: Cache<(StreamId, FileId, u64), Arc<OpenedRecord>>,
     configs: Cache<ConfigKey, Arc<StreamConfig>>,
+    scratch: Scratch,
 }
 
 /// A record whose key was derived, and whose head may be open.
@@ -36,7 +42,7 @@ pub(crate) struct OpenedRecord {
 
 impl ReadCaches {
     pub(crate) fn new(head_bytes: usize) -> Self {
-        Self { records: Cache::new(head_bytes), configs: Cache::new(CONFIG_CACHE_BYTES) }
+        Self { records: Cache::new(head_bytes), configs: Cache::new(CONFIG_CACHE_BYTES), scratch: Scratch::default() }
     }
 
     /// Forgets everything about a stream.
@@ -57,6 +63,29 @@ impl ReadCaches {
     }
 }
 
+/// Buffers for what is sealed: read into and opened in place again and again, without being cleared in between.
+#[derive(Default)]
+struct Scratch(Mutex<Vec<Vec<u8>>>);
+
+impl Scratch {
+    fn with<T>(&self, len: usize, work: impl FnOnce(&mut [u8]) -> T) -> T {
+        let mut buffer = self.lock().pop().unwrap_or_default();
+        if buffer.len() < len {
+            buffer.resize(len, 0);
+        }
+        let done = work(&mut buffer[..len]);
+        let mut kept = self.lock();
+        if buffer.len() <= SCRATCH_BYTES_MAX && kept.len() < SCRATCH_COUNT_MAX {
+            kept.push(buffer);
+        }
+        done
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Vec<u8>>> {
+        self.0.lock().expect("no panic under this lock")
+    }
+}
+
 /// One record that somebody wants to read.
 #[derive(Clone, Copy)]
 pub(crate) struct Wanted<'a> {
@@ -74,6 +103,21 @@ impl Wanted<'_> {
 
     /// A stretch of the record, from its start.
     fn read(&self, from: u64, len: u64) -> Result<Vec<u8>, ReadError> {
+        self.bounded(from, len)?;
+        let mut bytes = vec![0; len as usize];
+        self.read_into(from, &mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// Where a stretch of the record is in its file.
+    fn bounded(&self, from: u64, len: u64) -> Result<u64, ReadError> {
+        let bounded = len <= u64::from(FACTS_LEN_MAX) + u64::from(TABLE_LEN_MAX) + 2 * MEDIA_LEN_MAX;
+        let offset = self.locator.offset.checked_add(from).filter(|_| bounded);
+        offset.ok_or_else(|| self.corrupt("its place is beyond every file"))
+    }
+
+    /// Fills `bytes` from a place in the record.
+    fn read_into(&self, from: u64, bytes: &mut [u8]) -> Result<(), ReadError> {
         let gone = || ReadError::NotFound { number: self.number };
         let failed = |error: io::Error| {
             let (file, offset_bytes) = (self.file_name(), self.locator.offset.saturating_add(from));
@@ -83,10 +127,7 @@ impl Wanted<'_> {
             }
         };
         let handle = self.shared.files.handle(self.locator.file).map_err(failed)?.ok_or_else(gone)?;
-        let bounded = len <= u64::from(FACTS_LEN_MAX) + u64::from(TABLE_LEN_MAX) + 2 * MEDIA_LEN_MAX;
-        let offset = self.locator.offset.checked_add(from).filter(|_| bounded);
-        let offset = offset.ok_or_else(|| self.corrupt("its place is beyond every file"))?;
-        reader::read(&*handle, offset, len as usize).map_err(failed)
+        handle.read_at(self.bounded(from, bytes.len() as u64)?, bytes).map_err(failed)
     }
 
     /// Bytes are not what was written; or they were given back meanwhile.
@@ -170,6 +211,46 @@ pub(crate) fn head(
     Ok(head)
 }
 
+/// A record of which media is wanted, if it has that much.
+fn media_of<'a>(
+    shared: &'a Shared,
+    entry: &'a FragmentEntry,
+    part: Option<u16>,
+    range: &Range<u64>,
+) -> Result<Wanted<'a>, ReadError> {
+    let wanted = wanted(shared, entry, part)?;
+    if range.start > range.end || range.end > wanted.locator.media_len {
+        return Err(wanted.corrupt("its table promises more media than it has"));
+    }
+    Ok(wanted)
+}
+
+/// Plain bytes of a piece, if that takes no waiting: its key is known, its file open, its bytes in the page cache.
+pub(crate) fn cached_media(
+    shared: &Shared,
+    caches: &ReadCaches,
+    entry: &FragmentEntry,
+    part: Option<u16>,
+    range: Range<u64>,
+) -> Result<Option<Bytes>, ReadError> {
+    let wanted = media_of(shared, entry, part, &range)?;
+    let len = range.end - range.start;
+    if len > CACHED_BYTES_MAX {
+        return Ok(None);
+    }
+    let Locator { file, offset, head_len, .. } = *wanted.locator;
+    let Some(record) = caches.records.get(&(wanted.stream, file, offset)) else { return Ok(None) };
+    let Some(handle) = shared.files.open_handle(file) else { return Ok(None) };
+    let span = record.opener.span(&range);
+    let at = wanted.bounded(u64::from(head_len) + span.offset, span.sealed_len)?;
+    caches.scratch.with(span.sealed_len as usize, |sealed| {
+        if !handle.read_cached(at, sealed) {
+            return Ok(None);
+        }
+        record.opener.media(&span, sealed, len).map(Some).map_err(|error| wanted.corrupt(error))
+    })
+}
+
 /// Plain bytes of a piece. Blocks.
 pub(crate) fn media(
     shared: &Shared,
@@ -178,10 +259,7 @@ pub(crate) fn media(
     part: Option<u16>,
     range: Range<u64>,
 ) -> Result<Bytes, ReadError> {
-    let wanted = wanted(shared, entry, part)?;
-    if range.start > range.end || range.end > wanted.locator.media_len {
-        return Err(wanted.corrupt("its table promises more media than it has"));
-    }
+    let wanted = media_of(shared, entry, part, &range)?;
     if range.is_empty() {
         return Ok(Bytes::new());
     }
@@ -197,8 +275,12 @@ pub(crate) fn media(
         }
     };
     let span = record.opener.span(&range);
-    let sealed = wanted.read(u64::from(wanted.locator.head_len) + span.offset, span.sealed_len)?;
-    record.opener.media(&span, sealed, range.end - range.start).map_err(|error| wanted.corrupt(error))
+    let from = u64::from(wanted.locator.head_len) + span.offset;
+    wanted.bounded(from, span.sealed_len)?;
+    caches.scratch.with(span.sealed_len as usize, |sealed| {
+        wanted.read_into(from, sealed)?;
+        record.opener.media(&span, sealed, range.end - range.start).map_err(|error| wanted.corrupt(error))
+    })
 }
 
 /// The config of a fragment. Blocks.

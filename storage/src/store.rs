@@ -114,8 +114,7 @@ impl Store {
 
         let head_bytes = options.head_cache_bytes;
         let room_max = u32::try_from(options.inbox_bytes.div_ceil(PERMIT_BYTES)).unwrap_or(u32::MAX).max(1);
-        let shared =
-            Shared::new(options, io, disk, clock, archive, keys, files, controls, observers, epoch, records);
+        let shared = Shared::new(options, io, disk, clock, archive, keys, files, controls, observers, epoch, records);
         let shared = Arc::new(shared);
         let closing = closing_records(&shared, &open, &mut report);
         let committer = Committer::new(Arc::clone(&shared), open, lock);
@@ -496,6 +495,9 @@ impl FragmentSource for Store {
     }
 
     async fn media(&self, entry: &FragmentEntry, part: Option<u16>, range: Range<u64>) -> Result<Bytes, ReadError> {
+        if let Some(media) = read::cached_media(self.shared(), &self.inner.caches, entry, part, range.clone())? {
+            return Ok(media);
+        }
         let entry = entry.clone();
         let number = entry.meta.number;
         self.reading(number, move |inner| read::media(&inner.shared, &inner.caches, &entry, part, range)).await

@@ -33,6 +33,8 @@ fn suite(io: &dyn SegmentIo) {
     let mut bytes = [0; 2];
     again.read_at(5 * 4096 - 2, &mut bytes).unwrap();
     assert_eq!(bytes, [7, 7]);
+    // Whether it can be read without waiting is not promised; what it is then, is.
+    assert!(!again.read_cached(5 * 4096 - 1, &mut [0; 2]) && !again.read_cached(u64::MAX, &mut [0; 2]));
     assert_eq!(again.read_at(5 * 4096 - 1, &mut bytes).unwrap_err().kind(), ErrorKind::UnexpectedEof);
     assert_eq!(again.read_at(u64::MAX, &mut bytes).unwrap_err().kind(), ErrorKind::UnexpectedEof);
 
@@ -45,6 +47,8 @@ fn suite(io: &dyn SegmentIo) {
             let mut written = vec![0; blocks.len()];
             handle.read_at(at, &mut written).unwrap();
             assert_eq!(written, vec![9; blocks.len()]);
+            let mut cached = vec![0; blocks.len()];
+            assert!(!handle.read_cached(at, &mut cached) || cached == written);
         }
     }
     file.write_at(4096, &[7; 2 * 4096]).unwrap();

@@ -294,6 +294,10 @@ impl SegmentHandle for FsHandle {
         sys::forget(&self.file, offset, len);
     }
 
+    fn read_cached(&self, offset: u64, buffer: &mut [u8]) -> bool {
+        sys::read_cached(&self.file, offset, buffer)
+    }
+
     fn punch(&self, offset: u64, len: u64) -> io::Result<()> {
         sys::punch(&self.file, offset, len)
     }
@@ -340,6 +344,15 @@ mod sys {
             // SAFETY: the descriptor is open for the whole call; the other arguments are numbers.
             let _ = unsafe { libc::posix_fadvise(file.as_raw_fd(), at, len, libc::POSIX_FADV_DONTNEED) };
         }
+    }
+
+    /// Reads what the page cache holds all of.
+    pub(super) fn read_cached(file: &File, at: u64, buffer: &mut [u8]) -> bool {
+        let Ok(at) = offset(at) else { return false };
+        let vector = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
+        // SAFETY: the descriptor is open, and the one vector is all of `buffer`, for the whole call.
+        let read = unsafe { libc::preadv2(file.as_raw_fd(), &raw const vector, 1, at, libc::RWF_NOWAIT) };
+        usize::try_from(read) == Ok(buffer.len())
     }
 
     /// What direct writes must be multiples of, in a file and in memory. None if the kernel does not say.

@@ -167,6 +167,12 @@ pub trait SegmentHandle: Send + Sync {
     /// Who reads this range next gets it from the disk, not from memory, where the system can see to that.
     fn forget(&self, _offset: u64, _len: u64) {}
 
+    /// Fills `buffer` from `offset` without waiting for the disk. False: that cannot be, and what is in it is undefined.
+    fn read_cached(&self, offset: u64, buffer: &mut [u8]) -> bool {
+        let _ = (offset, buffer);
+        false
+    }
+
     /// Gives the blocks wholly inside a range back; zeros are read there. The length stays.
     ///
     /// # Errors

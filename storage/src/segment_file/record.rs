@@ -322,25 +322,25 @@ impl RecordOpener {
         MediaSpan { first_chunk, offset, sealed_len, skip: range.start - first_chunk * CHUNK_LEN }
     }
 
-    /// Opens the chunks of a span; `len` plain bytes of it are wanted.
-    pub(crate) fn media(&self, span: &MediaSpan, mut sealed: Vec<u8>, len: u64) -> Result<Bytes, OpenRecordError> {
+    /// Opens the chunks of a span in place; `len` plain bytes of it are wanted.
+    pub(crate) fn media(&self, span: &MediaSpan, sealed: &mut [u8], len: u64) -> Result<Bytes, OpenRecordError> {
         let last_chunk = chunk_count(self.shape.media_len).saturating_sub(1);
-        let (mut read, mut written, mut index) = (0, 0, span.first_chunk);
-        while read < sealed.len() {
-            let end = (read + SEALED_CHUNK_LEN as usize).min(sealed.len());
+        // What is wanted is not believed before it is there.
+        let mut plain = Vec::with_capacity(sealed.len().min(usize::try_from(len).unwrap_or(usize::MAX)));
+        let mut skip = span.skip as usize;
+        for (index, chunk) in (span.first_chunk..).zip(sealed.chunks_mut(SEALED_CHUNK_LEN as usize)) {
             let index32 = u32::try_from(index).expect("bounded by MEDIA_LEN_MAX");
             let section = Section::Chunk { index: index32, last: index == last_chunk };
-            let plain_len = self.open(section, "a chunk of media", &mut sealed[read..end])?.len();
-            sealed.copy_within(read..read + plain_len, written);
-            (read, written, index) = (end, written + plain_len, index + 1);
+            let opened = self.open(section, "a chunk of media", chunk)?;
+            let wanted = opened.get(skip..).unwrap_or_default();
+            skip = skip.saturating_sub(opened.len());
+            let left = len - plain.len() as u64;
+            plain.extend_from_slice(&wanted[..wanted.len().min(usize::try_from(left).unwrap_or(usize::MAX))]);
         }
-        sealed.truncate(written);
-        let plain = Bytes::from(sealed);
-        let range = span.skip as usize..(span.skip + len) as usize;
-        if range.end > plain.len() {
-            return Err(WireError { expected: "a range inside the media", offset: range.end }.into());
+        if plain.len() as u64 != len {
+            return Err(WireError { expected: "a range inside the media", offset: plain.len() }.into());
         }
-        Ok(plain.slice(range))
+        Ok(plain.into())
     }
 }
 

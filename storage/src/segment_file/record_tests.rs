@@ -80,8 +80,8 @@ fn open_all(outer: &Secret, record: &[u8]) -> Result<(Bytes, Bytes, Bytes), Open
     let (facts, table) = opener.head(record.to_vec())?;
     let media_len = opener.shape.media_len;
     let start = opener.shape.head_len() as usize;
-    let sealed = record.get(start..).unwrap_or_default().to_vec();
-    Ok((facts, table, opener.media(&opener.span(&(0..media_len)), sealed, media_len)?))
+    let mut sealed = record.get(start..).unwrap_or_default().to_vec();
+    Ok((facts, table, opener.media(&opener.span(&(0..media_len)), &mut sealed, media_len)?))
 }
 
 #[test]
@@ -131,7 +131,7 @@ fn no_flipped_byte_ever_gives_plaintext() {
                     assert!(opener.head(bad.clone()).is_err(), "byte {at} bit {bit}, head");
                     let start = header_end(&record);
                     for len in [1, 4, 5] {
-                        let media = opener.media(&opener.span(&(0..len)), bad[start..].to_vec(), len);
+                        let media = opener.media(&opener.span(&(0..len)), &mut bad[start..].to_vec(), len);
                         assert!(media.is_err(), "byte {at} bit {bit}, media");
                     }
                 }
@@ -219,8 +219,8 @@ proptest! {
         let span = opener.span(&(range.start as u64..range.end as u64));
         prop_assert!(span.sealed_len <= range.len() as u64 + 2 * SEALED_CHUNK_LEN, "only the chunks it touches");
         let start = header_end(&record) + span.offset as usize;
-        let sealed = record[start..start + span.sealed_len as usize].to_vec();
-        let opened = opener.media(&span, sealed, range.len() as u64).unwrap();
+        let mut sealed = record[start..start + span.sealed_len as usize].to_vec();
+        let opened = opener.media(&span, &mut sealed, range.len() as u64).unwrap();
         prop_assert_eq!(&opened[..], &media[range]);
     }
 

@@ -592,8 +592,8 @@ enum Taken {
 fn check_media_of(opener: &RecordOpener, bytes: &[u8]) -> Result<(), super::record::OpenRecordError> {
     let media_len = opener.shape.media_len;
     let span = opener.span(&(0..media_len));
-    let sealed = bytes[opener.shape.head_len() as usize..].to_vec();
-    opener.media(&span, sealed, media_len).map(|_| ())
+    let mut sealed = bytes[opener.shape.head_len() as usize..].to_vec();
+    opener.media(&span, &mut sealed, media_len).map(|_| ())
 }
 
 /// Bytes of the padding that `bytes` begin with.
