@@ -158,7 +158,8 @@ pub(crate) async fn streams(args: StreamsArgs) -> anyhow::Result<ExitCode> {
         }
         StreamsAction::Delete { name } => client.json(Method::DELETE, &path(&name), None).await?,
     };
-    let columns = ["name", "device", "retention_hours", "retention_bytes", "fragment_count", "size_bytes", "live"];
+    let columns =
+        ["name", "device", "retention_hours", "retention_bytes", "totals.fragments", "totals.size_bytes", "live"];
     print(&answer, "streams", &columns, args.endpoint.json)
 }
 
@@ -255,7 +256,9 @@ fn table(rows: &[Value], columns: &[&str]) -> String {
     let mut table = Table::new();
     table.load_style(presets::UTF8_HORIZONTAL_ONLY).set_header(columns);
     for row in rows {
-        table.add_row(columns.iter().map(|column| text(&row[*column])));
+        // A dot leads into an object.
+        let value = |column: &str| column.split('.').fold(row, |value, name| &value[name]);
+        table.add_row(columns.iter().map(|column| text(value(column))));
     }
     table.to_string()
 }
