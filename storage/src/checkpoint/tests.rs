@@ -127,9 +127,10 @@ async fn whatever_does_not_fit_leads_to_a_full_replay() {
     // A file is missing, and missed; it is not missed for ever as one that went on purpose.
     let image = io.image();
     image.unlink(&name).unwrap();
-    for _ in 0..2 {
+    for resumed in [false, true] {
         let again = observer.again();
         let (store, report) = open(&image, &again);
+        assert_eq!(report.resumed, resumed, "once a whole replay left it out, the next checkpoint does");
         assert!(report.damage.iter().any(|damage| damage.detail.contains("missing")), "{report:?}");
         store.close().await.unwrap();
     }
