@@ -364,12 +364,14 @@ impl Scan {
         let before = self.records.len();
         let walked = self.walk(&bytes, base, BATCH_HEADER_LEN, !whole, keys);
         let synced = whole || range.end <= durable;
-        let mut torn = bytes.len() < BATCH_HEADER_LEN + header.payload_len as usize && !synced;
+        let is_cut = bytes.len() < BATCH_HEADER_LEN + header.payload_len as usize && !synced;
+        let mut torn = is_cut;
         let nothing_bad = walked.bad.is_empty() && walked.copies.is_empty();
         for span in walked.bad {
             let at = base + span.start as u64..base + span.end as u64;
             // A block was empty before it was written: where each of its sectors has an end, all of it was written.
-            if synced || source.is_unreadable(&at) || !is_torn(&bytes, &span) {
+            let ends_with_file = is_cut && span.end == bytes.len();
+            if synced || source.is_unreadable(&at) || !(ends_with_file || is_torn(&bytes, &span)) {
                 self.damaged(base, span, "not what was written");
             } else {
                 torn = true;
