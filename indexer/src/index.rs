@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use uuid::Uuid;
 use vidar_core::clock::SharedClock;
 use vidar_core::control::Control;
+use vidar_core::ids::StreamId;
 use vidar_core::log::{LogEvent, LogObserver};
 
 use crate::catalog::Catalog;
@@ -122,6 +123,14 @@ impl Index {
     #[must_use]
     pub fn search(&self) -> &Search {
         &self.search
+    }
+
+    /// Waits until nothing of a stream whose deletion was observed is left in any file: neither its fragments nor its
+    /// documents. Blocks. False: that failed, and is tried again.
+    #[must_use]
+    pub fn purged(&self, stream: StreamId) -> bool {
+        let timeline = self.timeline.erased(stream);
+        self.search.purged(stream) && timeline
     }
 
     /// Commits to the files of search what waits for it, and ends its thread. Later events still reach catalog and

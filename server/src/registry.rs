@@ -175,6 +175,14 @@ impl Registry {
         let record = self.known(name)?;
         let entries = crate::retention::all_entries(self.index.timeline(), record.stream);
         self.store.delete_stream(record.stream, self.clock.now(), entries).await?;
+        // Not before nothing of it is in the index's files, which are sealed under a key that stays.
+        let (index, stream) = (Arc::clone(&self.index), record.stream);
+        let purged = tokio::task::spawn_blocking(move || index.purged(stream)).await;
+        if !purged.unwrap_or(false) {
+            let detail =
+                "the stream is deleted, but not yet out of the files of the index; that is tried again".to_owned();
+            return Err(SinkError::Failed { detail }.into());
+        }
         tracing::info!(stream = %name, id = %record.stream, "stream deleted");
         Ok(())
     }

@@ -364,6 +364,11 @@ impl Search {
         SearchError::Unavailable { detail: "its files are damaged and made again".to_owned() }
     }
 
+    /// Waits until no document of a deleted stream is left. False: that failed, and is tried again.
+    pub(crate) fn purged(&self, stream: StreamId) -> bool {
+        self.shared.queue.purged(stream)
+    }
+
     /// Waits until all that was observed so far can be found.
     pub fn settle(&self) {
         self.shared.queue.settle(false);

@@ -1,6 +1,6 @@
 //! A stretch of server time: one tantivy index, dropped as a whole.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::{fs, io};
@@ -8,7 +8,7 @@ use std::{fs, io};
 use tantivy::collector::{Collector, SegmentCollector};
 use tantivy::columnar::Column;
 use tantivy::directory::RamDirectory;
-use tantivy::indexer::IndexWriterOptions;
+use tantivy::indexer::{IndexWriterOptions, NoMergePolicy};
 use tantivy::query::{AllQuery, TermQuery};
 use tantivy::schema::IndexRecordOption;
 use tantivy::store::Compressor;
@@ -183,9 +183,39 @@ impl Partition {
         Ok(self.searcher().doc_freq(&self.stream_term(stream))? > 0)
     }
 
-    pub(super) fn delete_stream(&mut self, stream: StreamId) -> tantivy::Result<()> {
+    /// Deletes a stream's documents, and writes what is left into new files: no byte of them stays in any that is needed.
+    pub(super) fn purge(&mut self, stream: StreamId) -> tantivy::Result<()> {
+        // A merge that is under way would bring them into another file.
+        self.close_writer()?;
         let term = self.stream_term(stream);
-        self.writer()?.delete_term(term);
+        let writer = self.writer()?;
+        writer.set_merge_policy(Box::new(NoMergePolicy));
+        writer.delete_term(term);
+        self.commit()?;
+        self.expunge()?;
+        self.close_writer()?;
+        if self.has_stream(stream)? {
+            return Err(tantivy::TantivyError::InternalError("documents of a deleted stream stayed".to_owned()));
+        }
+        Ok(())
+    }
+
+    /// Removes files of segments that were merged into others. A query that still reads them fails, and is tried again.
+    pub(super) fn collect_garbage(&self) -> tantivy::Result<()> {
+        let Some(path) = &self.path else { return Ok(()) };
+        let needed: HashSet<String> =
+            self.index.searchable_segment_ids()?.iter().map(tantivy::index::SegmentId::uuid_string).collect();
+        // While a writer is open it may be about a segment that is not needed yet.
+        if self.writer.is_some() {
+            return Ok(());
+        }
+        for entry in fs::read_dir(path)? {
+            let path = entry?.path();
+            let of = path.file_name().and_then(|name| name.to_str()?.split_once('.')).map(|(of, _)| of);
+            if of.is_some_and(|of| of.len() == 32 && !needed.contains(of)) {
+                remove(&path);
+            }
+        }
         Ok(())
     }
 
@@ -221,7 +251,6 @@ impl Partition {
             writer.merge(&segments).wait()?;
             writer.commit()?;
             self.reader.reload()?;
-            self.writer()?.garbage_collect_files().wait()?;
         }
         Ok(())
     }

@@ -57,6 +57,9 @@ struct State {
     searchable: u64,
     /// All up to here can be found.
     complete: Option<FragmentNumber>,
+    /// Deleted streams that the worker is about, and how often it failed at that.
+    purging: Vec<StreamId>,
+    purge_failures: u64,
     stopped: bool,
 }
 
@@ -170,6 +173,36 @@ impl Queue {
         }
     }
 
+    /// Waits until no document of a deleted stream is left. False: that failed, and is tried again.
+    pub(super) fn purged(&self, stream: StreamId) -> bool {
+        let mut state = lock(&self.state);
+        let failures = state.purge_failures;
+        loop {
+            if !state.next.deleted.contains(&stream) && !state.purging.contains(&stream) {
+                return true;
+            }
+            if state.stopped || state.purge_failures > failures {
+                return false;
+            }
+            state = self.done.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// The worker's side: what it took of deleted streams is gone, or is to be tried again.
+    pub(super) fn purge_done(&self, deleted: &[StreamId], gone: bool) {
+        if deleted.is_empty() {
+            return;
+        }
+        let mut state = lock(&self.state);
+        state.purging.clear();
+        if !gone {
+            state.purge_failures += 1;
+            state.next.deleted.extend(deleted);
+        }
+        drop(state);
+        self.done.notify_all();
+    }
+
     /// The worker's side. Waits as long as much comes in a `step` (an eighth of the queue), up to `longest`, unless urged.
     pub(super) fn wait_while_flooded(&self, step: Duration, longest: Duration) {
         let mut waited = Duration::ZERO;
@@ -204,6 +237,7 @@ impl Queue {
         };
         let (observed, greatest) = (state.next.observed, state.next.greatest);
         state.taken = state.waiting.take();
+        state.purging = state.next.deleted.clone();
         state.urged = false;
         state.busy = true;
         state.catching_up |= state.next.behind;

@@ -706,12 +706,12 @@ fn a_start_from_a_checkpoint_answers_as_one_with_a_replay_and_makes_nothing_twic
     drop(saved);
     let index = restart(copied.path(), id, &world.events, 150);
     assert_eq!(answers(&index), answers(&expected));
-    // Records of streams and runs that documents were made with are passed over: nothing was considered again.
+    // Only what came after the checkpoint was made again.
     assert_eq!(index.search().status().uncommitted_count, world.events.len() as u64 - 150);
     drop(index);
     // A partition that went meanwhile is made again.
     let partition = fs::read_dir(copied.path()).unwrap().map(|entry| entry.unwrap().path());
-    let partition = partition.filter(|path| path.file_name().unwrap().to_str().unwrap().starts_with("v1-")).max();
+    let partition = partition.filter(|path| path.file_name().unwrap().to_str().unwrap().starts_with("v1-")).min();
     fs::remove_dir_all(partition.unwrap()).unwrap();
     let index = restart(copied.path(), id, &world.events, 150);
     assert_eq!(answers(&index), answers(&expected));
@@ -727,4 +727,49 @@ fn copy_all(from: &Path, to: &Path) {
             fs::copy(path, target).unwrap();
         }
     }
+}
+
+/// Words of the field `device` in all files of search, read by an index of its own; also of segments that are not needed.
+fn devices(dir: &Path) -> Vec<String> {
+    let (mut found, fields) = (Vec::new(), Fields::new());
+    for partition in fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()) {
+        if !partition.file_name().unwrap().to_str().unwrap().starts_with("v1-") {
+            continue;
+        }
+        let sealed = directory::SealedDirectory::open(partition.clone(), KEY, ChunkCache::new(1 << 20)).unwrap();
+        let index = tantivy::Index::open(sealed).unwrap();
+        let segments: Vec<String> = index.searchable_segment_ids().unwrap().iter().map(|id| id.uuid_string()).collect();
+        for name in fs::read_dir(&partition).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()) {
+            let of = name.split('.').next().unwrap();
+            if of.len() == 32 && !segments.iter().any(|segment| segment == of) {
+                found.push(format!("{name} is not needed"));
+            }
+        }
+        for reader in index.reader().unwrap().searcher().segment_readers() {
+            let words = reader.inverted_index(fields.text(schema::Text::Device)).unwrap();
+            let mut words = words.terms().stream().unwrap();
+            while words.advance() {
+                found.push(String::from_utf8_lossy(words.key()).into_owned());
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn nothing_of_a_deleted_stream_is_in_any_file_once_it_is_purged() {
+    let dir = tempfile::tempdir().unwrap();
+    let index = disk(dir.path());
+    let world = World::new(200);
+    // Several segments of each partition.
+    for events in world.events.chunks(40) {
+        feed(&index, events);
+        index.search().commit();
+    }
+    assert!(devices(dir.path()).iter().any(|word| word == "porch"));
+    index.observe(&testing::deleted(900, world.streams[0]));
+    assert!(index.purged(world.streams[0]));
+    let after = devices(dir.path());
+    assert!(after.iter().all(|word| word == "hall" || word == schema::PRESENT), "{after:?}");
+    assert_eq!(count(&index, "kind:fragment"), 5);
 }

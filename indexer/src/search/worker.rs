@@ -173,9 +173,9 @@ impl Worker {
             behind |= self.partitions.contains_key(id);
         }
         self.drop_partitions(&batch.damaged);
-        for stream in &batch.deleted {
-            self.delete_stream(*stream)?;
-        }
+        let purged = batch.deleted.iter().try_for_each(|stream| self.delete_stream(*stream));
+        self.shared.queue.purge_done(&batch.deleted, purged.is_ok());
+        purged?;
         if behind {
             self.consider_everything()?;
         } else {
@@ -429,14 +429,16 @@ impl Worker {
             for document in partition.ids_of(stream).map_err(failed)?.keys() {
                 partition.included.remove(document);
             }
-            partition.delete_stream(stream).map_err(failed)?;
-            partition.commit().map_err(failed)?;
-            partition.expunge().map_err(failed)?;
+            partition.purge(stream).map_err(failed)?;
             if partition.included.is_empty() {
                 empty.push(*id);
             }
         }
         self.drop_partitions(&empty);
+        // The files that are not needed any more go once no view holds them.
+        for (id, partition) in &mut self.partitions {
+            partition.collect_garbage().map_err(|error| Failed { partition: *id, error })?;
+        }
         self.close_old_writers()
     }
 
