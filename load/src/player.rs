@@ -35,11 +35,14 @@ pub(crate) struct Playing {
     bytes: AtomicU64,
     seen: Mutex<Seen>,
     /// Length and hash of answers, by what was asked for and from where.
-    known: Mutex<HashMap<(usize, u64), (Option<u64>, u64)>>,
+    known: Mutex<HashMap<(usize, u64), Answered>>,
     /// Of whole files.
     lengths: Mutex<HashMap<usize, u64>>,
     buffer: Mutex<Vec<u8>>,
 }
+
+/// Length and hash of an answer.
+type Answered = (Option<u64>, u64);
 
 /// What players saw.
 #[derive(Debug, Default, Clone)]
@@ -121,7 +124,7 @@ impl Playing {
         let mut request = self.peer.head("GET", &self.wants[index]);
         let from = self.piece_bytes.map(|piece| match lock(&self.lengths).get(&index) {
             // Every fourth is the beginning, as players do it.
-            Some(len) if random.next() % 4 > 0 => random.next() % len.saturating_sub(piece).max(1),
+            Some(len) if !random.next().is_multiple_of(4) => random.next() % len.saturating_sub(piece).max(1),
             _ => 0,
         });
         if let (Some(from), Some(piece)) = (from, self.piece_bytes) {

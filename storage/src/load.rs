@@ -617,8 +617,14 @@ impl Log {
             let (file, offset, len, detail) = (&file.name, torn.offset, torn.len, &torn.detail);
             tracing::warn!(file, offset, len, detail, "the end of a segment file was torn");
         }
-        // A footer would leave out for good what did not read this time.
-        if self.mode == Mode::ReadOnly || file.header.read_only || scan.unread {
+        if self.mode == Mode::ReadOnly {
+            return false;
+        }
+        // A footer would leave out for good what did not read this time. What did is synced before anybody hears of it.
+        if file.header.read_only || scan.unread {
+            if let Err(error) = file.handle().and_then(|handle| handle.sync_data()) {
+                tracing::warn!(file = file.name, %error, "cannot sync a file that is left unclosed");
+            }
             return false;
         }
         let archive = scan.archive.unwrap_or(file.header.archive);
@@ -628,7 +634,7 @@ impl Log {
         let footer = footer::encode(keys.log_key(), file.header.file, scan.data_end, archive, &entries, &copies);
         // What was read may so far stand in the page cache only: it comes before the footer that promises it.
         let closed = file.handle().and_then(|handle| {
-            handle.sync_data()?;
+            writer::write_again(&*handle, scan.synced_to..scan.data_end)?;
             writer::close(&*handle, scan.data_end, &footer)
         });
         match closed {

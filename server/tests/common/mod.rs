@@ -46,17 +46,6 @@ pub fn start_in(dir: &Path, flags: &[&str]) -> Vidar {
 pub fn serve(dir: &Path, flags: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_vidar"));
     command
-    let root = [("VIDAR_ROOT_ACCESS_KEY_ID", ID), ("VIDAR_ROOT_SECRET_ACCESS_KEY", SECRET)];
-    start_under(dir, flags, &root)
-}
-
-/// A server that makes its own root pair.
-pub fn start_with_own_credentials(dir: &Path) -> Vidar {
-    start_under(dir, &[], &[])
-}
-
-fn start_under(dir: &Path, flags: &[&str], root: &[(&str, &str)]) -> Vidar {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_vidar"))
         .args(["serve", "--http", "127.0.0.1:0", "--rtsp", "127.0.0.1:0"])
         .arg("--data-dir")
         .arg(dir)
@@ -69,14 +58,15 @@ fn start_under(dir: &Path, flags: &[&str], root: &[(&str, &str)]) -> Vidar {
     command
 }
 
+/// A server that makes its own root pair.
+pub fn start_with_own_credentials(dir: &Path) -> Vidar {
+    let mut command = serve(dir, &[]);
+    command.env_remove("VIDAR_ROOT_ACCESS_KEY_ID").env_remove("VIDAR_ROOT_SECRET_ACCESS_KEY");
+    launch(command, dir)
+}
+
 pub fn launch(mut command: Command, dir: &Path) -> Vidar {
     let mut child = command.stderr(Stdio::piped()).spawn().expect("vidar starts");
-        .env_remove("VIDAR_ROOT_ACCESS_KEY_ID")
-        .env_remove("VIDAR_ROOT_SECRET_ACCESS_KEY")
-        .envs(root.iter().copied())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("vidar starts");
     let stderr = BufReader::new(child.stderr.take().expect("stderr is piped"));
     let (sender, log) = mpsc::channel();
     std::thread::spawn(move || stderr.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));

@@ -109,6 +109,11 @@ impl SegmentIo for Metered {
         Ok(())
     }
 
+    fn append_small(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        self.meter.written(bytes);
+        self.meter.time("append to", name, None, || self.inner.append_small(name, bytes))
+    }
+
     fn space(&self) -> io::Result<DiskSpace> {
         self.inner.space()
     }
@@ -149,6 +154,14 @@ impl SegmentHandle for MeteredHandle {
 
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
         self.inner.read_at(offset, buffer)
+    }
+
+    fn forget(&self, offset: u64, len: u64) {
+        self.inner.forget(offset, len);
+    }
+
+    fn read_cached(&self, offset: u64, buffer: &mut [u8]) -> bool {
+        self.inner.read_cached(offset, buffer)
     }
 
     fn punch(&self, offset: u64, len: u64) -> io::Result<()> {

@@ -56,6 +56,8 @@ pub(crate) struct Scan {
     torn_from: Option<u64>,
     /// The disk did not give back all of it; perhaps it will another time.
     pub(crate) unread: bool,
+    /// Up to here a later batch, or the list of files, says that it was synced.
+    pub(crate) synced_to: u64,
     /// Where a footer may go.
     pub(crate) data_end: u64,
     /// Greatest archive time.
@@ -195,7 +197,8 @@ fn scan_once(
     if let Some(rest) = rest {
         scan.rest(&mut source, rest.clone(), synced_to > 0, len, keys)?;
     }
-    scan.data_end = scan.data_end.max(durable.min(*end));
+    scan.synced_to = durable.min(*end);
+    scan.data_end = scan.data_end.max(scan.synced_to);
     scan.unread = !source.unreadable.is_empty();
     for (offset, detail) in source.unreadable {
         scan.bad.push(BadSpan {

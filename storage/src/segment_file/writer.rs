@@ -1,6 +1,7 @@
 //! Writing a segment file: batches, then the footer.
 
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 
 use vidar_core::time::UnixMs;
@@ -201,6 +202,29 @@ pub(crate) fn close(handle: &dyn SegmentHandle, data_end: u64, footer: &[u8]) ->
     handle.write_blocks(trailer_at, trailer)?;
     handle.sync_data()
 }
+
+/// Makes durable what was read in a range. After a sync that failed it may stand in the page cache only, and another sync
+/// says nothing of it: so it is written once more, if it reads the same twice.
+///
+/// # Errors
+/// `InvalidData` if it does not.
+pub(crate) fn write_again(handle: &dyn SegmentHandle, range: Range<u64>) -> io::Result<()> {
+    let end = align_up(range.end, BLOCK_LEN).min(handle.len()? / BLOCK_LEN * BLOCK_LEN);
+    let mut at = range.start / BLOCK_LEN * BLOCK_LEN;
+    while at < end {
+        let len = (end - at).min(AGAIN_LEN) as usize;
+        let bytes = super::reader::read(handle, at, len)?;
+        if super::reader::read(handle, at, len)? != bytes {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, format!("{at}: it does not read the same twice")));
+        }
+        handle.write_blocks(at, &Blocks::from(&bytes[..]))?;
+        at += len as u64;
+    }
+    handle.sync_data()
+}
+
+/// Written again at a time.
+const AGAIN_LEN: u64 = 1 << 20;
 
 /// Writes and syncs the block of the trailer, the last of a closed file, again as it is.
 pub(crate) fn settle(handle: &dyn SegmentHandle) -> io::Result<()> {
