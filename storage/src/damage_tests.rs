@@ -379,7 +379,7 @@ async fn a_disk_that_turns_read_only_refuses_what_comes_and_gives_what_there_is(
     let number = from.append(store, &media(1, MEDIA_LEN)).await;
     let entry = opened.seen.entry(number).unwrap();
     let error = std::io::ErrorKind::ReadOnlyFilesystem;
-    for op in [Op::Write, Op::Sync, Op::Create, Op::Truncate, Op::Replace] {
+    for op in [Op::Write, Op::Sync, Op::Create, Op::Truncate, Op::Replace, Op::Append] {
         io.fail(Fault { op, after: 0, times: 100, error, torn_bytes: 0 });
     }
     let refused = from.fragment(store.next_number(UnixMs(5)), &media(2, 100));

@@ -22,8 +22,10 @@ pub enum Op {
     Truncate,
     /// Removing one.
     Unlink,
-    /// Replacing a small file, or appending to one.
+    /// Replacing a small file.
     Replace,
+    /// Appending to one.
+    Append,
 }
 
 /// One planned failure.
@@ -128,7 +130,7 @@ impl SegmentIo for FaultyIo {
     }
 
     fn append_small(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
-        self.plan.io(Op::Replace)?;
+        self.plan.io(Op::Append)?;
         self.inner.append_small(name, bytes)
     }
 

@@ -261,7 +261,7 @@ async fn a_repair_may_crash_anywhere_and_is_done_again() {
     }
     let lost = [3, COUNT as usize - 1];
     let mut crashes = 0;
-    for op in [Op::Create, Op::Write, Op::Sync, Op::Truncate, Op::Unlink, Op::Replace] {
+    for op in [Op::Create, Op::Write, Op::Sync, Op::Truncate, Op::Unlink, Op::Replace, Op::Append] {
         for (after, mut seed) in
             (0..).flat_map(|after| [1, 77, u64::MAX].map(|seed| (after, u64::from(after).wrapping_mul(seed))))
         {
