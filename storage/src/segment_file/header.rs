@@ -11,6 +11,7 @@ const MAGIC: &[u8; 8] = b"VIDARSEG";
 const VERSION: u16 = 1;
 /// Bytes of the fields, which stand in one sector; the checksum stands in another.
 const FIELDS_LEN: usize = 112;
+const ARCHIVE_AT: usize = 80;
 /// Bytes of the header: where the first batch starts.
 pub(crate) const HEADER_LEN: usize = BLOCK_LEN as usize;
 
@@ -93,8 +94,8 @@ impl FileHeader {
     }
 }
 
-/// The first block of a file whose making was interrupted: of a header of this version, some of the first sector, its last
-/// one, or nothing.
+/// The first block of a file whose making was interrupted: of a header of this version, the beginning of the first sector
+/// and the last one, either, or nothing.
 pub(crate) fn is_torn(block: &[u8], epoch: u32, file: FileId) -> bool {
     let zero = |range: std::ops::Range<usize>| block[range].iter().all(|byte| *byte == 0);
     if block.len() != HEADER_LEN || !zero(FIELDS_LEN..HEADER_LEN - 4) {
@@ -107,7 +108,8 @@ pub(crate) fn is_torn(block: &[u8], epoch: u32, file: FileId) -> bool {
     };
     let ours = begins(0, MAGIC) && begins(8, &VERSION.to_be_bytes());
     let named = begins(24, file.as_bytes()) && begins(56, &epoch.to_be_bytes());
-    ours && named && (written == 0 || zero(HEADER_LEN - 4..HEADER_LEN))
+    // The archive time is never 0: a sector that was written to its end goes beyond it.
+    ours && named && (written <= ARCHIVE_AT || zero(HEADER_LEN - 4..HEADER_LEN))
 }
 
 /// The name of a file.
@@ -180,7 +182,7 @@ mod tests {
             (0..4096, true),
             (32..4096, true),
             (8..4096, true),
-            (32..512, false),
+            (32..512, true),
         ] {
             let mut bad = bytes.clone();
             bad[range].fill(0);
