@@ -1,29 +1,26 @@
 //! A stretch of server time: one tantivy index, dropped as a whole.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::{fs, io};
 
-use tantivy::collector::{Collector, SegmentCollector};
-use tantivy::columnar::Column;
 use tantivy::directory::RamDirectory;
 use tantivy::indexer::{IndexWriterOptions, NoMergePolicy};
-use tantivy::query::{AllQuery, TermQuery};
 use tantivy::schema::IndexRecordOption;
 use tantivy::store::Compressor;
 use tantivy::{
-    Directory, DocId, Index, IndexReader, IndexSettings, IndexWriter, ReloadPolicy, Score, Searcher, SegmentOrdinal,
-    SegmentReader, TantivyDocument, Term,
+    Directory, DocSet, Index, IndexReader, IndexSettings, IndexWriter, ReloadPolicy, Searcher, SegmentReader,
+    TERMINATED, TantivyDocument, Term,
 };
 
 use super::directory::{ChunkCache, SealedDirectory};
-use super::schema::{Fields, Identity};
-use super::subject::stream_key;
+use super::schema::{Fields, Identity, Number};
+use super::subject::{Subject, stream_key};
 use vidar_core::ids::{FileId, StreamId};
 
 /// Raised with every change to what documents hold: older files are then made again.
-const DOCUMENT_VERSION: u32 = 1;
+const DOCUMENT_VERSION: u32 = 2;
 /// Memory that a writer fills before it writes a segment.
 const WRITER_BYTES: usize = 32 << 20;
 
@@ -44,8 +41,8 @@ pub(super) struct Partition {
     fields: Arc<Fields>,
     /// None: in memory.
     pub(super) path: Option<PathBuf>,
-    /// What it holds: id to attributes.
-    pub(super) included: HashMap<u64, u64>,
+    /// Greatest sequence of a fragment that it may hold.
+    newest: u64,
 }
 
 impl Home {
@@ -159,19 +156,50 @@ impl Partition {
             return Err(tantivy::TantivyError::SchemaError("made by another version".to_owned()));
         }
         let reader: IndexReader = index.reader_builder().reload_policy(ReloadPolicy::Manual).try_into()?;
-        let included = reader.searcher().search(&AllQuery, &Included)?;
-        Ok(Self { index, reader, writer: None, fields: Arc::clone(fields), path, included })
+        let newest = newest(&reader.searcher())?;
+        Ok(Self { index, reader, writer: None, fields: Arc::clone(fields), path, newest })
     }
 
     pub(super) fn searcher(&self) -> Searcher {
         self.reader.searcher()
     }
 
-    /// `replaces`: it holds an older document of the same subject.
-    pub(super) fn add(&mut self, id: u64, replaces: bool, document: TantivyDocument) -> tantivy::Result<()> {
-        let term = Term::from_field_u64(self.fields.identity(Identity::Id), id);
+    /// Documents that were committed.
+    pub(super) fn len(&self) -> u64 {
+        self.searcher().num_docs()
+    }
+
+    /// Attributes of the document of a subject, if one was committed. Of a fragment that is newer than all of them the
+    /// files are not asked: nearly all are.
+    pub(super) fn held(&self, subject: Subject) -> tantivy::Result<Option<u64>> {
+        if self.is_new(subject) {
+            return Ok(None);
+        }
+        let term = self.term(subject.id());
+        for segment in self.searcher().segment_readers() {
+            let inverted = segment.inverted_index(term.field())?;
+            let Some(mut postings) = inverted.read_postings(&term, IndexRecordOption::Basic)? else { continue };
+            let mut doc = postings.doc();
+            while doc != TERMINATED {
+                if !segment.is_deleted(doc) {
+                    return Ok(segment.fast_fields().u64(Identity::Attributes.name())?.first(doc));
+                }
+                doc = postings.advance();
+            }
+        }
+        Ok(None)
+    }
+
+    fn is_new(&self, subject: Subject) -> bool {
+        matches!(subject, Subject::Fragment(_, number) if number.sequence() > self.newest)
+    }
+
+    /// Adds the document of a subject, in the place of one that was committed.
+    pub(super) fn add(&mut self, subject: Subject, document: TantivyDocument) -> tantivy::Result<()> {
+        let is_new = self.is_new(subject);
+        let term = self.term(subject.id());
         let writer = self.writer()?;
-        if replaces {
+        if !is_new {
             writer.delete_term(term);
         }
         writer.add_document(document)?;
@@ -220,9 +248,13 @@ impl Partition {
     }
 
     pub(super) fn delete(&mut self, id: u64) -> tantivy::Result<()> {
-        let term = Term::from_field_u64(self.fields.identity(Identity::Id), id);
+        let term = self.term(id);
         self.writer()?.delete_term(term);
         Ok(())
+    }
+
+    fn term(&self, id: u64) -> Term {
+        Term::from_field_u64(self.fields.identity(Identity::Id), id)
     }
 
     fn stream_term(&self, stream: StreamId) -> Term {
@@ -233,6 +265,7 @@ impl Partition {
         if let Some(writer) = &mut self.writer {
             writer.commit()?;
             self.reader.reload()?;
+            self.newest = newest(&self.searcher())?;
         }
         Ok(())
     }
@@ -263,11 +296,6 @@ impl Partition {
         }
     }
 
-    /// Ids of a stream's documents.
-    pub(super) fn ids_of(&self, stream: StreamId) -> tantivy::Result<HashMap<u64, u64>> {
-        self.searcher().search(&TermQuery::new(self.stream_term(stream), IndexRecordOption::Basic), &Included)
-    }
-
     fn writer(&mut self) -> tantivy::Result<&mut IndexWriter> {
         if self.writer.is_none() {
             let options = IndexWriterOptions::builder()
@@ -281,53 +309,13 @@ impl Partition {
     }
 }
 
-/// Collects id and attributes of all that is found.
-struct Included;
-
-struct IncludedSegment {
-    id: Column<u64>,
-    attributes: Column<u64>,
-    included: HashMap<u64, u64>,
-}
-
-impl Collector for Included {
-    type Fruit = HashMap<u64, u64>;
-    type Child = IncludedSegment;
-
-    fn for_segment(&self, _: SegmentOrdinal, reader: &SegmentReader) -> tantivy::Result<IncludedSegment> {
-        let columns = reader.fast_fields();
-        Ok(IncludedSegment {
-            id: columns.u64(Identity::Id.name())?,
-            attributes: columns.u64(Identity::Attributes.name())?,
-            included: HashMap::new(),
-        })
+/// Greatest sequence of a fragment.
+fn newest(searcher: &Searcher) -> tantivy::Result<u64> {
+    let mut newest = 0;
+    for segment in searcher.segment_readers() {
+        newest = newest.max(segment.fast_fields().u64(Number::Sequence.name())?.max_value());
     }
-
-    fn requires_scoring(&self) -> bool {
-        false
-    }
-
-    fn merge_fruits(&self, fruits: Vec<HashMap<u64, u64>>) -> tantivy::Result<HashMap<u64, u64>> {
-        let all = fruits.into_iter().reduce(|mut all, part| {
-            all.extend(part);
-            all
-        });
-        Ok(all.unwrap_or_default())
-    }
-}
-
-impl SegmentCollector for IncludedSegment {
-    type Fruit = HashMap<u64, u64>;
-
-    fn collect(&mut self, doc: DocId, _: Score) {
-        if let (Some(id), Some(attributes)) = (self.id.first(doc), self.attributes.first(doc)) {
-            self.included.insert(id, attributes);
-        }
-    }
-
-    fn harvest(self) -> Self::Fruit {
-        self.included
-    }
+    Ok(newest)
 }
 
 #[cfg(test)]
@@ -348,10 +336,10 @@ mod tests {
     #[test]
     fn what_is_not_ours_stays() {
         let dir = tempfile::tempdir().unwrap();
-        let ours = dir.path().join(format!("v1-5-{}", FileId::new()));
+        let ours = dir.path().join(format!("v{DOCUMENT_VERSION}-5-{}", FileId::new()));
         fs::create_dir(&ours).unwrap();
         fs::write(dir.path().join("notes"), "x").unwrap();
-        let old = dir.path().join(format!("v0-5-{}", FileId::new()));
+        let old = dir.path().join(format!("v{}-5-{}", DOCUMENT_VERSION - 1, FileId::new()));
         fs::create_dir(&old).unwrap();
         let home = Home::Disk { dir: dir.path().to_owned(), key: [0; 32], cache: ChunkCache::new(0) };
         assert_eq!(home.list().unwrap(), BTreeMap::from([(5, ours.clone())]));

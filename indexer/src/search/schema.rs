@@ -115,7 +115,7 @@ impl Number {
 /// Columns by which a document is told from all others, and found in catalog and timeline.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Identity {
-    /// Fingerprint of what it is a document of.
+    /// Of what it is a document of.
     Id,
     /// Fingerprint of the attributes of stream and run that it was made with.
     Attributes,

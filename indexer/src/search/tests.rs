@@ -711,7 +711,7 @@ fn a_start_from_a_checkpoint_answers_as_one_with_a_replay_and_makes_nothing_twic
     drop(index);
     // A partition that went meanwhile is made again.
     let partition = fs::read_dir(copied.path()).unwrap().map(|entry| entry.unwrap().path());
-    let partition = partition.filter(|path| path.file_name().unwrap().to_str().unwrap().starts_with("v1-")).min();
+    let partition = partition.filter(|path| path.file_name().unwrap().to_str().unwrap().starts_with('v')).min();
     fs::remove_dir_all(partition.unwrap()).unwrap();
     let index = restart(copied.path(), id, &world.events, 150);
     assert_eq!(answers(&index), answers(&expected));
@@ -733,7 +733,7 @@ fn copy_all(from: &Path, to: &Path) {
 fn devices(dir: &Path) -> Vec<String> {
     let (mut found, fields) = (Vec::new(), Fields::new());
     for partition in fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()) {
-        if !partition.file_name().unwrap().to_str().unwrap().starts_with("v1-") {
+        if !partition.file_name().unwrap().to_str().unwrap().starts_with('v') {
             continue;
         }
         let sealed = directory::SealedDirectory::open(partition.clone(), KEY, ChunkCache::new(1 << 20)).unwrap();

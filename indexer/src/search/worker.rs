@@ -1,8 +1,8 @@
 //! Makes documents, on a thread of its own.
 //!
 //! New documents go into *chunks*, small indexes in memory, at once; every so often all of them go into their
-//! partitions and the chunks are dropped. What is in a partition is known by id and attributes, so that nothing is
-//! written twice, and what says something else by now is replaced.
+//! partitions and the chunks are dropped. A partition is asked what it says of a subject, so that nothing is written
+//! twice, and what says something else by now is replaced.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, RwLock};
@@ -266,10 +266,7 @@ impl Worker {
         };
         let held = match self.tail.get(&standing.id) {
             Some(tailed) => Some(tailed.attributes),
-            None => self
-                .partitions
-                .get(&self.partition_of(&standing))
-                .and_then(|partition| partition.included.get(&standing.id).copied()),
+            None => self.held(self.partition_of(&standing), subject)?,
         };
         let knows_more = |held: u64| is_complete(held) && !is_complete(standing.attributes);
         if held.is_some_and(|held| held == standing.attributes || knows_more(held)) {
@@ -282,6 +279,12 @@ impl Worker {
             self.publish();
         }
         Ok(())
+    }
+
+    /// Attributes of its document in a partition.
+    fn held(&self, id: PartitionId, subject: Subject) -> Result<Option<u64>, Failed> {
+        let held = self.partitions.get(&id).map_or(Ok(None), |partition| partition.held(subject));
+        held.map_err(|error| Failed { partition: id, error })
     }
 
     /// A run of which nothing is left: its document may have been made while it went on.
@@ -335,19 +338,19 @@ impl Worker {
 
     /// Moves the tail into partitions.
     fn commit(&mut self) -> Result<(), Failed> {
-        let mut subjects: BTreeMap<PartitionId, Vec<(u64, u64, TantivyDocument)>> = BTreeMap::new();
-        let tailed = self.tail.iter().map(|(id, tailed)| (*id, tailed.subject));
-        let fresh = self.fresh.iter().map(|(id, (subject, _))| (*id, *subject));
-        let all: HashMap<u64, Subject> = tailed.chain(fresh).collect();
-        for (id, subject) in all {
+        let mut subjects: BTreeMap<PartitionId, Vec<(Subject, TantivyDocument)>> = BTreeMap::new();
+        let tailed = self.tail.values().map(|tailed| tailed.subject);
+        let fresh = self.fresh.values().map(|(subject, _)| *subject);
+        let all: HashSet<Subject> = tailed.chain(fresh).collect();
+        for subject in all {
             let Some((standing, document)) = self.document(subject) else {
-                self.delete_elsewhere(id, None)?;
+                self.delete_elsewhere(subject, None)?;
                 continue;
             };
             let partition = self.partition_of(&standing);
-            subjects.entry(partition).or_default().push((id, standing.attributes, document));
+            subjects.entry(partition).or_default().push((subject, document));
             if matches!(subject, Subject::Run(..)) {
-                self.delete_elsewhere(id, Some(partition))?;
+                self.delete_elsewhere(subject, Some(partition))?;
             }
         }
         for (id, documents) in subjects {
@@ -364,24 +367,23 @@ impl Worker {
         self.close_old_writers()
     }
 
-    fn fill(&mut self, id: PartitionId, documents: Vec<(u64, u64, TantivyDocument)>) -> tantivy::Result<()> {
+    fn fill(&mut self, id: PartitionId, documents: Vec<(Subject, TantivyDocument)>) -> tantivy::Result<()> {
         if !self.partitions.contains_key(&id) {
             self.partitions.insert(id, self.home.make(id, &self.shared.fields)?);
         }
         let Some(partition) = self.partitions.get_mut(&id) else { return Ok(()) };
-        for (id, attributes, document) in documents {
-            let replaces = partition.included.insert(id, attributes).is_some();
-            partition.add(id, replaces, document)?;
+        for (subject, document) in documents {
+            partition.add(subject, document)?;
         }
         partition.commit()
     }
 
     /// The beginning of a run was corrected and its document moves; or its subject is gone.
-    fn delete_elsewhere(&mut self, id: u64, home: Option<PartitionId>) -> Result<(), Failed> {
-        for (partition_id, partition) in &mut self.partitions {
-            if Some(*partition_id) != home && partition.included.remove(&id).is_some() {
-                let deleted = partition.delete(id).and_then(|()| partition.commit());
-                deleted.map_err(|error| Failed { partition: *partition_id, error })?;
+    fn delete_elsewhere(&mut self, subject: Subject, home: Option<PartitionId>) -> Result<(), Failed> {
+        for (id, partition) in self.partitions.iter_mut().filter(|(id, _)| Some(**id) != home) {
+            let failed = |error| Failed { partition: *id, error };
+            if partition.held(subject).map_err(failed)?.is_some() {
+                partition.delete(subject.id()).and_then(|()| partition.commit()).map_err(failed)?;
             }
         }
         Ok(())
@@ -402,12 +404,11 @@ impl Worker {
             let failed = |error| Failed { partition: *id, error };
             let dead = Dead { streams: Arc::clone(&streams) };
             let dead = partition.searcher().search(&AllQuery, &dead).map_err(failed)?;
-            let all = partition.included.len();
-            if dead.len() >= all {
+            let (gone, all) = (dead.len() as u64, partition.len());
+            if gone >= all {
                 empty.push(*id);
-            } else if dead.len() * 10 >= all {
+            } else if gone * 10 >= all {
                 for document in &dead {
-                    partition.included.remove(document);
                     partition.delete(*document).map_err(failed)?;
                 }
                 partition.commit().map_err(failed)?;
@@ -426,11 +427,8 @@ impl Worker {
             if !partition.has_stream(stream).map_err(failed)? {
                 continue;
             }
-            for document in partition.ids_of(stream).map_err(failed)?.keys() {
-                partition.included.remove(document);
-            }
             partition.purge(stream).map_err(failed)?;
-            if partition.included.is_empty() {
+            if partition.len() == 0 {
                 empty.push(*id);
             }
         }
