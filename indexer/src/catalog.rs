@@ -30,6 +30,43 @@ pub struct RunView {
     pub fragment_count: u64,
 }
 
+impl RunView {
+    /// It has media in a range by the producer's clock; without any media, its anchor counts.
+    #[must_use]
+    pub fn is_in(&self, range: &Range<UnixMs>) -> bool {
+        match &self.producer {
+            Some(span) => span.start < range.end && span.end > range.start,
+            None => range.contains(&self.record.anchor),
+        }
+    }
+}
+
+/// Which of some runs overlap one another by the producer's clock.
+pub struct RunOverlaps {
+    runs: IntervalIndex<RunId>,
+}
+
+impl RunOverlaps {
+    /// Of all runs of a stream.
+    #[must_use]
+    pub fn of(runs: &[RunView]) -> Self {
+        let mut by_time = IntervalIndex::default();
+        for run in runs {
+            if let (Some(span), Some(first)) = (&run.producer, &run.first) {
+                by_time.insert(Span::new(span.start, span.end), first.meta.number, run.record.run);
+            }
+        }
+        Self { runs: by_time }
+    }
+
+    /// The other runs that overlap this one, in order of their starts by the producer's clock.
+    pub fn with(&self, run: &RunView) -> impl Iterator<Item = RunId> {
+        let (own, span) = (run.record.run, run.producer.clone());
+        let found = span.into_iter().flat_map(|span| self.runs.overlapping(span.start, span.end, None));
+        found.map(|(.., run)| *run).filter(move |run| *run != own)
+    }
+}
+
 /// Streams, runs and gaps.
 pub struct Catalog {
     timeline: Arc<Timeline>,
@@ -91,12 +128,11 @@ impl Catalog {
         state.names.keys().filter_map(|name| state.named(name)).collect()
     }
 
-    /// The runs of a stream in order of their beginning by the server's clock; with a range only those with media
-    /// in it by the producer's clock, or, without any media, with their anchor in it.
+    /// The runs of a stream in order of their beginning by the server's clock.
     ///
     /// A run is forgotten once all of its fragments are gone and it ended.
     #[must_use]
-    pub fn runs(&self, stream: StreamId, range: Option<Range<UnixMs>>) -> Vec<RunView> {
+    pub fn runs(&self, stream: StreamId) -> Vec<RunView> {
         let (floor, mut runs) = {
             let state = read(&self.state);
             let Some(known) = state.streams.get(&stream) else { return Vec::new() };
@@ -106,8 +142,7 @@ impl Catalog {
         runs.sort_unstable_by_key(|(id, run)| (run.record.as_ref().map(|(_, record)| record.started), *id));
         let ids: Vec<RunId> = runs.iter().map(|(id, _)| *id).collect();
         let spans = self.timeline.run_spans(stream, &ids);
-        let views = runs.into_iter().zip(spans).filter_map(|((_, run), span)| view(run, span, floor));
-        views.filter(|view| range.as_ref().is_none_or(|range| is_in(view, range))).collect()
+        runs.into_iter().zip(spans).filter_map(|((_, run), span)| view(run, span, floor)).collect()
     }
 
     /// A run.
@@ -282,11 +317,4 @@ fn view(run: Run, span: Option<crate::timeline::RunSpan>, floor: Option<Fragment
         first: span.as_ref().map(|span| Arc::clone(&span.first)),
         last: span.map(|span| span.last),
     })
-}
-
-fn is_in(view: &RunView, range: &Range<UnixMs>) -> bool {
-    match &view.producer {
-        Some(span) => span.start < range.end && span.end > range.start,
-        None => range.contains(&view.record.anchor),
-    }
 }

@@ -8,7 +8,7 @@ use vidar_core::log::{LogEvent, LogObserver};
 use vidar_core::time::UnixMs;
 
 use crate::testing::{self, DAY_ONE, Fragment};
-use crate::{Index, IndexOptions};
+use crate::{Index, IndexOptions, RunOverlaps};
 
 fn index(events: &[LogEvent]) -> Arc<Index> {
     let index = Index::open(IndexOptions::in_memory(SystemClock::shared())).unwrap();
@@ -92,7 +92,7 @@ fn runs_say_what_their_fragments_cover() {
     events.extend(fragments.iter().map(Fragment::event));
     for events in [events.clone(), events.iter().rev().cloned().collect()] {
         let index = index(&events);
-        let runs = index.catalog().runs(stream, None);
+        let runs = index.catalog().runs(stream);
         assert_eq!(runs.iter().map(|view| view.record.run).collect::<Vec<_>>(), [run, later]);
         let view = &runs[0];
         assert_eq!(view.record.protocol, "http");
@@ -104,13 +104,32 @@ fn runs_say_what_their_fragments_cover() {
         assert!(runs[1].ended.is_none() && runs[1].first.is_none());
         let within = |from: i64, to: i64| {
             let range = UnixMs(DAY_ONE + from)..UnixMs(DAY_ONE + to);
-            index.catalog().runs(stream, Some(range)).iter().map(|view| view.record.run).collect::<Vec<_>>()
+            let runs = index.catalog().runs(stream).into_iter().filter(|view| view.is_in(&range));
+            runs.map(|view| view.record.run).collect::<Vec<_>>()
         };
         assert_eq!(within(0, 20_000), []);
         assert_eq!(within(25_999, 26_000), [run]);
         assert_eq!(within(80_000, 80_001), [later], "without media its anchor counts");
         assert!(index.catalog().run(stream, RunId::new()).is_none());
     }
+}
+
+#[test]
+fn runs_know_which_others_have_media_at_the_same_time() {
+    let stream = StreamId::new();
+    let [before, long, within, after, empty] = [1, 2, 3, 4, 5].map(|byte| RunId::from_bytes([byte; 16]));
+    let at = |run, sequence, start_ms| Fragment { start_ms, ..Fragment::new(stream, run, sequence) };
+    let runs = (1..).zip([before, long, within, after, empty]);
+    let mut events: Vec<_> = runs.map(|(sequence, run)| testing::run(sequence, stream, run, "http", "x")).collect();
+    let fragments =
+        [at(before, 10, 0), at(long, 11, 2000), at(long, 12, 4000), at(within, 13, 3000), at(after, 14, 6000)];
+    events.extend(fragments.iter().map(Fragment::event));
+    let index = index(&events);
+    let runs = index.catalog().runs(stream);
+    let overlaps = RunOverlaps::of(&runs);
+    let found: Vec<_> = runs.iter().map(|run| (run.record.run, overlaps.with(run).collect::<Vec<_>>())).collect();
+    let expected = [(before, vec![]), (long, vec![within]), (within, vec![long]), (after, vec![]), (empty, vec![])];
+    assert_eq!(found, expected);
 }
 
 #[test]
@@ -128,7 +147,7 @@ fn a_floor_takes_runs_and_gaps_with_it_in_any_order() {
     ];
     for order in orders(&events) {
         let index = index(&order);
-        let runs = index.catalog().runs(stream, None);
+        let runs = index.catalog().runs(stream);
         assert_eq!(runs.iter().map(|view| view.record.run).collect::<Vec<_>>(), [kept]);
         assert_eq!(runs[0].fragment_count, 1);
         let gaps = index.catalog().gaps(stream, None);

@@ -34,7 +34,7 @@ pub mod search;
 mod testing;
 pub mod timeline;
 
-pub use catalog::{Catalog, RunView};
+pub use catalog::{Catalog, RunOverlaps, RunView};
 pub use index::{Index, IndexError, IndexOptions};
 pub use search::{HitKind, Search, SearchError, SearchHit, SearchPage, SearchRequest, SearchStatus, Sort};
 pub use timeline::{

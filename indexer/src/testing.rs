@@ -31,6 +31,7 @@ pub(crate) struct Fragment {
     pub(crate) size_bytes: u64,
     pub(crate) record_len: u64,
     pub(crate) lost_count: u32,
+    pub(crate) repeats: bool,
     pub(crate) tags: Vec<(&'static str, String)>,
 }
 
@@ -52,6 +53,7 @@ impl Fragment {
             size_bytes: 1000,
             record_len: 1200,
             lost_count: 0,
+            repeats: false,
             tags: Vec::new(),
         }
     }
@@ -88,7 +90,7 @@ impl Fragment {
             producer_start: UnixMs(self.start_ms),
             duration_ms: self.duration_ms,
             config: ConfigId::NONE,
-            flags: FragmentFlags::STARTS_WITH_SYNC,
+            flags: FragmentFlags::STARTS_WITH_SYNC.with(FragmentFlags::REPEATS, self.repeats),
         };
         let record = Locator {
             volume: 0,

@@ -6,6 +6,7 @@ use axum::body::Body;
 use http::{Method, Request};
 use serde_json::{Value, json};
 use support::{Archive, Push, START};
+use vidar_core::entry::SharedEntry;
 use vidar_core::hub::{LiveEvent, LiveSink as _};
 use vidar_core::ids::{FragmentNumber, RunId};
 use vidar_core::registry::StreamRegistry as _;
@@ -170,6 +171,66 @@ async fn fragments_come_in_pages_by_either_clock() {
     let range = archive.get(&format!("/v1/streams/cam/fragments?start={start}&end={end}")).await.json();
     let numbers: Vec<_> = range["fragments"].as_array().unwrap().iter().map(|f| f["fragment_number"].clone()).collect();
     assert_eq!(numbers, [json!(entries[2].meta.number), json!(entries[3].meta.number)]);
+}
+
+/// Every page of a listing, fragment by fragment.
+async fn listed(archive: &Archive, query: &str) -> Vec<Value> {
+    let (mut all, mut token) = (Vec::new(), String::new());
+    loop {
+        let page = archive.get(&format!("/v1/streams/cam/fragments?{query}{token}")).await.json();
+        all.extend(page["fragments"].as_array().unwrap().iter().cloned());
+        let Some(next) = page["next_token"].as_str() else { return all };
+        token = format!("&next_token={next}");
+    }
+}
+
+#[tokio::test]
+async fn what_overlaps_is_marked_wherever_a_page_ends() {
+    let archive = Archive::new();
+    // Fragments of 200 ms. The second run begins within the fourth; the third goes on where the second ends.
+    let first = archive.push(Push::new("cam", "h264_short_gop.mkv", START)).await;
+    let second = archive.push(Push::new("cam", "h264_short_gop.mkv", START.plus_ms(700))).await;
+    let end = second[second.len() - 1].meta.producer_end();
+    let third = archive.push(Push::new("cam", "h264_short_gop.mkv", end)).await;
+    let end = first[first.len() - 1].meta.producer_end();
+    let is_hit = |entry: &&SharedEntry| {
+        let (start, stop) = (entry.meta.producer_start, entry.meta.producer_end());
+        if entry.meta.run == first[0].meta.run { stop > second[0].meta.producer_start } else { start < end }
+    };
+    let all: Vec<_> = first.iter().chain(&second).chain(&third).cloned().collect();
+    let mut expected: Vec<_> = all.iter().filter(is_hit).map(|entry| entry.meta.number.to_string()).collect();
+    expected.sort();
+    assert!(expected.len() > 10 && expected.len() < first.len() + second.len());
+    for query in ["time=producer", "time=server", "order=desc", "time=server&order=desc"] {
+        for limit in [1, 2, 3, 7, 1000] {
+            let fragments = listed(&archive, &format!("{query}&limit={limit}")).await;
+            assert_eq!(fragments.len(), all.len());
+            let marked = fragments.iter().filter(|fragment| fragment["overlapped"] == true);
+            let mut marked: Vec<_> = marked.map(|f| f["fragment_number"].as_str().unwrap().to_owned()).collect();
+            marked.sort();
+            assert_eq!(marked, expected, "{query} {limit}");
+        }
+    }
+
+    let timeline = archive.get("/v1/streams/cam/timeline?limit=1").await.json();
+    assert_eq!(timeline["runs"][0]["overlaps"], json!([second[0].meta.run]));
+    let token = timeline["next_token"].as_str().unwrap();
+    let timeline = archive.get(&format!("/v1/streams/cam/timeline?limit=2&next_token={token}")).await.json();
+    assert_eq!(timeline["runs"][0]["overlaps"], json!([first[0].meta.run]));
+    assert_eq!(timeline["runs"][1]["overlaps"], json!([]));
+}
+
+#[tokio::test]
+async fn a_run_names_few_of_the_runs_that_overlap_it() {
+    let archive = Archive::new();
+    for _ in 0..34 {
+        archive.push(Push::new("cam", "h264_ip.mkv", START)).await;
+    }
+    let timeline = archive.get("/v1/streams/cam/timeline").await.json();
+    for run in timeline["runs"].as_array().unwrap() {
+        let overlaps = run["overlaps"].as_array().unwrap();
+        assert!(overlaps.len() == 32 && !overlaps.contains(&run["run"]), "{run}");
+    }
 }
 
 #[tokio::test]

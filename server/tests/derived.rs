@@ -67,6 +67,14 @@ fn the_index_is_made_again_from_the_segment_files_alone() {
     }
     // Overlaps in producer time, changed settings, a deleted stream and its name again, an expired beginning.
     assert_eq!(server.push("a", "?start=2026-01-01T00:00:03Z", &vidar_fixtures::path("bbb.ts")).0, 200);
+    let marked = |fragment: &&Value| fragment["overlapped"] == true;
+    let fragments = server.fragments("a");
+    let count = fragments.iter().filter(marked).count();
+    assert!(count > 1 && count < fragments.len(), "{fragments:?}");
+    let runs = server.json("/v1/streams/a/timeline")["runs"].take();
+    assert_eq!(runs[0]["overlaps"], serde_json::json!([runs[1]["run"]]));
+    assert_eq!(runs[1]["overlaps"], serde_json::json!([runs[0]["run"]]));
+    assert!(server.fragments("b").iter().all(|fragment| fragment["overlapped"] == false));
     let change = [&["-X", "PATCH"][..], &body(r#"{"retention_hours":48,"device":"door"}"#)].concat();
     assert_eq!(server.request(&change, "/v1/streams/b").0, 200);
     assert_eq!(server.request(&["-X", "DELETE"], "/v1/streams/gone").0, 204);

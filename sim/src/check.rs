@@ -148,7 +148,7 @@ impl Boot {
         }
         // Runs without fragments are forgotten when their file goes, and not before.
         let runs = |index: &Index| -> Vec<_> {
-            let runs = index.catalog().runs(stream, None).into_iter().filter(|run| run.fragment_count > 0);
+            let runs = index.catalog().runs(stream).into_iter().filter(|run| run.fragment_count > 0);
             runs.map(|run| (run.record.run, run.ended, run.fragment_count)).collect()
         };
         let (before, after) = (runs(&self.index), runs(rebuilt));

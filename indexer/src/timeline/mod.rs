@@ -19,6 +19,7 @@ mod expiry;
 mod files;
 mod look;
 mod names;
+mod overlap;
 mod range;
 mod save;
 mod shown;
@@ -152,6 +153,13 @@ impl Timeline {
     #[must_use]
     pub fn range(&self, query: &RangeQuery) -> Page {
         self.look(query.stream).map(|look| range::range(&look, query)).unwrap_or_default()
+    }
+
+    /// Of some fragments of a stream, those that overlap by the producer's clock a fragment of another run, or one that
+    /// was sent again.
+    #[must_use]
+    pub fn overlapped(&self, stream: StreamId, entries: &[SharedEntry]) -> HashSet<FragmentNumber> {
+        self.look(stream).map(|look| overlap::overlapped(&look, entries)).unwrap_or_default()
     }
 
     /// One fragment.

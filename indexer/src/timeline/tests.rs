@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 use vidar_core::control::Control;
 use vidar_core::log::LogEvent;
+use vidar_core::record::FragmentFlags;
 
 use super::*;
 use crate::testing::{self, DAY_ONE, Fragment};
@@ -75,6 +76,19 @@ impl Model {
         found.into_iter().map(|entry| entry.meta.number).collect()
     }
 
+    /// Those of the given ones that overlap another.
+    fn overlapped(&self, numbers: &[FragmentNumber]) -> HashSet<FragmentNumber> {
+        let repeats = |entry: &SharedEntry| entry.meta.flags.contains(FragmentFlags::REPEATS);
+        let is_overlapped = |number: &&FragmentNumber| {
+            let entry = &self.0[*number];
+            let (start, end) = Self::span(entry, TimeAxis::Producer);
+            let others = self.range(TimeAxis::Producer, start, end).into_iter().filter(|other| other != *number);
+            let mut others = others.map(|other| &self.0[&other]);
+            others.any(|other| other.meta.run != entry.meta.run || repeats(other) || repeats(entry))
+        };
+        numbers.iter().filter(is_overlapped).copied().collect()
+    }
+
     /// What is shown at one instant.
     fn shown_at(&self, at: UnixMs) -> Option<FragmentNumber> {
         self.range(TimeAxis::Producer, at, at.plus_ms(1)).into_iter().max()
@@ -127,6 +141,27 @@ proptest! {
         prop_assert_eq!(descending, expected.into_iter().rev().collect::<Vec<_>>());
         let open = RangeQuery { start: None, end: None, ..query };
         prop_assert_eq!(all_pages(&timeline, open).len(), model.0.len());
+    }
+
+    #[test]
+    fn what_overlaps_is_known_on_every_page(
+        list in fragments(), resent in prop::collection::vec(prop::bool::weighted(0.2), 24), limit in 1..6_usize,
+        axis in prop_oneof![Just(TimeAxis::Producer), Just(TimeAxis::Server)], descending: bool, floor in 0..10_u64,
+    ) {
+        let (stream, _) = ids();
+        let list: Vec<_> = list.into_iter().zip(resent).map(|(one, repeats)| Fragment { repeats, ..one }).collect();
+        let below = FragmentNumber::new(floor, 0, 0);
+        let timeline = timeline(&list);
+        timeline.raise_floor(stream, below, (0, 0));
+        let model = Model::new(&list, below);
+        let mut query = RangeQuery { stream, axis, start: None, end: None, after: None, limit, descending };
+        loop {
+            let page = timeline.range(&query);
+            let expected = model.overlapped(&numbers(&page.entries));
+            prop_assert_eq!(timeline.overlapped(stream, &page.entries), expected);
+            let Some(next) = page.next else { break };
+            query.after = Some(next);
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::{Path, RawQuery, State};
 use serde_json::{Value, json};
-use vidar_core::entry::FragmentEntry;
+use vidar_core::entry::{FragmentEntry, SharedEntry};
 use vidar_core::ids::{RunId, StreamId};
 use vidar_core::record::FragmentFlags;
 use vidar_indexer::{Cursor, Details, RangeQuery, TimeAxis, TrackShape};
@@ -34,8 +34,10 @@ pub(super) async fn list(
         descending: params.choice("order", &[("asc", false), ("desc", true)])?,
     };
     let page = api.index.timeline().range(&query);
+    let overlapped = api.index.timeline().overlapped(stream, &page.entries);
     let mut sources = WallSources { api: &api, stream, known: HashMap::new() };
-    let fragments: Vec<Value> = page.entries.iter().map(|entry| show(&api, entry, &mut sources)).collect();
+    let show = |entry: &SharedEntry| show(&api, entry, overlapped.contains(&entry.meta.number), &mut sources);
+    let fragments: Vec<Value> = page.entries.iter().map(show).collect();
     Ok(Json(json!({ "fragments": fragments, "next_token": page.next.map(|next| next.to_string()) })))
 }
 
@@ -57,7 +59,7 @@ impl WallSources<'_> {
     }
 }
 
-fn show(api: &Api, entry: &FragmentEntry, sources: &mut WallSources<'_>) -> Value {
+fn show(api: &Api, entry: &FragmentEntry, overlapped: bool, sources: &mut WallSources<'_>) -> Value {
     let meta = &entry.meta;
     let is = |flag| meta.flags.contains(flag);
     let details = api.index.timeline().details(meta.stream, meta.number);
@@ -78,6 +80,7 @@ fn show(api: &Api, entry: &FragmentEntry, sources: &mut WallSources<'_>) -> Valu
         "incomplete": is(FragmentFlags::INCOMPLETE),
         "cut_at_limit": is(FragmentFlags::CUT_AT_LIMIT),
         "repeats": is(FragmentFlags::REPEATS),
+        "overlapped": overlapped,
         "lost_count": details.as_ref().map_or(0, Details::lost_count),
         "wall_clock_source": sources.of(meta.run),
         "tags": tags,

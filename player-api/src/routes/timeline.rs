@@ -9,10 +9,13 @@ use vidar_core::control::GapRecord;
 use vidar_core::ids::RunId;
 use vidar_core::time::UnixMs;
 use vidar_core::wire::{Reader, WireError, Writer};
-use vidar_indexer::RunView;
+use vidar_indexer::{RunOverlaps, RunView};
 
 use crate::params::{self, Params};
 use crate::{Api, ApiResult};
+
+/// Runs that are named as overlapping another: answers stay small where a range was pushed again and again.
+const OVERLAPS_MAX: usize = 32;
 
 pub(super) async fn show(
     State(api): State<Arc<Api>>,
@@ -30,12 +33,15 @@ pub(super) async fn show(
     let both = start.unwrap_or(UnixMs(i64::MIN))..end.unwrap_or(UnixMs(i64::MAX));
     let range = (start.is_some() || end.is_some()).then_some(both);
     let catalog = api.index.catalog();
-    let (runs, more_runs) = page(catalog.runs(stream, range.clone()), run_key, place.run, limit);
+    let mut runs = catalog.runs(stream);
+    let overlaps = RunOverlaps::of(&runs);
+    runs.retain(|run| range.as_ref().is_none_or(|range| run.is_in(range)));
+    let (runs, more_runs) = page(runs, run_key, place.run, limit);
     let (gaps, more_gaps) = page(catalog.gaps(stream, range), |gap| gap_key(gap), place.gap, limit);
     let next =
         Place { run: runs.last().map(run_key).or(place.run), gap: gaps.last().map(|gap| gap_key(gap)).or(place.gap) };
     Ok(Json(json!({
-        "runs": runs.iter().map(show_run).collect::<Vec<_>>(),
+        "runs": runs.iter().map(|run| show_run(run, &overlaps)).collect::<Vec<_>>(),
         "gaps": gaps.iter().map(|gap| show_gap(gap)).collect::<Vec<_>>(),
         "totals": super::totals(&api, stream),
         "next_token": (more_runs || more_gaps).then(|| params::page_token(&next.encode())),
@@ -91,8 +97,9 @@ impl Place {
     }
 }
 
-fn show_run(run: &RunView) -> Value {
+fn show_run(run: &RunView, overlaps: &RunOverlaps) -> Value {
     let record = &run.record;
+    let overlaps: Vec<RunId> = overlaps.with(run).take(OVERLAPS_MAX).collect();
     json!({
         "run": record.run,
         "started": record.started,
@@ -108,6 +115,7 @@ fn show_run(run: &RunView) -> Value {
         "start": run.producer.as_ref().map(|range| range.start),
         "end": run.producer.as_ref().map(|range| range.end),
         "fragments": run.fragment_count,
+        "overlaps": overlaps,
     })
 }
 
