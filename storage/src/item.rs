@@ -12,18 +12,21 @@ use vidar_core::source::ConfigKey;
 
 use crate::segment_file::record::{FACTS_LEN_MAX, MEDIA_LEN_MAX, RecordKind, RecordShape, TABLE_LEN_MAX};
 
+/// Who waits until something is durable, or will not become so.
+pub(crate) type Reply = oneshot::Sender<Result<(), SinkError>>;
+
 /// What the writer is asked to do.
 pub(crate) enum Message {
     /// To make something durable.
     Append(Item),
     /// To close the file and end. Answered when the directory is free.
-    Close(oneshot::Sender<Result<(), SinkError>>),
+    Close(Reply),
 }
 
 /// One record on its way.
 pub(crate) struct Item {
     pub(crate) body: Body,
-    pub(crate) reply: oneshot::Sender<Result<(), SinkError>>,
+    pub(crate) reply: Reply,
     /// Given back when the item is done.
     pub(crate) permit: Option<OwnedSemaphorePermit>,
 }

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::sync::{Semaphore, oneshot};
+use tokio::task::unconstrained;
 use vidar_core::clock::SharedClock;
 use vidar_core::control::Control;
 use vidar_core::entry::{FragmentEntry, SharedEntry};
@@ -32,7 +33,7 @@ use crate::crypto::keyring::Keyring;
 use crate::crypto::keys::{Secret, config_id};
 use crate::epoch;
 use crate::files::{FileInfo, Files};
-use crate::item::{Body, Fragment, Item, Message};
+use crate::item::{Body, Fragment, Item, Message, Reply};
 use crate::load::{Log, Mode, greatest_epoch};
 use crate::options::{Damage, Expired, OpenError, OpenReport, Space, StoreOptions, StoreStats};
 use crate::read::{self, ReadCaches};
@@ -60,6 +61,8 @@ struct Inner {
     inbox: Mutex<Option<Sender<Message>>>,
     /// The writer of a store that is driven [by hand](StoreOptions::by_hand); else it runs on a thread of its own.
     by_hand: Mutex<Option<(Committer, Receiver<Message>)>>,
+    /// Who comes next to ask for room.
+    turn: tokio::sync::Mutex<()>,
     /// Room in the inbox.
     room: Arc<Semaphore>,
     room_max: u32,
@@ -134,6 +137,7 @@ impl Store {
                 caches: ReadCaches::new(head_bytes),
                 inbox: Mutex::new(Some(inbox)),
                 by_hand: Mutex::new(by_hand),
+                turn: tokio::sync::Mutex::default(),
                 room: Arc::new(Semaphore::new(room_max as usize)),
                 room_max,
                 reads: Semaphore::new(READ_COUNT_MAX),
@@ -252,14 +256,21 @@ impl Store {
         self.enqueue(body, 1).await
     }
 
-    /// Waits for room, which is given in the order of asking: nothing overtakes what waits.
+    /// Waits for room, and then for the disk.
     async fn enqueue(&self, body: Body, units: usize) -> Result<(), SinkError> {
+        let (reply, answer) = oneshot::channel();
+        // A task that was busy for long would have to yield here, and then poll its futures in another order.
+        unconstrained(self.hand_in(body, units, reply)).await?;
+        answer.await.map_err(|_| SinkError::Closed)?
+    }
+
+    /// In the order of asking: room is asked for by one at a time, until what it was given for is in the inbox.
+    async fn hand_in(&self, body: Body, units: usize, reply: Reply) -> Result<(), SinkError> {
+        let _turn = self.inner.turn.lock().await;
         let units = u32::try_from(units).unwrap_or(u32::MAX).clamp(1, self.inner.room_max);
         let room = Arc::clone(&self.inner.room).acquire_many_owned(units);
         let permit = room.await.map_err(|_| SinkError::Closed)?;
-        let (reply, answer) = oneshot::channel();
-        self.send(Message::Append(Item { body, reply, permit: Some(permit) }))?;
-        answer.await.map_err(|_| SinkError::Closed)?
+        self.send(Message::Append(Item { body, reply, permit: Some(permit) }))
     }
 
     fn append_blocking(&self, body: Body) -> Result<(), SinkError> {

@@ -1,6 +1,9 @@
 //! Tests of the store module.
 
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::Poll;
 
 use bytes::Bytes;
 use vidar_core::control::{Control, ControlRecord, GapCause, GapRecord};
@@ -694,4 +697,52 @@ async fn a_control_record_does_not_overtake_fragments_that_wait_for_room() {
     let (first, second, third) = tokio::join!(fragment(1), fragment(2), store.control(ended));
     assert!(first.is_ok() && second.is_ok() && third.is_ok());
     assert_eq!(opened.seen.words(), ["stream", "run", "fragment", "fragment", "run ended"]);
+}
+
+async fn is_pending(mut future: Pin<&mut impl Future>) -> bool {
+    poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx).is_pending())).await
+}
+
+#[tokio::test]
+async fn a_task_that_was_busy_for_long_hands_in_records_in_the_order_it_asked() {
+    let opened = open(&MemoryIo::new());
+    let (store, from) = (&opened.store, source(&opened.store).await);
+    let number = store.next_number(UnixMs(5));
+    let mut part = pin!(store.append(from.part(number, 0, &media(1, 10))));
+    let mut close = pin!(store.append(from.close(number, 1, 10, &Bytes::new())));
+    // From here on what tokio provides has the task yield, and it may poll them in any order when it runs again.
+    while tokio::task::coop::has_budget_remaining() {
+        tokio::task::consume_budget().await;
+    }
+    assert!(is_pending(part.as_mut()).await && is_pending(close.as_mut()).await);
+    close.await.unwrap();
+    part.await.unwrap();
+}
+
+#[tokio::test]
+async fn nothing_overtakes_a_record_that_was_given_room_and_did_not_run_since() {
+    let mut narrow = options();
+    (narrow.inbox_bytes, narrow.by_hand) = (4 * PERMIT_BYTES, true);
+    let opened = open_with(narrow, &MemoryIo::new());
+    let store = &opened.store;
+    let turning = async {
+        loop {
+            store.turn();
+            tokio::task::yield_now().await;
+        }
+    };
+    let mut turning = pin!(turning);
+    let from = tokio::select! { from = source(store) => from, () = &mut turning => unreachable!() };
+    let number = store.next_number(UnixMs(5));
+    let mut all_room = pin!(store.append(from.fragment(store.next_number(UnixMs(5)), &media(1, 100_000))));
+    let mut part = pin!(store.append(from.part(number, 0, &media(2, 10))));
+    let mut close = pin!(store.append(from.close(number, 1, 10, &Bytes::new())));
+    assert!(is_pending(all_room.as_mut()).await && is_pending(part.as_mut()).await);
+    assert!(store.turn());
+    // There is more room than the part was given.
+    assert!(is_pending(close.as_mut()).await && is_pending(part.as_mut()).await);
+    let both = async { tokio::join!(part, close) };
+    let (part, close) = tokio::select! { both = both => both, () = &mut turning => unreachable!() };
+    part.unwrap();
+    close.unwrap();
 }
