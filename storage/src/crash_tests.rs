@@ -350,6 +350,33 @@ async fn removals_and_holes_that_a_crash_interrupted_are_redone() {
 }
 
 #[tokio::test]
+async fn a_deletion_outlives_a_start_at_which_another_file_does_not_read() {
+    for reads_to in [0, 4096] {
+        let io = MemoryIo::new();
+        let small = || StoreOptions { segment_bytes: 64 << 10, ..options() };
+        let opened = open_with(small(), &io);
+        let store = &opened.store;
+        let (deleted, kept, other) = (source(store).await, source(store).await, source(store).await);
+        deleted.append(store, &media(1, 5000)).await;
+        let first = name_of(store, &opened.seen.entry(kept.append(store, &media(2, 60_000)).await).unwrap());
+        store.delete_stream(deleted.stream, UnixMs(1), Vec::new()).await.unwrap();
+        let last = opened.seen.entry(other.append(store, &media(3, 60_000)).await).unwrap();
+        let below = store.next_number(UnixMs(5));
+        store.control(Control::Floor { stream: other.stream, below, next_ordinal: 0, discontinuity: 0 }).await.unwrap();
+        store.close().await.unwrap();
+        // The file of the deletion goes, while that of what was deleted does not read.
+        io.set_readable(&first, Some(reads_to));
+        let unread = open_with(small(), &io);
+        assert_ne!(unread.report.damage, []);
+        assert_eq!(unread.store.shared().files.name(last.record.file), None);
+        unread.store.close().await.unwrap();
+        io.set_readable(&first, None);
+        let again = open_with(small(), &io);
+        assert_eq!((again.report.fragments, again.report.damage), (1, vec![]), "it reads up to {reads_to}");
+    }
+}
+
+#[tokio::test]
 async fn a_file_that_was_being_made_is_removed() {
     let io = MemoryIo::new();
     open(&io).store.close().await.unwrap();

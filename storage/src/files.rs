@@ -35,7 +35,7 @@ pub(crate) struct FileInfo {
     pub(crate) header: FileHeader,
     /// It has its footer.
     pub(crate) closed: bool,
-    /// Sequence of the smallest number of a fragment, part or config.
+    /// Sequence of the smallest number of a fragment, part or config. None: it has none, or did not read.
     pub(crate) first: Option<u64>,
     /// Of a closed file: a stream that may have fragments in it, and the greatest number of one. While that one may be
     /// read, the file is needed. None: it holds control records only.

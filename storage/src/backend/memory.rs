@@ -44,6 +44,8 @@ struct State {
 struct Contents {
     written: Vec<u8>,
     synced: Vec<u8>,
+    /// What ends behind it does not read.
+    reads_to: Option<u64>,
 }
 
 impl State {
@@ -121,7 +123,7 @@ impl MemoryIo {
             .iter()
             .map(|(name, file)| {
                 let written = lock(file).written.clone();
-                (name.clone(), Arc::new(Mutex::new(Contents { synced: written.clone(), written })))
+                (name.clone(), Arc::new(Mutex::new(Contents { synced: written.clone(), written, reads_to: None })))
             })
             .collect();
         let (synced_names, small) = (files.clone(), state.small.clone());
@@ -146,11 +148,19 @@ impl MemoryIo {
 
     /// Puts a segment file there behind the store's back.
     pub fn put(&self, name: &str, content: &[u8]) {
-        let contents = Contents { written: content.to_vec(), synced: content.to_vec() };
+        let contents = Contents { written: content.to_vec(), synced: content.to_vec(), reads_to: None };
         let mut state = lock(&self.state);
         let file = Arc::new(Mutex::new(contents));
         state.synced_names.insert(name.to_owned(), Arc::clone(&file));
         state.files.insert(name.to_owned(), file);
+    }
+
+    /// From now on a segment file reads up to here only; None: all of it does.
+    ///
+    /// # Panics
+    /// If there is no such file.
+    pub fn set_readable(&self, name: &str, reads_to: Option<u64>) {
+        lock(lock(&self.state).files.get(name).expect("a file of that name")).reads_to = reads_to;
     }
 
     /// Removes a small file behind the store's back.
@@ -213,7 +223,7 @@ impl SegmentIo for MemoryIo {
         }
         state.make_room(len)?;
         let zeros = vec![0; usize::try_from(len).map_err(|_| io::ErrorKind::InvalidInput)?];
-        let file = Arc::new(Mutex::new(Contents { written: zeros, synced: Vec::new() }));
+        let file = Arc::new(Mutex::new(Contents { written: zeros, ..Contents::default() }));
         state.files.insert(name.to_owned(), Arc::clone(&file));
         Ok(Arc::new(MemoryHandle { boot: state.boot, state: Arc::clone(&self.state), file }))
     }
@@ -310,7 +320,11 @@ impl SegmentHandle for MemoryHandle {
         let contents = lock(&self.file);
         let start = usize::try_from(offset).map_err(|_| io::ErrorKind::UnexpectedEof)?;
         let end = start.checked_add(buffer.len()).ok_or(io::ErrorKind::UnexpectedEof)?;
-        buffer.copy_from_slice(contents.written.get(start..end).ok_or(io::ErrorKind::UnexpectedEof)?);
+        let bytes = contents.written.get(start..end).ok_or(io::ErrorKind::UnexpectedEof)?;
+        if contents.reads_to.is_some_and(|reads_to| end as u64 > reads_to) {
+            return Err(io::Error::other("it does not read"));
+        }
+        buffer.copy_from_slice(bytes);
         Ok(())
     }
 
@@ -319,7 +333,7 @@ impl SegmentHandle for MemoryHandle {
         let mut contents = lock(&self.file);
         // A punched block never comes back: it is given away at once, whatever the power does.
         let range = offset as usize..offset.saturating_add(len) as usize;
-        let Contents { written, synced } = &mut *contents;
+        let Contents { written, synced, .. } = &mut *contents;
         for bytes in [written, synced] {
             let end = range.end.min(bytes.len());
             if let Some(hole) = bytes.get_mut(range.start..end) {

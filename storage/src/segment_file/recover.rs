@@ -235,9 +235,14 @@ fn is_whole(file: FileId, header: &BatchHeader, batch: &[u8]) -> bool {
     payload.len() == header.payload_len as usize && payload_crc(file, header.sequence, payload) == header.payload_crc
 }
 
-/// A batch was ever written to the file.
+/// A batch was ever written to the file; or may have been, where the disk does not give it back.
 pub(crate) fn has_batches(handle: &dyn SegmentHandle, file: FileId) -> io::Result<bool> {
-    Ok(next_batch(&mut Source::new(handle), file, HEADER_LEN as u64, handle.len()?, 0)?.is_some())
+    let mut source = Source::new(handle);
+    let found = next_batch(&mut source, file, HEADER_LEN as u64, handle.len()?, 0);
+    if !source.unreadable.is_empty() {
+        return Ok(true);
+    }
+    Ok(found?.is_some())
 }
 
 /// Nothing stands behind the header.
