@@ -6,7 +6,7 @@
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::mpsc;
+use std::sync::{Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -21,7 +21,8 @@ pub struct Vidar {
     pub http: String,
     pub rtsp: String,
     pub dir: PathBuf,
-    log: mpsc::Receiver<String>,
+    /// Guards nothing: tests share a server among threads.
+    log: Mutex<mpsc::Receiver<String>>,
     seen: Vec<String>,
     _own: Option<tempfile::TempDir>,
 }
@@ -75,7 +76,7 @@ pub fn launch(mut command: Command, dir: &Path) -> Vidar {
         http: String::new(),
         rtsp: String::new(),
         dir: dir.to_owned(),
-        log,
+        log: Mutex::new(log),
         seen: Vec::new(),
         _own: None,
     };
@@ -94,7 +95,7 @@ impl Vidar {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
-            let Ok(line) = self.log.recv_timeout(left) else {
+            let Ok(line) = self.log.get_mut().expect("the log").recv_timeout(left) else {
                 panic!("no line with {text:?} in the log:\n{}", self.seen.join("\n"));
             };
             self.seen.push(line.clone());
@@ -106,13 +107,14 @@ impl Vidar {
 
     /// All lines of the log so far.
     pub fn log(&mut self) -> String {
-        self.seen.extend(self.log.try_iter());
+        let log = self.log.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner);
+        self.seen.extend(log.try_iter());
         self.seen.join("\n")
     }
 
     /// All lines of the log of a server that has ended.
     pub fn whole_log(&mut self) -> String {
-        self.seen.extend(self.log.iter());
+        self.seen.extend(self.log.get_mut().expect("the log").iter());
         self.seen.join("\n")
     }
 
