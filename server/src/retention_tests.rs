@@ -127,7 +127,11 @@ async fn retention(streams: usize, record_len: u64, policy: DiskPolicy) -> (temp
     }
     let sink = StoreSink::new(store.clone(), Arc::clone(&index), clock.clone(), policy);
     let (registry, sink, gone) = (Arc::new(registry), Arc::new(sink), Mutex::default());
-    (dir, Machine { io, clock }, Retention { store, index, registry, sink, total_bytes: None, policy, gone })
+    (
+        dir,
+        Machine { io, clock },
+        Retention { store, index, registry, sink, total_bytes: None, merge_bytes: 0, policy, gone },
+    )
 }
 
 #[tokio::test]
