@@ -11,7 +11,7 @@ use vidar_core::time::UnixMs;
 
 use crate::interval::{IntervalIndex, Span};
 use crate::lock::{read, write};
-use crate::timeline::Timeline;
+use crate::timeline::{TimeAxis, Timeline};
 
 /// A run as it stands now.
 #[derive(Debug, Clone)]
@@ -31,13 +31,19 @@ pub struct RunView {
 }
 
 impl RunView {
-    /// It has media in a range by the producer's clock; without any media, its anchor counts.
+    /// By the producer's clock: it has media in the range; without any media, its anchor counts. By the server's: it
+    /// went on then.
     #[must_use]
-    pub fn is_in(&self, range: &Range<UnixMs>) -> bool {
-        match &self.producer {
-            Some(span) => span.start < range.end && span.end > range.start,
-            None => range.contains(&self.record.anchor),
-        }
+    pub fn is_in(&self, axis: TimeAxis, range: &Range<UnixMs>) -> bool {
+        let own = match (axis, &self.producer) {
+            (TimeAxis::Producer, Some(span)) => Span::new(span.start, span.end),
+            (TimeAxis::Producer, None) => Span::new(self.record.anchor, self.record.anchor),
+            (TimeAxis::Server, _) => {
+                let end = self.ended.as_ref().map_or(UnixMs(i64::MAX), |(at, _)| *at);
+                Span::new(self.record.started, end)
+            }
+        };
+        own.overlaps(range.start, range.end)
     }
 }
 
@@ -164,6 +170,15 @@ impl Catalog {
         let state = read(&self.state);
         let Some(known) = state.streams.get(&stream) else { return Vec::new() };
         known.gaps.overlapping(range.start, range.end, None).map(|(_, _, gap)| Arc::clone(gap)).collect()
+    }
+
+    /// The gaps of a stream that were noticed in a range by the server's clock, in no order.
+    #[must_use]
+    pub fn gaps_noticed(&self, stream: StreamId, range: &Range<UnixMs>) -> Vec<Arc<GapRecord>> {
+        let state = read(&self.state);
+        let Some(known) = state.streams.get(&stream) else { return Vec::new() };
+        let gaps = known.gap_spans.values().map(|(_, gap)| gap);
+        gaps.filter(|gap| range.contains(&gap.noticed)).map(Arc::clone).collect()
     }
 
     /// A stream was deleted, and its id will never be used again.

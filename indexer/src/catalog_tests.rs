@@ -8,7 +8,7 @@ use vidar_core::log::{LogEvent, LogObserver};
 use vidar_core::time::UnixMs;
 
 use crate::testing::{self, DAY_ONE, Fragment};
-use crate::{Index, IndexOptions, RunOverlaps};
+use crate::{Index, IndexOptions, RunOverlaps, TimeAxis};
 
 fn index(events: &[LogEvent]) -> Arc<Index> {
     let index = Index::open(IndexOptions::in_memory(SystemClock::shared())).unwrap();
@@ -104,7 +104,7 @@ fn runs_say_what_their_fragments_cover() {
         assert!(runs[1].ended.is_none() && runs[1].first.is_none());
         let within = |from: i64, to: i64| {
             let range = UnixMs(DAY_ONE + from)..UnixMs(DAY_ONE + to);
-            let runs = index.catalog().runs(stream).into_iter().filter(|view| view.is_in(&range));
+            let runs = index.catalog().runs(stream).into_iter().filter(|view| view.is_in(TimeAxis::Producer, &range));
             runs.map(|view| view.record.run).collect::<Vec<_>>()
         };
         assert_eq!(within(0, 20_000), []);

@@ -27,7 +27,7 @@ impl Span {
         (u64::BITS - (len - 1).leading_zeros()) as u8
     }
 
-    fn overlaps(self, start: UnixMs, end: UnixMs) -> bool {
+    pub(crate) fn overlaps(self, start: UnixMs, end: UnixMs) -> bool {
         self.start < end && self.end > start
     }
 }

@@ -6,11 +6,15 @@ use axum::body::Body;
 use http::{Method, Request};
 use serde_json::{Value, json};
 use support::{Archive, Push, START};
+use vidar_core::control::{Control, ControlRecord, GapCause, GapRecord, RunRecord};
 use vidar_core::entry::SharedEntry;
 use vidar_core::hub::{LiveEvent, LiveSink as _};
 use vidar_core::ids::{FragmentNumber, RunId};
+use vidar_core::log::{LogEvent, LogObserver as _};
+use vidar_core::record::WallSource;
 use vidar_core::registry::StreamRegistry as _;
 use vidar_core::sink::OpenFragment;
+use vidar_core::time::UnixMs;
 
 async fn create(archive: &Archive, body: Value) -> support::Answer {
     archive.send(Method::POST, "/v1/streams", &body.to_string()).await
@@ -86,6 +90,7 @@ async fn what_is_wrong_is_said_with_its_status() {
         (Method::GET, "/v1/streams/cam/fragments?start=2026-01-02T00:00:00Z&end=2026-01-01T00:00:00Z", "", 400, "end"),
         (Method::GET, "/v1/streams/cam/fragments?time=moon", "", 400, "time"),
         (Method::GET, "/v1/streams/cam/fragments?next_token=zz", "", 400, "next_token"),
+        (Method::GET, "/v1/streams/cam/timeline?time=moon", "", 400, "time"),
         (Method::GET, "/v1/streams/cam/timeline?next_token=AAAA", "", 400, "next_token"),
         (Method::GET, "/v1/streams/none/timeline", "", 404, "none"),
         (Method::GET, "/v1/streams/cam/hls/index.m3u8", "", 404, "no media"),
@@ -251,6 +256,73 @@ async fn the_timeline_shows_runs_with_totals() {
     assert_eq!(second["next_token"], Value::Null);
     let none = archive.get("/v1/streams/cam/timeline?start=2026-01-01T00:00:10Z&end=2026-01-01T00:00:20Z").await;
     assert_eq!(none.json()["runs"], json!([]));
+}
+
+fn observe(archive: &Archive, sequence: u64, body: Control) {
+    let number = FragmentNumber::new(1 << 33 | sequence, START.0 as u64, 0);
+    archive.index.observe(&LogEvent::Control(std::sync::Arc::new(ControlRecord { number, body })));
+}
+
+/// All pages of one thing each: what the entries of a list have as a member.
+async fn timeline(archive: &Archive, query: &str, list: &str, member: &str) -> Vec<Value> {
+    let (mut all, mut token) = (Vec::new(), String::new());
+    loop {
+        let page = archive.get(&format!("/v1/streams/cam/timeline?limit=1&{query}{token}")).await;
+        assert_eq!(page.status, 200, "{:?}", page.body);
+        let page = page.json();
+        all.extend(page[list].as_array().unwrap().iter().map(|entry| entry[member].clone()));
+        let Some(next) = page["next_token"].as_str() else { return all };
+        token = format!("&next_token={next}");
+    }
+}
+
+#[tokio::test]
+async fn the_timeline_goes_by_either_clock() {
+    let archive = Archive::new();
+    create(&archive, json!({"name": "cam"})).await;
+    let stream = archive.registry.list()[0].stream;
+    let at = |s: i64| START.plus_ms(s * 1000);
+    let [over, open] = [RunId::new(), RunId::new()];
+    // The producer's clock knows nothing of the year.
+    for (sequence, run, started) in [(1, over, at(0)), (2, open, at(20))] {
+        let run = RunRecord {
+            stream,
+            run,
+            started,
+            protocol: "rtsp".into(),
+            source: String::new(),
+            user_agent: String::new(),
+            anchor: UnixMs(1000 * sequence as i64),
+            anchor_source: WallSource::SenderReport,
+            continues: None,
+            push: None,
+        };
+        observe(&archive, sequence, Control::Run(run));
+    }
+    observe(&archive, 3, Control::RunEnded { stream, run: over, at: at(10), cause: "teardown".into() });
+    for (sequence, start, noticed) in [(4, 1, 5), (5, 2, 25), (6, 3, 1)] {
+        let (start, noticed) = (UnixMs(start * 1000), at(noticed));
+        let (cause, ordinal) = (GapCause::Loss, None);
+        let gap =
+            GapRecord { stream, run: None, start, end: start.plus_ms(500), noticed, cause, count: sequence, ordinal };
+        observe(&archive, sequence, Control::Gap(gap));
+    }
+    let server = |from: i64, to: i64| format!("time=server&start={}&end={}", at(from), at(to));
+    for (query, runs, gaps) in [
+        (String::new(), vec![over, open], vec![4, 5, 6]),
+        ("time=producer".into(), vec![over, open], vec![4, 5, 6]),
+        ("time=server".into(), vec![over, open], vec![6, 4, 5]),
+        (server(5, 10), vec![over], vec![4]),
+        (server(9, 21), vec![over, open], vec![]),
+        (server(10, 20), vec![], vec![]),
+        (server(1000, 2000), vec![open], vec![]),
+        (format!("time=server&start={}", at(5)), vec![over, open], vec![4, 5]),
+        ("time=producer&start=1.2&end=2.1".into(), vec![open], vec![4, 5]),
+        ("time=server&start=1.2&end=2.1".into(), vec![], vec![]),
+    ] {
+        assert_eq!(json!(timeline(&archive, &query, "runs", "run").await), json!(runs), "{query}");
+        assert_eq!(json!(timeline(&archive, &query, "gaps", "count").await), json!(gaps), "{query}");
+    }
 }
 
 #[tokio::test]

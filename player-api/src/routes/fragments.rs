@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use vidar_core::entry::{FragmentEntry, SharedEntry};
 use vidar_core::ids::{RunId, StreamId};
 use vidar_core::record::FragmentFlags;
-use vidar_indexer::{Cursor, Details, RangeQuery, TimeAxis, TrackShape};
+use vidar_indexer::{Cursor, Details, RangeQuery, TrackShape};
 
 use crate::params::{self, Params};
 use crate::{Api, ApiResult};
@@ -26,7 +26,7 @@ pub(super) async fn list(
     let (start, end) = params.span()?;
     let query = RangeQuery {
         stream,
-        axis: params.choice("time", &[("producer", TimeAxis::Producer), ("server", TimeAxis::Server)])?,
+        axis: super::time_axis(&params)?,
         start,
         end,
         after: cursor(&params)?,

@@ -17,11 +17,12 @@ use axum::routing::{get, post};
 use axum::{Extension, Router};
 use serde_json::{Value, json};
 use vidar_core::ids::StreamId;
+use vidar_indexer::TimeAxis;
 
-use crate::Api;
 use crate::error;
 use crate::image::ImagePool;
-use crate::params::JSON_BYTES_MAX;
+use crate::params::{JSON_BYTES_MAX, Params};
+use crate::{Api, ApiResult};
 
 /// All routes, open to everybody.
 pub(crate) fn routes(api: Arc<Api>) -> Router {
@@ -46,6 +47,11 @@ pub(crate) fn routes(api: Arc<Api>) -> Router {
         .method_not_allowed_fallback(error::method_not_allowed)
         .layer(DefaultBodyLimit::max(JSON_BYTES_MAX))
         .with_state(api)
+}
+
+/// `time`: whose clock `start`, `end` and the order are by.
+fn time_axis(params: &Params) -> ApiResult<TimeAxis> {
+    params.choice("time", &[("producer", TimeAxis::Producer), ("server", TimeAxis::Server)])
 }
 
 /// Counts and bounds of a stream.

@@ -9,7 +9,7 @@ use vidar_core::control::GapRecord;
 use vidar_core::ids::RunId;
 use vidar_core::time::UnixMs;
 use vidar_core::wire::{Reader, WireError, Writer};
-use vidar_indexer::{RunOverlaps, RunView};
+use vidar_indexer::{RunOverlaps, RunView, TimeAxis};
 
 use crate::params::{self, Params};
 use crate::{Api, ApiResult};
@@ -23,23 +23,27 @@ pub(super) async fn show(
     RawQuery(query): RawQuery,
 ) -> ApiResult<Json<Value>> {
     let stream = params::stream(&api, &stream)?.stream;
-    let params = Params::parse(query.as_deref(), &["start", "end", "limit", "next_token"])?;
+    let params = Params::parse(query.as_deref(), &["start", "end", "time", "limit", "next_token"])?;
     let limit = params.limit()?;
     let place = match params.next_token()? {
         Some(bytes) => Place::decode(&bytes).map_err(|_| params::bad_token())?,
         None => Place::default(),
     };
+    let axis = super::time_axis(&params)?;
     let (start, end) = params.span()?;
-    let both = start.unwrap_or(UnixMs(i64::MIN))..end.unwrap_or(UnixMs(i64::MAX));
-    let range = (start.is_some() || end.is_some()).then_some(both);
+    let range = start.unwrap_or(UnixMs(i64::MIN))..end.unwrap_or(UnixMs(i64::MAX));
     let catalog = api.index.catalog();
     let mut runs = catalog.runs(stream);
     let overlaps = RunOverlaps::of(&runs);
-    runs.retain(|run| range.as_ref().is_none_or(|range| run.is_in(range)));
+    runs.retain(|run| run.is_in(axis, &range));
     let (runs, more_runs) = page(runs, run_key, place.run, limit);
-    let (gaps, more_gaps) = page(catalog.gaps(stream, range), |gap| gap_key(gap), place.gap, limit);
-    let next =
-        Place { run: runs.last().map(run_key).or(place.run), gap: gaps.last().map(|gap| gap_key(gap)).or(place.gap) };
+    let gaps = match axis {
+        TimeAxis::Producer => catalog.gaps(stream, Some(range)),
+        TimeAxis::Server => catalog.gaps_noticed(stream, &range),
+    };
+    let key = |gap: &Arc<GapRecord>| gap_key(axis, gap);
+    let (gaps, more_gaps) = page(gaps, key, place.gap, limit);
+    let next = Place { run: runs.last().map(run_key).or(place.run), gap: gaps.last().map(key).or(place.gap) };
     Ok(Json(json!({
         "runs": runs.iter().map(|run| show_run(run, &overlaps)).collect::<Vec<_>>(),
         "gaps": gaps.iter().map(|gap| show_gap(gap)).collect::<Vec<_>>(),
@@ -55,8 +59,11 @@ fn run_key(run: &RunView) -> RunKey {
     (run.record.started, run.record.run)
 }
 
-fn gap_key(gap: &GapRecord) -> GapKey {
-    (gap.start, gap.end, gap.noticed)
+fn gap_key(axis: TimeAxis, gap: &GapRecord) -> GapKey {
+    match axis {
+        TimeAxis::Producer => (gap.start, gap.end, gap.noticed),
+        TimeAxis::Server => (gap.noticed, gap.start, gap.end),
+    }
 }
 
 /// What comes after a place, in order; and whether there is more.
@@ -82,8 +89,8 @@ impl Place {
         writer.option(self.run, |w, (started, run)| {
             w.i64(started.0).raw(run.as_bytes());
         });
-        writer.option(self.gap, |w, (start, end, noticed)| {
-            w.i64(start.0).i64(end.0).i64(noticed.0);
+        writer.option(self.gap, |w, (first, second, third)| {
+            w.i64(first.0).i64(second.0).i64(third.0);
         });
         writer.into_vec()
     }
