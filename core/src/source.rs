@@ -94,6 +94,11 @@ pub trait FragmentSource: Send + Sync + 'static {
     /// # Errors
     /// As `head`; `NotFound` carries the number of `entry`.
     async fn config(&self, entry: &FragmentEntry) -> Result<Arc<StreamConfig>, ReadError>;
+
+    /// It was found damaged, lately. Reads nothing.
+    fn is_damaged(&self, _entry: &FragmentEntry) -> bool {
+        false
+    }
 }
 
 /// Key of a config.

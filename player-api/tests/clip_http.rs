@@ -175,7 +175,7 @@ async fn damage_at_an_edge_is_a_gap_and_elsewhere_ends_the_transfer() {
     let archive = Archive::new();
     let entries = archive.push(Push::new("cam", "h264_short_gop.mkv", START)).await;
     assert!(entries.len() >= 10);
-    let [first, middle] = [0, 5].map(|index: usize| entries[index].meta);
+    let first = entries[0].meta;
     archive.source.damage(first.number);
     for file in ["clip.mp4", "clip.mkv"] {
         let clip = archive.get(&format!("/v1/streams/cam/{file}?start={START}")).await;
@@ -183,13 +183,48 @@ async fn damage_at_an_edge_is_a_gap_and_elsewhere_ends_the_transfer() {
         assert_eq!(clip.header("vidar-gaps"), format!("{START}/{}", first.producer_end()));
         assert_eq!(clip.header("content-length"), clip.body.len().to_string());
     }
-    archive.source.damage(middle.number);
     for file in ["clip.mp4", "clip.mkv"] {
-        let sent = request(Method::GET, &format!("/v1/streams/cam/{file}"), &[]);
-        let response = archive.router.clone().oneshot(sent).await.unwrap();
+        let archive = Archive::new();
+        let entries = archive.push(Push::new("cam", "h264_short_gop.mkv", START)).await;
+        let damaged = entries[5].meta;
+        archive.source.damage(damaged.number);
+        let uri = format!("/v1/streams/cam/{file}");
+        let response = archive.router.clone().oneshot(request(Method::GET, &uri, &[])).await.unwrap();
         assert_eq!(response.status(), 200);
         assert!(response.into_body().collect().await.is_err(), "{file}");
+        // Now that it is known, it is a gap.
+        let clip = archive.get(&uri).await;
+        assert_eq!(clip.header("vidar-gaps"), format!("{}/{}", damaged.producer_start, damaged.producer_end()));
+        assert_eq!(clip.header("content-length"), clip.body.len().to_string());
+        assert_eq!(archive.get(&format!("{uri}?gaps=error")).await.status, 409);
     }
+}
+
+#[tokio::test]
+async fn what_is_known_to_be_lost_is_a_gap_with_media_in_it() {
+    let archive = Archive::new();
+    let entries = archive.push(Push { lossy: Some(4), ..Push::new("cam", "h264_short_gop.mkv", START) }).await;
+    let lossy = entries[4].meta;
+    let (start, end) = (lossy.producer_start, lossy.producer_end());
+    for file in ["clip.mp4", "clip.mkv"] {
+        let uri = format!("/v1/streams/cam/{file}");
+        let clip = archive.get(&uri).await;
+        assert_eq!((clip.status, clip.header("vidar-gaps")), (200, &*format!("{start}/{end};cause=loss")));
+        let refused = archive.get(&format!("{uri}?gaps=error")).await;
+        let gap = serde_json::json!({ "start": start, "end": end, "cause": "loss" });
+        assert_eq!((refused.status, &refused.json()["gaps"]), (409, &serde_json::json!([gap])));
+        // Only what is in the range; where in the fragment it is missing is not known.
+        let within = archive.get(&format!("{uri}?start={}&end={}", start.plus_ms(20), start.plus_ms(120))).await;
+        let gap = format!("{}/{};cause=loss", start.plus_ms(20), start.plus_ms(120));
+        assert_eq!(within.header("vidar-gaps"), gap);
+        for range in [format!("end={start}"), format!("start={end}")] {
+            let whole = archive.get(&format!("{uri}?{range}&gaps=error")).await;
+            assert_eq!((whole.status, whole.header("vidar-gaps")), (200, ""), "{range}");
+        }
+    }
+    // Hidden by a newer run, it is missing nowhere.
+    archive.push(Push::new("cam", "h264_short_gop.mkv", START)).await;
+    assert_eq!(archive.get("/v1/streams/cam/clip.mp4?gaps=error").await.status, 200);
 }
 
 fn announce(archive: &Archive, entry: &SharedEntry) {

@@ -445,4 +445,13 @@ async fn a_damaged_fragment_is_an_error_and_never_media() {
     assert_eq!(answer.status, 500);
     assert_eq!(answer.header("content-type"), "application/problem+json");
     assert_eq!(archive.get(&format!("{}/v1/{}.m4s", base("cam"), entries[2].meta.number)).await.status, 200);
+    // Once that is known, playlists say so, and players do not ask for it.
+    for playlist in ["v1/index.m3u8", "a1/index.m3u8", "v1/live.m3u8"] {
+        let answer = archive.get(&format!("{}/{playlist}", base("cam"))).await;
+        let lines: Vec<_> = answer.text().lines().collect();
+        let gaps: Vec<_> = (0..lines.len()).filter(|index| lines[*index] == "#EXT-X-GAP").collect();
+        assert_eq!(gaps.len(), 1, "{playlist}: {}", answer.text());
+        assert!(lines[gaps[0] + 2].starts_with(&entries[1].meta.number.to_string()), "{}", answer.text());
+        assert_eq!(media(answer.text()).segments.len(), entries.len());
+    }
 }

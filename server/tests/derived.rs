@@ -167,6 +167,21 @@ fn nothing_on_disk_is_in_clear_and_damage_is_found_and_never_played() {
         bad += usize::from(!output.status.success());
     }
     assert!(bad > 0, "a damaged fragment was played");
+    let gaps = |server: &Vidar| {
+        let (status, text) = server.request(&[], &format!("/v1/streams/{name}/hls/v1/index.m3u8"));
+        assert_eq!(status, 200);
+        String::from_utf8(text).expect("UTF-8").matches("#EXT-X-GAP").count()
+    };
+    assert_eq!(gaps(&server), 1, "the read told");
+    assert_eq!(server.request(&[], &format!("/v1/streams/{name}/clip.mp4?gaps=error")).0, 409);
+    drop(server);
+
+    // Nothing was read, until a verification looks.
+    let server = start_in(&dir, &[]);
+    assert_eq!(gaps(&server), 0);
+    assert_eq!(server.request(&["-X", "POST"], "/v1/verify?depth=decrypt").0, 202);
+    server.until("the verification", |v| (v.json("/v1/verify")["state"] == "done").then_some(()));
+    assert_eq!(gaps(&server), 1, "the verification told");
 }
 
 #[test]

@@ -42,6 +42,7 @@ mod closing;
 mod commit;
 mod controls;
 pub mod crypto;
+mod damaged;
 mod epoch;
 mod files;
 #[doc(hidden)]

@@ -136,6 +136,7 @@ impl Wanted<'_> {
             return ReadError::NotFound { number: self.number };
         }
         count(&self.shared.counters.damage, 1);
+        self.shared.damaged.note(self.stream, self.number);
         let (file, detail) = (self.file_name(), detail.to_string());
         ReadError::Corrupt { number: self.number, file, offset_bytes: self.locator.offset, detail }
     }

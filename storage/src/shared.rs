@@ -19,6 +19,7 @@ use crate::checkpoint::keeper::Checkpoints;
 use crate::controls::Controls;
 use crate::crypto::keychain::Keychain;
 use crate::crypto::keys::random;
+use crate::damaged::Damaged;
 use crate::files::Files;
 use crate::histogram::{Histogram, SIZES, TIMES_US};
 use crate::options::{Space, StoreOptions};
@@ -40,6 +41,7 @@ pub(crate) struct Shared {
     pub(crate) counters: Counters,
     pub(crate) closings: Closings,
     pub(crate) checkpoints: Checkpoints,
+    pub(crate) damaged: Damaged,
     controls: Mutex<Controls>,
     /// Epoch (high half) and counter of the next number.
     sequence: AtomicU64,
@@ -101,6 +103,7 @@ impl Shared {
             counters: Counters::new(disk),
             closings: Closings::default(),
             checkpoints,
+            damaged: Damaged::default(),
             controls: Mutex::new(controls),
             sequence: AtomicU64::new(u64::from(epoch) << 32),
             closed: Mutex::default(),

@@ -524,6 +524,10 @@ impl FragmentSource for Store {
         let entry = entry.clone();
         self.reading(number, move |inner| read::config(&inner.shared, &inner.caches, &entry)).await
     }
+
+    fn is_damaged(&self, entry: &FragmentEntry) -> bool {
+        self.shared().damaged.has(entry.meta.stream, entry.meta.number)
+    }
 }
 
 /// From the last checkpoint on, if it can be trusted; else all of the log.

@@ -179,6 +179,12 @@ pub(crate) fn verify_running(
     pace: &mut dyn FnMut(Progress) -> io::Result<()>,
     found: &mut dyn FnMut(Damage),
 ) -> io::Result<Progress> {
+    let found = &mut |damage: Damage| {
+        if let Some((stream, number)) = damage.record {
+            shared.damaged.note(stream, number);
+        }
+        found(damage);
+    };
     let files = shared.files.closed();
     let mut progress = Progress { files: 0, files_total: files.len() as u64, records: 0, bytes: 0 };
     for header in files {

@@ -9,8 +9,8 @@
 //!
 //! # Invariants
 //! 1. The same snapshot and range give the same bytes.
-//! 2. A fragment that is found damaged while a clip is planned is a gap, and named; while it is sent, the connection
-//!    is aborted. Damage is never sent as media.
+//! 2. A fragment that is known or found to be damaged while a clip is planned is a gap, and named; while it is sent, the
+//!    connection is aborted. Damage is never sent as media.
 
 mod live;
 mod mkv;
@@ -32,8 +32,8 @@ use http::{HeaderName, HeaderValue};
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
+use vidar_core::control::GapCause;
 use vidar_core::error::ErrorKind;
-use vidar_core::time::UnixMs;
 use vidar_media::container::fmp4::progressive;
 use vidar_media::container::mkv::fixed;
 
@@ -44,6 +44,7 @@ use crate::virtual_file::VirtualFile;
 pub(crate) use live::live;
 use plan::{Opener, Plan, Wants};
 pub(crate) use snapshot::ClipRange;
+use snapshot::Gap;
 
 /// Names gaps; cut where it gets too long, which `...` at its end says.
 const GAPS_HEADER: HeaderName = HeaderName::from_static("vidar-gaps");
@@ -147,7 +148,10 @@ fn check_gaps(plan: &Plan, whole: bool) -> ApiResult<()> {
 }
 
 fn headers(plan: &Plan) -> Vec<(HeaderName, HeaderValue)> {
-    let gap = |(start, end): &(UnixMs, UnixMs)| format!("{start}/{end}");
+    let gap = |Gap { start, end, lossy }: &Gap| match lossy {
+        true => format!("{start}/{end};cause={}", GapCause::Loss.name()),
+        false => format!("{start}/{end}"),
+    };
     let lists = [
         (GAPS_HEADER, bounded_list(plan.snapshot.gaps.iter().map(gap))),
         (OMITTED_HEADER, bounded_list(plan.omitted.iter().cloned())),

@@ -4,17 +4,17 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use futures::{StreamExt, stream};
+use vidar_core::control::GapCause;
 use vidar_core::entry::SharedEntry;
 use vidar_core::error::ErrorKind;
 use vidar_core::ids::{ConfigId, FragmentNumber};
 use vidar_core::record::TrackTotals;
 use vidar_core::source::{FragmentSource, ReadError};
-use vidar_core::time::UnixMs;
 use vidar_core::track::{StreamConfig, Track};
 use vidar_indexer::Timeline;
 use vidar_media::container::fmp4::progressive::LayoutError;
 
-use super::snapshot::{ClipRange, Damage, Snapshot, SpanEntries};
+use super::snapshot::{ClipRange, Damage, Gap, Snapshot, SpanEntries};
 use super::span::{Fragment, Opened, Span, Style};
 use super::timing::Taken;
 use super::tracks::{ClipTrack, match_tracks};
@@ -74,7 +74,7 @@ pub(super) struct Opener<'a> {
     opened: HashMap<FragmentNumber, Arc<Opened>>,
     facts: HashMap<FragmentNumber, Facts>,
     configs: HashMap<ConfigId, Arc<StreamConfig>>,
-    damage: Damage,
+    damage: Damage<'a>,
     /// Fragments whose media was read; none: it is not read before it is sent.
     good: Option<HashSet<FragmentNumber>>,
 }
@@ -98,7 +98,8 @@ impl<'a> Opener<'a> {
     pub(super) fn new(source: &'a dyn FragmentSource, timeline: &'a Timeline, checked: bool) -> Self {
         let (opened, facts, configs) = (HashMap::new(), HashMap::new(), HashMap::new());
         let good = checked.then(HashSet::new);
-        Self { source, timeline, opened, facts, configs, damage: Damage::default(), good }
+        let damage = Damage { source, fragments: HashSet::new(), configs: HashSet::new() };
+        Self { source, timeline, opened, facts, configs, damage, good }
     }
 
     /// Plans a clip and lays it out. `lay_out` gives the tables it needs first, by span and fragment, as an error.
@@ -318,7 +319,10 @@ fn damaged(error: ReadError) -> Result<Interrupted, Interrupted> {
 }
 
 /// As problem details name them.
-pub(super) fn named_gaps(gaps: &[(UnixMs, UnixMs)]) -> serde_json::Value {
-    let named = gaps.iter().map(|(start, end)| serde_json::json!({ "start": start, "end": end }));
+pub(super) fn named_gaps(gaps: &[Gap]) -> serde_json::Value {
+    let named = gaps.iter().map(|gap| match gap.lossy {
+        true => serde_json::json!({ "start": gap.start, "end": gap.end, "cause": GapCause::Loss.name() }),
+        false => serde_json::json!({ "start": gap.start, "end": gap.end }),
+    });
     named.collect()
 }

@@ -6,6 +6,8 @@ use ring::digest::{Context, SHA256};
 use vidar_core::entry::SharedEntry;
 use vidar_core::ids::{ConfigId, FragmentNumber, StreamId};
 use vidar_core::limits::CONTINUES_MS;
+use vidar_core::record::FragmentFlags;
+use vidar_core::source::FragmentSource;
 use vidar_core::time::UnixMs;
 use vidar_indexer::{Shown, Timeline};
 
@@ -22,16 +24,27 @@ pub(crate) struct ClipRange {
 }
 
 /// What is found to be unreadable, and treated as missing.
-#[derive(Debug, Default)]
-pub(super) struct Damage {
+pub(super) struct Damage<'a> {
+    /// Knows what was found before.
+    pub(super) source: &'a dyn FragmentSource,
     pub(super) fragments: HashSet<FragmentNumber>,
     pub(super) configs: HashSet<ConfigId>,
 }
 
-impl Damage {
+impl Damage<'_> {
     fn has(&self, entry: &SharedEntry) -> bool {
-        self.fragments.contains(&entry.meta.number) || self.configs.contains(&entry.meta.config)
+        let here = self.fragments.contains(&entry.meta.number) || self.configs.contains(&entry.meta.config);
+        here || self.source.is_damaged(entry)
     }
+}
+
+/// A stretch of the range of which media is missing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Gap {
+    pub(super) start: UnixMs,
+    pub(super) end: UnixMs,
+    /// There is media, but some of it is known to be lost; else there is none.
+    pub(super) lossy: bool,
 }
 
 /// Consecutive fragments of one run.
@@ -51,13 +64,13 @@ pub(super) struct SpanEntries {
 pub(super) struct Snapshot {
     /// In order of time.
     pub(super) spans: Vec<SpanEntries>,
-    /// What of the range has no media, in order.
-    pub(super) gaps: Vec<(UnixMs, UnixMs)>,
+    /// What is missing of the range, in order.
+    pub(super) gaps: Vec<Gap>,
 }
 
 impl Snapshot {
     /// Looks the range up.
-    pub(super) fn resolve(timeline: &Timeline, range: &ClipRange, damage: &Damage) -> Self {
+    pub(super) fn resolve(timeline: &Timeline, range: &ClipRange, damage: &Damage<'_>) -> Self {
         let (start, end) = (range.start.unwrap_or(UnixMs(i64::MIN)), range.end.unwrap_or(UnixMs(i64::MAX)));
         let mut shown = timeline.shown(range.stream, start, end);
         shown.retain(|shown| !damage.has(&shown.entry));
@@ -143,7 +156,7 @@ fn span_entries(
     shown: Vec<Shown>,
     start: Option<UnixMs>,
     end: Option<UnixMs>,
-    damage: &Damage,
+    damage: &Damage<'_>,
 ) -> SpanEntries {
     let (first, last) = (&shown[0], &shown[shown.len() - 1]);
     let start = match start {
@@ -167,7 +180,7 @@ fn span_entries(
 }
 
 /// The fragments before, whose samples may overlap, and those that their decoding starts with.
-fn before(timeline: &Timeline, first: &SharedEntry, start: UnixMs, damage: &Damage) -> Vec<SharedEntry> {
+fn before(timeline: &Timeline, first: &SharedEntry, start: UnixMs, damage: &Damage<'_>) -> Vec<SharedEntry> {
     let mut before: Vec<SharedEntry> = Vec::new();
     let mut decoding = 0;
     let mut at = first.clone();
@@ -185,7 +198,7 @@ fn before(timeline: &Timeline, first: &SharedEntry, start: UnixMs, damage: &Dama
 }
 
 /// The fragments after, whose samples may overlap.
-fn after(timeline: &Timeline, last: &SharedEntry, end: UnixMs, damage: &Damage) -> Vec<SharedEntry> {
+fn after(timeline: &Timeline, last: &SharedEntry, end: UnixMs, damage: &Damage<'_>) -> Vec<SharedEntry> {
     let mut after: Vec<SharedEntry> = Vec::new();
     let mut at = last.clone();
     while let Some(later) = timeline.next_in_run(&at) {
@@ -199,19 +212,29 @@ fn after(timeline: &Timeline, last: &SharedEntry, end: UnixMs, damage: &Damage) 
     after
 }
 
-/// Stretches of the range without media. A pause of [`CONTINUES_MS`] is none; nor is what has not come yet.
-fn gaps(timeline: &Timeline, range: &ClipRange, shown: &[Shown]) -> Vec<(UnixMs, UnixMs)> {
-    let mut gaps = Vec::new();
+/// Stretches of the range without media, and fragments that lack some. A pause of [`CONTINUES_MS`] is none; nor is what
+/// has not come yet.
+fn gaps(timeline: &Timeline, range: &ClipRange, shown: &[Shown]) -> Vec<Gap> {
+    let mut gaps: Vec<Gap> = Vec::new();
     let mut covered = range.start;
-    let beyond = timeline.totals(range.stream).producer.map(|(_, end)| end);
-    let end = range.end.filter(|end| beyond.is_some_and(|beyond| beyond >= *end)).map(|end| (end, end));
-    for (from, to) in shown.iter().map(|shown| (shown.from, shown.to)).chain(end) {
-        if let Some(covered) = covered
-            && from.since_ms(covered) > CONTINUES_MS
-        {
-            gaps.push((covered, from));
+    for Shown { entry, from, to } in shown {
+        gaps.extend(hole(covered, *from));
+        covered = covered.max(Some(*to));
+        if entry.meta.flags.contains(FragmentFlags::LOSSY) {
+            let start = range.start.map_or(*from, |start| start.max(*from));
+            let end = range.end.map_or(*to, |end| end.min(*to));
+            match gaps.last_mut().filter(|last| last.lossy && last.end == start) {
+                Some(last) => last.end = end,
+                None => gaps.push(Gap { start, end, lossy: true }),
+            }
         }
-        covered = Some(covered.map_or(to, |covered| covered.max(to)));
     }
+    let beyond = timeline.totals(range.stream).producer.map(|(_, end)| end);
+    gaps.extend(range.end.filter(|end| beyond >= Some(*end)).and_then(|end| hole(covered, end)));
     gaps
+}
+
+fn hole(covered: Option<UnixMs>, next: UnixMs) -> Option<Gap> {
+    let start = covered.filter(|covered| next.since_ms(*covered) > CONTINUES_MS)?;
+    Some(Gap { start, end: next, lossy: false })
 }

@@ -1,10 +1,10 @@
 //! From timeline entries to what the playlists say.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use vidar_core::entry::SharedEntry;
-use vidar_core::ids::ConfigId;
+use vidar_core::ids::{ConfigId, FragmentNumber};
 use vidar_core::record::FragmentFlags;
 use vidar_core::time::UnixMs;
 use vidar_core::track::{StreamConfig, Track};
@@ -20,6 +20,8 @@ pub(crate) struct Plan {
     /// Never empty.
     pub(crate) entries: Vec<SharedEntry>,
     pub(crate) configs: HashMap<ConfigId, Arc<StreamConfig>>,
+    /// Of the entries, those that are known not to read.
+    pub(crate) damaged: HashSet<FragmentNumber>,
 }
 
 /// How URIs are written.
@@ -62,7 +64,7 @@ impl Plan {
         (!omitted.is_empty()).then(|| omitted.join(", "))
     }
 
-    /// The segments of a rendition. A fragment without samples of it is a gap; so is each ordinal that is missing
+    /// The segments of a rendition. A fragment without samples of it is a gap, and one that is damaged; so is each ordinal that is missing
     /// between two fragments of a run, or anywhere if `dense`.
     pub(crate) fn segments(&self, id: RenditionId, uris: &Uris, dense: bool) -> Vec<Segment> {
         let mut segments: Vec<Segment> = Vec::with_capacity(self.entries.len());
@@ -76,9 +78,10 @@ impl Plan {
             }
             last = Some(entry);
             let track = self.config(entry).and_then(|config| id.track(config));
-            let has_samples = track.is_some_and(|track| sample_count(entry, track).is_none_or(|count| count > 0));
-            let new_map = has_samples && map.replace(entry.meta.config) != Some(entry.meta.config);
             let number = entry.meta.number;
+            let has_samples = track.is_some_and(|track| sample_count(entry, track).is_none_or(|count| count > 0));
+            let plays = has_samples && !self.damaged.contains(&number);
+            let new_map = plays && map.replace(entry.meta.config) != Some(entry.meta.config);
             let hint = if uris.hint_init { vec![("at", number.to_string())] } else { Vec::new() };
             segments.push(Segment {
                 discontinuity: entry.meta.discontinuity,
@@ -86,7 +89,7 @@ impl Plan {
                 duration_ms: entry.meta.duration_ms.max(1),
                 map: new_map.then(|| uris.with(&format!("init-{}.mp4", entry.meta.config), &hint)),
                 uri: uris.with(&format!("{number}.m4s"), &[]),
-                gap: !has_samples,
+                gap: !plays,
             });
         }
         segments

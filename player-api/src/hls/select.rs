@@ -110,5 +110,6 @@ async fn with_configs(api: &Api, entries: Vec<SharedEntry>) -> ApiResult<Plan> {
             vacant.insert(api.source.config(entry).await?);
         }
     }
-    Ok(Plan { entries, configs })
+    let damaged = entries.iter().filter(|entry| api.source.is_damaged(entry)).map(|entry| entry.meta.number).collect();
+    Ok(Plan { entries, configs, damaged })
 }

@@ -44,6 +44,8 @@ pub struct MemorySource {
     fragments: Mutex<HashMap<FragmentNumber, Stored>>,
     configs: Mutex<HashMap<ConfigId, Arc<StreamConfig>>>,
     damaged: Mutex<Vec<FragmentNumber>>,
+    /// Of them, those that a read found.
+    found: Mutex<Vec<FragmentNumber>>,
 }
 
 #[derive(Clone)]
@@ -56,6 +58,7 @@ impl MemorySource {
     fn get(&self, entry: &FragmentEntry) -> Result<Stored, ReadError> {
         let number = entry.meta.number;
         if self.damaged.lock().unwrap().contains(&number) {
+            self.found.lock().unwrap().push(number);
             return Err(ReadError::Corrupt { number, file: "memory".into(), offset_bytes: 7, detail: "tag".into() });
         }
         self.fragments.lock().unwrap().get(&number).cloned().ok_or(ReadError::NotFound { number })
@@ -81,6 +84,10 @@ impl FragmentSource for MemorySource {
     async fn config(&self, entry: &FragmentEntry) -> Result<Arc<StreamConfig>, ReadError> {
         let found = self.configs.lock().unwrap().get(&entry.meta.config).cloned();
         found.ok_or(ReadError::NotFound { number: entry.meta.number })
+    }
+
+    fn is_damaged(&self, entry: &FragmentEntry) -> bool {
+        self.found.lock().unwrap().contains(&entry.meta.number)
     }
 }
 
@@ -208,12 +215,14 @@ pub struct Push<'a> {
     pub start: UnixMs,
     /// Ordinals that are given away without a fragment, before the push.
     pub lost_ordinals: u64,
+    /// The fragment of which samples are lost.
+    pub lossy: Option<usize>,
     pub options: Options,
 }
 
 impl<'a> Push<'a> {
     pub fn new(stream: &'a str, clip: &'a str, start: UnixMs) -> Self {
-        Self { stream, clip, start, lost_ordinals: 0, options: Options::default() }
+        Self { stream, clip, start, lost_ordinals: 0, lossy: None, options: Options::default() }
     }
 }
 
@@ -247,7 +256,7 @@ impl Archive {
         let mut parts: Vec<(TableEnvelope, Bytes)> = Vec::new();
         let mut first_ms = None;
         for output in fragments(push.clip, push.options) {
-            let Output::Cut(cut) = output else { continue };
+            let Output::Cut(mut cut) = output else { continue };
             if cut.part.is_some() {
                 parts.push((cut.table, concat(&cut.media)));
                 continue;
@@ -256,6 +265,10 @@ impl Archive {
             if entries.is_empty() {
                 self.observe_run(stream, run, push.start);
                 self.places.lock().unwrap().entry(stream).or_default().0 += push.lost_ordinals;
+            }
+            if push.lossy == Some(entries.len()) {
+                cut.flags = cut.flags.with(FragmentFlags::LOSSY, true);
+                cut.facts.lost_count = 3;
             }
             let start = push.start.plus_ms(cut.start_ms - first_ms);
             let taken = std::mem::take(&mut parts);
