@@ -166,6 +166,7 @@ async fn fragments_come_in_pages_by_either_clock() {
     assert_eq!(first["starts_with_sync"], true);
     assert_eq!(first["incomplete"], false);
     assert_eq!(first["wall_clock_source"], "given");
+    assert_eq!((&first["wall_source"], &first["wall_offset_ms"]), (&json!("container"), &json!(-7)));
     assert_eq!(first["run"], entries[0].meta.run.to_string());
     assert_eq!(first["size_bytes"], entries[0].size_bytes);
 

@@ -1,9 +1,10 @@
 //! Blocks: some hundred neighbouring fragments of a stream, column by column.
 //!
 //! ```text
-//! u8 format_version 1 | 16 stream | varint count
+//! u8 format_version 2 | 16 stream | varint count
 //! dictionaries: runs, configs (16 bytes each), details
 //! rows of entries | rows of parts | for each place among the totals: rows of the entries that have so many
+//! rows of wall clocks
 //! ```
 //!
 //! A row is cut into fields, and the fields of all rows stand together as [columns](super::column). A field is what the
@@ -13,7 +14,7 @@ use std::sync::Arc;
 
 use vidar_core::entry::{ENTRY_TRACK_COUNT_MAX, FragmentEntry, Locator, SharedEntry};
 use vidar_core::ids::{ConfigId, FragmentNumber, RunId, StreamId};
-use vidar_core::record::{FragmentFlags, FragmentMeta, TrackTotals};
+use vidar_core::record::{FragmentFlags, FragmentMeta, TrackTotals, WallSource};
 use vidar_core::time::UnixMs;
 use vidar_core::wire::{Reader, WireError, Writer};
 
@@ -21,7 +22,7 @@ use super::column;
 use super::details::Details;
 use super::names::FileNames;
 
-const FORMAT_VERSION: u8 = 1;
+const FORMAT_VERSION: u8 = 2;
 /// Fragments of a block at most, whatever wrote it.
 const COUNT_MAX: usize = 4096;
 /// Parts of all fragments of a block at most.
@@ -46,20 +47,22 @@ impl Slot {
 const ENTRY_FIELDS: usize = 18;
 const PLACE_FIELDS: usize = 7;
 const TOTALS_FIELDS: usize = 7;
+const WALL_FIELDS: usize = 2;
 
 /// The plain bytes of a block. All slots are of one stream, in the order of their numbers.
 pub(super) fn encode(stream: StreamId, slots: &[Slot], names: &FileNames) -> Vec<u8> {
     let (mut runs, mut configs, mut details) = (Vec::new(), Vec::new(), Vec::new());
     let mut files = names.writer();
-    let (mut entries, mut records, mut parts) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut entries, mut records, mut parts, mut walls) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let mut before = None;
     for Slot { entry, details: own } in slots {
         let named = [index_of(&mut runs, &entry.meta.run), index_of(&mut configs, &entry.meta.config)];
-        entries.push(entry_row(entry, before, [named[0], named[1], index_of(&mut details, own)]));
+        entries.push(entry_row(entry, before, [named[0], named[1], index_of(&mut details, &own.shared())]));
         records.push(place_row(&entry.record, files.index(entry.record.file), entry.size_bytes));
         for part in &entry.parts {
             parts.push(place_row(part, files.index(part.file), 0));
         }
+        walls.push([own.wall_source.code().into(), own.wall_offset_ms]);
         before = Some(&**entry);
     }
     drop(files);
@@ -85,6 +88,7 @@ pub(super) fn encode(stream: StreamId, slots: &[Slot], names: &FileNames) -> Vec
         });
         put_rows(&mut w, &rows.collect::<Vec<_>>());
     }
+    put_rows(&mut w, &walls);
     w.into_vec()
 }
 
@@ -92,7 +96,7 @@ pub(super) fn encode(stream: StreamId, slots: &[Slot], names: &FileNames) -> Vec
 pub(super) fn decode(bytes: &[u8], stream: StreamId, names: &FileNames) -> Result<Vec<Slot>, WireError> {
     let mut r = Reader::new(bytes);
     if r.u8()? != FORMAT_VERSION || r.array::<16>()? != *stream.as_bytes() {
-        return Err(WireError { expected: "a timeline block of this stream, version 1", offset: 0 });
+        return Err(WireError { expected: "a timeline block of this stream, version 2", offset: 0 });
     }
     let count: usize = r.varint_as()?;
     if count > COUNT_MAX {
@@ -114,6 +118,7 @@ pub(super) fn decode(bytes: &[u8], stream: StreamId, names: &FileNames) -> Resul
         let has = entries.iter().filter(|row| row[17] > track as i64).count();
         totals.push(take_rows::<TOTALS_FIELDS>(&mut r, has)?.into_iter());
     }
+    let walls: Vec<[i64; WALL_FIELDS]> = take_rows(&mut r, count)?;
     r.finish()?;
 
     let damaged = |expected| move || WireError { expected, offset: 0 };
@@ -122,7 +127,7 @@ pub(super) fn decode(bytes: &[u8], stream: StreamId, names: &FileNames) -> Resul
     let mut parts = parts.iter();
     let mut before_totals = [TrackTotals::default(); ENTRY_TRACK_COUNT_MAX];
     let mut slots: Vec<Slot> = Vec::with_capacity(count);
-    for (row, record) in entries.iter().zip(&records) {
+    for ((row, record), wall) in entries.iter().zip(&records).zip(&walls) {
         let before = slots.last().map(|slot| &*slot.entry);
         let mut entry = entry(stream, row, before, &runs, &configs).ok_or_else(damaged("a run and a config"))?;
         entry.record = place(record, entry.size_bytes)?;
@@ -135,7 +140,7 @@ pub(super) fn decode(bytes: &[u8], stream: StreamId, names: &FileNames) -> Resul
                 entry.totals.push(*before);
             }
         }
-        let own = details_at(&details, row[2]).ok_or_else(damaged("details"))?;
+        let own = details_at(&details, row[2], wall).ok_or_else(damaged("details"))?;
         if before.is_some_and(|before| before.meta.number >= entry.meta.number) {
             return Err(damaged("ascending numbers")());
         }
@@ -156,8 +161,11 @@ pub(crate) fn round_trip(bytes: &[u8]) {
     }
 }
 
-fn details_at(details: &[Details], index: i64) -> Option<Details> {
-    details.get(usize::try_from(index).ok()?).cloned()
+fn details_at(details: &[Details], index: i64, wall: &[i64; WALL_FIELDS]) -> Option<Details> {
+    let mut own = details.get(usize::try_from(index).ok()?)?.clone();
+    own.wall_source = WallSource::from_code(wall[0].try_into().ok()?)?;
+    own.wall_offset_ms = wall[1];
+    Some(own)
 }
 
 /// The parts of a number: 4 high bits, sequence, milliseconds, random bits.

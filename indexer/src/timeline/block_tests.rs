@@ -52,9 +52,11 @@ prop_compose! {
         meta in meta(), size_bytes: u64, totals in prop::collection::vec(totals(), 0..=ENTRY_TRACK_COUNT_MAX),
         sync_back: u32, archived: i64, record in locator(), parts in prop::collection::vec(locator(), 0..3),
         tag in prop::option::of("[a-z]{0,3}"), lost_count in 0..3_u32,
+        wall_source in 0..4_u8, wall_offset_ms in prop_oneof![any::<i64>(), -20..20_i64],
     ) -> Slot {
         let tags = tag.into_iter().map(|value| Tag { name: "t".into(), value }).collect();
-        let facts = FragmentFacts { tags, lost_count, ..FragmentFacts::default() };
+        let wall_source = WallSource::from_code(wall_source).expect("a code");
+        let facts = FragmentFacts { tags, lost_count, wall_source, wall_offset_ms, ..FragmentFacts::default() };
         let entry = FragmentEntry { meta, size_bytes, totals, sync_back, archived: UnixMs(archived), record, parts };
         Slot { entry: Arc::new(entry), details: Details::new(&facts, None) }
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use vidar_core::limits::{TAG_COUNT_MAX, TRACK_COUNT_MAX};
-use vidar_core::record::FragmentFacts;
+use vidar_core::record::{FragmentFacts, WallSource};
 use vidar_core::sample::Tag;
 use vidar_core::track::TrackKind;
 use vidar_core::wire::{Reader, WireError, Writer};
@@ -26,6 +26,10 @@ pub struct TrackShape {
 pub struct Details {
     /// In the order of the config's tracks.
     pub tracks: Arc<[TrackShape]>,
+    /// Where the newest knowledge of the wall clock came from when the fragment was closed…
+    pub wall_source: WallSource,
+    /// …and what it says less what the times of its run say, in milliseconds.
+    pub wall_offset_ms: i64,
     more: Option<Arc<More>>,
 }
 
@@ -44,10 +48,18 @@ impl Details {
                 Some(alike) if same_tracks(&alike.tracks, facts) => Arc::clone(&alike.tracks),
                 _ => facts.tracks.iter().map(shape).collect(),
             },
+            wall_source: facts.wall_source,
+            wall_offset_ms: facts.wall_offset_ms,
             more: more.then(|| Arc::new(More { tags: facts.tags.clone(), lost_count: facts.lost_count })),
         }
     }
 
+    /// What neighbours often have in common: all but the wall clock.
+    pub(super) fn shared(&self) -> Self {
+        Self { wall_source: WallSource::default(), wall_offset_ms: 0, ..self.clone() }
+    }
+
+    /// The bytes of what is shared.
     pub(super) fn encode(&self, w: &mut Writer) {
         w.varint(self.tracks.len() as u64);
         for track in &*self.tracks {
@@ -82,7 +94,8 @@ impl Details {
         let tags = tags.collect::<Result<Vec<_>, WireError>>()?;
         let lost_count = r.varint_as()?;
         let more = !tags.is_empty() || lost_count != 0;
-        Ok(Self { tracks, more: more.then(|| Arc::new(More { tags, lost_count })) })
+        let more = more.then(|| Arc::new(More { tags, lost_count }));
+        Ok(Self { tracks, wall_source: WallSource::default(), wall_offset_ms: 0, more })
     }
 
     /// From the producer.

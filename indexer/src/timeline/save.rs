@@ -36,7 +36,8 @@ use crate::interval::Span;
 use crate::lock::{lock, read, write};
 use crate::search::sealed;
 
-const FORMAT_VERSION: u8 = 1;
+/// Goes up with that of blocks: they are not read at a restore.
+const FORMAT_VERSION: u8 = 2;
 pub(super) const EXTENSION: &str = "vts";
 pub(super) const TEMPORARY: &str = "vts-new";
 

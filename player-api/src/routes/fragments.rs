@@ -83,6 +83,8 @@ fn show(api: &Api, entry: &FragmentEntry, overlapped: bool, sources: &mut WallSo
         "overlapped": overlapped,
         "lost_count": details.as_ref().map_or(0, Details::lost_count),
         "wall_clock_source": sources.of(meta.run),
+        "wall_source": details.as_ref().map(|details| details.wall_source.name()),
+        "wall_offset_ms": details.as_ref().map(|details| details.wall_offset_ms),
         "tags": tags,
     })
 }

@@ -266,6 +266,7 @@ impl Archive {
                 self.observe_run(stream, run, push.start);
                 self.places.lock().unwrap().entry(stream).or_default().0 += push.lost_ordinals;
             }
+            (cut.facts.wall_source, cut.facts.wall_offset_ms) = (WallSource::Container, -7);
             if push.lossy == Some(entries.len()) {
                 cut.flags = cut.flags.with(FragmentFlags::LOSSY, true);
                 cut.facts.lost_count = 3;
