@@ -4,11 +4,16 @@ use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
 use serde_json::{Map, Value, json};
 use vidar_core::error::ErrorKind;
+use vidar_core::query::QueryError;
 use vidar_core::registry::RegistryError;
 use vidar_core::source::ReadError;
 
 /// Seconds after which what is not possible now may be (RFC 9110 section 10.2.3).
 const RETRY_AFTER_S: &str = "5";
+
+const NO_METHOD: &str = "this resource does not have that method";
+/// Text of an error of axum's that is kept.
+const PLAIN_BYTES_MAX: usize = 4096;
 
 /// An error with the status and the words it is answered with.
 #[derive(Debug, Clone)]
@@ -98,6 +103,16 @@ impl IntoResponse for ApiError {
     }
 }
 
+impl From<QueryError> for ApiError {
+    fn from(error: QueryError) -> Self {
+        let answer = Self::bad_request(error.detail);
+        match error.parameter {
+            Some(parameter) => answer.with("parameter", parameter),
+            None => answer,
+        }
+    }
+}
+
 impl From<ReadError> for ApiError {
     fn from(error: ReadError) -> Self {
         Self::of(error.kind(), error.to_string())
@@ -114,6 +129,32 @@ impl From<RegistryError> for ApiError {
     }
 }
 
+/// Errors that no handler made (a path that is not UTF-8, a body over its limit, a method that a route does not have) as
+/// problem details, too. To be laid over the whole server.
+pub async fn as_problem(response: Response) -> Response {
+    let (status, headers) = (response.status(), response.headers());
+    let kind = headers.get(header::CONTENT_TYPE).map(|kind| kind.as_bytes());
+    let is_plain = kind.is_none_or(|kind| kind.starts_with(b"text/plain"));
+    if !(status.is_client_error() || status.is_server_error()) || !is_plain {
+        return response;
+    }
+    let (parts, body) = response.into_parts();
+    let text = axum::body::to_bytes(body, PLAIN_BYTES_MAX).await.unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let detail = match (text.trim(), status) {
+        ("", StatusCode::METHOD_NOT_ALLOWED) => NO_METHOD,
+        ("", _) => status.canonical_reason().unwrap_or("Error"),
+        (text, _) => text,
+    };
+    let mut answer = ApiError::new(status, detail).into_response();
+    for (name, value) in &parts.headers {
+        if !matches!(*name, header::CONTENT_TYPE | header::CONTENT_LENGTH) {
+            answer.headers_mut().insert(name, value.clone());
+        }
+    }
+    answer
+}
+
 /// Answers what no route knows.
 pub async fn not_found() -> ApiError {
     ApiError::not_found("no such resource")
@@ -121,5 +162,5 @@ pub async fn not_found() -> ApiError {
 
 /// Answers a method that a route does not have.
 pub async fn method_not_allowed() -> ApiError {
-    ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "this resource does not have that method")
+    ApiError::new(StatusCode::METHOD_NOT_ALLOWED, NO_METHOD)
 }

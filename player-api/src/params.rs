@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::de::DeserializeOwned;
 use vidar_core::control::StreamRecord;
 use vidar_core::ids::StreamName;
+use vidar_core::query::{Query, QueryError};
 use vidar_core::time::UnixMs;
 
 use crate::Api;
@@ -22,36 +23,21 @@ pub const JSON_BYTES_MAX: usize = 64 << 10;
 
 /// The parameters of a query, each at most once and none unknown.
 #[derive(Debug, Clone, Default)]
-pub struct Params {
-    pairs: Vec<(String, String)>,
-}
+pub struct Params(Query);
 
 impl Params {
-    /// Reads a query string. `token` is known everywhere: it carries the signature of a player's URL.
+    /// Reads a query string.
     ///
     /// # Errors
     /// 400 with the `parameter` at fault.
     pub fn parse(query: Option<&str>, known: &[&str]) -> ApiResult<Self> {
-        let mut pairs: Vec<(String, String)> = Vec::new();
-        for pair in query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
-            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            let (name, value) = (decode(name)?, decode(value)?);
-            if name != "token" && !known.contains(&name.as_str()) {
-                let detail = format!("unknown parameter {name:?}; known: {}", known.join(", "));
-                return Err(ApiError::bad_request(detail).with("parameter", name));
-            }
-            if pairs.iter().any(|(earlier, _)| *earlier == name) {
-                return Err(bad(&name, "is given twice"));
-            }
-            pairs.push((name, value));
-        }
-        Ok(Self { pairs })
+        Ok(Self(Query::parse(query, known)?))
     }
 
     /// As it was given.
     #[must_use]
     pub fn text(&self, name: &str) -> Option<&str> {
-        self.pairs.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str())
+        self.0.text(name)
     }
 
     /// A point in time: RFC 3339, or seconds or milliseconds since 1970.
@@ -59,7 +45,7 @@ impl Params {
     /// # Errors
     /// 400.
     pub fn time(&self, name: &str) -> ApiResult<Option<UnixMs>> {
-        self.text(name).map(|text| UnixMs::parse(text).map_err(|error| bad(name, &error.to_string()))).transpose()
+        Ok(self.0.time(name)?)
     }
 
     /// `start` and `end`, half-open, in order.
@@ -81,9 +67,7 @@ impl Params {
     /// # Errors
     /// 400 if it is none, or out of the range.
     pub fn number(&self, name: &str, range: std::ops::RangeInclusive<u64>) -> ApiResult<Option<u64>> {
-        let read = |text: &str| text.parse().ok().filter(|number| range.contains(number));
-        let wrong = || bad(name, &format!("expected a whole number from {} to {}", range.start(), range.end()));
-        self.text(name).map(|text| read(text).ok_or_else(wrong)).transpose()
+        Ok(self.0.number(name, range)?)
     }
 
     /// One of some words; the first if it is not given.
@@ -91,10 +75,7 @@ impl Params {
     /// # Errors
     /// 400 if it is another.
     pub fn choice<T: Copy>(&self, name: &str, words: &[(&str, T)]) -> ApiResult<T> {
-        let Some(text) = self.text(name) else { return Ok(words[0].1) };
-        let expected = || words.iter().map(|(word, _)| *word).collect::<Vec<_>>().join(" or ");
-        let found = words.iter().find(|(word, _)| *word == text).map(|(_, value)| *value);
-        found.ok_or_else(|| bad(name, &format!("expected {}", expected())))
+        Ok(self.0.choice(name, words)?)
     }
 
     /// `limit`: entries of a page.
@@ -128,7 +109,7 @@ pub fn bad_token() -> ApiError {
 }
 
 fn bad(name: &str, what: &str) -> ApiError {
-    ApiError::bad_request(format!("{name}: {what}")).with("parameter", name)
+    QueryError::of(name, what).into()
 }
 
 /// Percent-encoded, for a value in a query.
@@ -136,12 +117,6 @@ fn bad(name: &str, what: &str) -> ApiError {
 pub fn encode(text: &str) -> String {
     const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
     utf8_percent_encode(text, RESERVED).to_string()
-}
-
-fn decode(text: &str) -> ApiResult<String> {
-    let spaced = text.replace('+', " ");
-    let decoded = percent_decode_str(&spaced).decode_utf8().map(|text| text.into_owned());
-    decoded.map_err(|_| ApiError::bad_request("the query is not percent-encoded UTF-8"))
 }
 
 /// The name in a path.

@@ -201,6 +201,7 @@ impl Server {
             .merge(keys::router(Arc::new(keys), Arc::clone(&auth) as _, Arc::clone(&clock)))
             .merge(operate::router(Arc::new(operating), auth, clock))
             .fallback(vidar_player_api::error::not_found)
+            .layer(axum::middleware::map_response(vidar_player_api::error::as_problem))
     }
 }
 

@@ -13,16 +13,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::HttpBody;
-use axum::extract::{ConnectInfo, Path, Query, Request, State};
+use axum::extract::{ConnectInfo, Path, RawQuery, Request, State};
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, put};
 use axum::{Json, Router};
 use http_body_util::BodyExt;
-use serde::Deserialize;
 use vidar_core::error::ErrorKind;
 use vidar_core::ids::{PushId, StreamName};
-use vidar_core::time::UnixMs;
+use vidar_core::query::Query;
 
 use crate::push::{Ingest, PushStart};
 use problem::Problem;
@@ -42,22 +41,13 @@ pub fn router(ingest: Arc<Ingest>) -> Router {
         .with_state(ingest)
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct PushQuery {
-    start: Option<String>,
-    ack: Option<String>,
-    // A signed URL's token is looked at before the request comes here.
-    #[serde(rename = "token")]
-    _token: Option<String>,
-}
-
 async fn push(
     State(ingest): State<Arc<Ingest>>,
     Path(stream): Path<String>,
-    Query(query): Query<PushQuery>,
+    RawQuery(query): RawQuery,
     request: Request,
 ) -> Result<Response, Problem> {
+    let query = Query::parse(query.as_deref(), &["start", "ack"])?;
     let (parts, mut body) = request.into_parts();
     let source = parts.extensions.get::<ConnectInfo<SocketAddr>>().map_or_else(String::new, |info| info.0.to_string());
     let stream_answer = wants_stream(&query, &parts.headers)?;
@@ -91,64 +81,48 @@ async fn push(
     Ok(answer::after_the_body(&log))
 }
 
-fn wants_stream(query: &PushQuery, headers: &HeaderMap) -> Result<bool, Problem> {
-    match query.ack.as_deref() {
-        None => Ok(text_header(headers, header::ACCEPT.as_str()).is_some_and(|accept| accept.contains(answer::NDJSON))),
-        Some("stream") => Ok(true),
-        Some("end") => Ok(false),
-        Some(other) => Err(Problem::new(ErrorKind::Malformed, format!("ack={other}: expected stream or end"))),
+fn wants_stream(query: &Query, headers: &HeaderMap) -> Result<bool, Problem> {
+    if query.text("ack").is_some() {
+        return Ok(query.choice("ack", &[("end", false), ("stream", true)])?);
     }
+    Ok(text_header(headers, header::ACCEPT.as_str()).is_some_and(|accept| accept.contains(answer::NDJSON)))
 }
 
-fn push_start(stream: &str, query: &PushQuery, headers: &HeaderMap, source: String) -> Result<PushStart, Problem> {
-    let malformed = |detail: String| Problem::new(ErrorKind::Malformed, detail);
-    let name = StreamName::new(stream).map_err(|error| malformed(error.to_string()))?;
-    let start = query.start.as_deref().map(UnixMs::parse).transpose();
-    let start = start.map_err(|error| malformed(format!("start: {error}")))?;
+fn push_start(stream: &str, query: &Query, headers: &HeaderMap, source: String) -> Result<PushStart, Problem> {
+    let (name, start) = (stream_name(stream)?, query.time("start")?);
     let push = text_header(headers, PUSH_ID_HEADER).map(str::parse::<PushId>).transpose();
-    let push = push.map_err(|_| malformed("Vidar-Push-Id: expected a UUID".to_owned()))?;
+    let push = push.map_err(|_| Problem::new(ErrorKind::Malformed, "Vidar-Push-Id: expected a UUID"))?;
     let user_agent = text_header(headers, header::USER_AGENT.as_str()).unwrap_or_default().chars().take(256).collect();
     Ok(PushStart { name, protocol: "http", source, user_agent, start, push })
+}
+
+fn stream_name(text: &str) -> Result<StreamName, Problem> {
+    StreamName::new(text).map_err(|error| Problem::of_parameter("stream", error.to_string()))
 }
 
 fn text_header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers.get(name).and_then(|value| value.to_str().ok())
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ListQuery {
-    stream: Option<String>,
-    #[serde(rename = "token")]
-    _token: Option<String>,
-}
-
-async fn list(State(ingest): State<Arc<Ingest>>, Query(query): Query<ListQuery>) -> Result<Response, Problem> {
-    let name = query.stream.map(StreamName::new).transpose();
-    let name = name.map_err(|error| Problem::new(ErrorKind::Malformed, error.to_string()))?;
+async fn list(State(ingest): State<Arc<Ingest>>, RawQuery(query): RawQuery) -> Result<Response, Problem> {
+    let query = Query::parse(query.as_deref(), &["stream"])?;
+    let name = query.text("stream").map(stream_name).transpose()?;
     let pushes = ingest.open_pushes(name.as_ref());
     Ok(Json(serde_json::json!({ "pushes": pushes, "next_token": null })).into_response())
 }
 
-/// `?from=` continues where a reader stopped; every answer says where that is.
+/// `?next_token=` continues where a reader stopped; every answer says where that is.
 async fn show(
     State(ingest): State<Arc<Ingest>>,
     Path(push): Path<String>,
-    Query(query): Query<ShowQuery>,
+    RawQuery(query): RawQuery,
 ) -> Result<Response, Problem> {
-    let push = push.parse().map_err(|_| Problem::new(ErrorKind::Malformed, "push id: expected a UUID"))?;
+    let query = Query::parse(query.as_deref(), &["next_token"])?;
+    let from = query.number("next_token", 0..=u64::MAX)?.unwrap_or(0);
+    let push = push.parse().map_err(|_| Problem::of_parameter("push", "push id: expected a UUID"))?;
     let log = ingest.log(push).ok_or_else(|| Problem::new(ErrorKind::NotFound, format!("push {push} is not known")))?;
-    let (lines, next, ended) = log.lines(query.from.unwrap_or(0), answer::LINE_COUNT);
+    let (lines, next, ended) = log.lines(from, answer::LINE_COUNT);
     let next = (!ended).then(|| next.to_string());
     let body = serde_json::json!({ "push": log.status(), "events": lines, "next_token": next });
     Ok(Json(body).into_response())
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ShowQuery {
-    #[serde(rename = "next_token")]
-    from: Option<u64>,
-    #[serde(rename = "token")]
-    _token: Option<String>,
 }
