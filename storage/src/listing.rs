@@ -126,7 +126,8 @@ impl Listing {
     }
 }
 
-/// A crash may cut the last change short, or leave zeros in its place: nothing was done then that it speaks of.
+/// A crash may cut the last change short, or leave zeros in its place or behind a part of it: nothing was done then that it
+/// speaks of.
 fn apply_changes(files: &mut BTreeMap<FileId, Listed>, r: &mut Reader<'_>, mut crc: u32) -> Result<(), WireError> {
     while r.remaining() >= CHANGE_LEN {
         let start = r.offset();
@@ -135,7 +136,7 @@ fn apply_changes(files: &mut BTreeMap<FileId, Listed>, r: &mut Reader<'_>, mut c
         crc = crc32c::crc32c_append(crc, entry);
         if crc.to_be_bytes() != own {
             let rest = r.raw(r.remaining())?;
-            let torn = bytes.iter().chain(rest).all(|byte| *byte == 0);
+            let torn = own.iter().chain(rest).all(|byte| *byte == 0);
             return if torn {
                 Ok(())
             } else {
@@ -199,6 +200,11 @@ mod tests {
         for torn in 1..=CHANGE_LEN {
             let kept = bytes.len() - torn;
             assert_eq!(Listing::decode(&bytes[..kept], store), Ok(Listing::default()), "cut");
+        }
+        for written in 0..CHANGE_LEN - 4 {
+            let mut partly = bytes.clone();
+            partly[bytes.len() - CHANGE_LEN + written..].fill(0);
+            assert_eq!(Listing::decode(&partly, store), Ok(Listing::default()), "zeros behind {written} bytes");
         }
         let mut zeros = bytes.clone();
         zeros[bytes.len() - CHANGE_LEN..].fill(0);
