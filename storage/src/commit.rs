@@ -251,12 +251,12 @@ impl Committer {
 
     fn publish_fragment(&mut self, header: &FileHeader, entry: &RecordEntry, fragment: &Fragment) {
         let locator = entry.shape.locator(header.file, header.volume, entry.offset);
+        self.shared.controls().note_fragment(&fragment.meta);
         if fragment.part.is_some() {
             note_part(&mut self.fragments, entry, locator);
             return;
         }
         let parts = part_locators(self.fragments.remove(&fragment.name()), entry.shape.part, &locator);
-        self.shared.controls().note_fragment(&fragment.meta);
         let entry = Arc::new(entry.timeline(header.file, header.volume, self.shared.archive.now(), parts));
         self.shared.tell(&LogEvent::Fragment { entry, facts: Arc::clone(&fragment.facts) });
     }

@@ -791,6 +791,8 @@ impl Log {
         let meta = &entry.shape.meta;
         let locator = entry.shape.locator(file.header.file, file.header.volume, entry.offset);
         if entry.shape.kind == RecordKind::Part {
+            // It will be closed, and then needs its run.
+            self.controls.note_fragment(meta);
             note_part(&mut self.open, entry, locator);
             return;
         }

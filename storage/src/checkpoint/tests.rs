@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use vidar_core::clock::ManualClock;
+use vidar_core::control::Control;
 use vidar_core::ids::FragmentNumber;
 use vidar_core::log::LogObserver;
 use vidar_core::source::FragmentSource;
@@ -91,6 +92,22 @@ async fn what_was_let_go_since_stays_away() {
     let (store, report) = open(&io, &again);
     assert!(report.resumed, "its key went on purpose");
     assert_eq!(living(&store, &again.seen).await.len(), 0);
+}
+
+#[tokio::test]
+async fn a_run_of_which_there_are_only_parts_is_in_a_checkpoint() {
+    let (io, first) = (MemoryIo::new(), Arc::new(Saving::default()));
+    let (store, _) = open(&io, &first);
+    let from = source(&store).await;
+    store.append(from.part(store.next_number(UnixMs(5)), 0, &media(9, 5000))).await.unwrap();
+    let ended = Control::RunEnded { stream: from.stream, run: from.run, at: UnixMs(9), cause: String::new() };
+    store.control(ended).await.unwrap();
+    store.close().await.unwrap();
+    let second = first.again();
+    let (store, report) = open(&io, &second);
+    assert_eq!((report.resumed, report.incomplete), (true, 1));
+    assert_eq!(second.seen.words(), ["stream", "run", "run ended", "fragment"]);
+    equals_a_replay(&io, &store, &second).await;
 }
 
 #[tokio::test]
