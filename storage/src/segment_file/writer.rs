@@ -233,3 +233,7 @@ pub(crate) fn settle(handle: &dyn SegmentHandle) -> io::Result<()> {
     handle.write_blocks(trailer_at, &trailer)?;
     handle.sync_data()
 }
+
+#[cfg(test)]
+#[path = "writer_tests.rs"]
+mod tests;
