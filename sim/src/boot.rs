@@ -28,6 +28,7 @@ use crate::disk::SimDisk;
 use crate::model::Model;
 use crate::random::Random;
 use crate::recorder::{WatchedLog, WatchedSink};
+use crate::saving::SavingIndex;
 use crate::trace::Trace;
 use crate::witness::Witness;
 
@@ -179,7 +180,8 @@ impl Boot {
             trace: trace.clone(),
             heard: Mutex::new(HashSet::new()),
         };
-        let observers: Vec<Arc<dyn LogObserver>> = vec![Arc::clone(&index) as _, Arc::new(log)];
+        let observers: Vec<Arc<dyn LogObserver>> =
+            vec![Arc::new(SavingIndex::new(Arc::clone(&index), shared.disk.clone())), Arc::new(log)];
         let opened = Store::open(options, Arc::new(shared.disk.clone()), Arc::clone(&sim_clock), observers);
         let (store, report) = opened?;
         let policy = if random.one_in(2) { DiskPolicy::DeleteOldest } else { DiskPolicy::Refuse };

@@ -12,6 +12,9 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex};
 
+use uuid::Uuid;
+use vidar_core::ids::StreamId;
+use vidar_core::log::LogEvent;
 use vidar_storage::backend::{DirLock, DiskSpace, SegmentHandle, SegmentIo};
 
 use crate::contents::{Contents, Rule, WORD};
@@ -46,6 +49,10 @@ struct State {
     names: BTreeMap<String, usize>,
     synced_names: BTreeMap<String, usize>,
     small: BTreeMap<String, Vec<u8>>,
+    /// What the checkpoint was before it was last replaced.
+    older_checkpoint: Option<Vec<u8>>,
+    /// What indexes saved: the last one, and the one before it.
+    saves: Vec<(Uuid, Vec<LogEvent>)>,
     reserved: u64,
     capacity: Option<u64>,
     /// Raised by each end of a boot: older handles and locks are void.
@@ -99,6 +106,15 @@ impl State {
         }
     }
 
+    /// A call that replaces something as a whole does so: the power may fail behind the rename.
+    fn replaces(&mut self, entered: &Result<(), Trouble>) -> bool {
+        match entered {
+            Ok(()) => true,
+            Err(Trouble::Dead { just_now }) => *just_now && self.random.one_in(2),
+            Err(Trouble::Fails(_)) => false,
+        }
+    }
+
     fn used(&self) -> u64 {
         let segments: usize = self.names.values().map(|index| self.contents[*index].len()).sum();
         (segments + self.small.values().map(Vec::len).sum::<usize>()) as u64 + self.reserved
@@ -123,6 +139,8 @@ impl SimDisk {
             names: BTreeMap::new(),
             synced_names: BTreeMap::new(),
             small: BTreeMap::new(),
+            older_checkpoint: None,
+            saves: Vec::new(),
             reserved: 0,
             capacity: None,
             boot: 0,
@@ -233,6 +251,8 @@ impl SimDisk {
         }
         to.synced_names = to.names.clone();
         to.small = state.small.clone();
+        to.older_checkpoint = state.older_checkpoint.clone();
+        to.saves = state.saves.clone();
         drop(to);
         copy
     }
@@ -254,6 +274,61 @@ impl SimDisk {
     /// A small file is lost, if it is there.
     pub(crate) fn lose_small(&self, name: &str) -> bool {
         lock(&self.state).small.remove(name).is_some()
+    }
+
+    /// Something becomes of what starts go on from, and of the list of files.
+    pub(crate) fn spoil(&self) {
+        let mut state = lock(&self.state);
+        let state = &mut *state;
+        let what = match state.random.within(0..5) {
+            0 => state.small.remove("checkpoint").map(|_| "the checkpoint is lost"),
+            1 => state.small.get_mut("checkpoint").map(|bytes| {
+                let at = state.random.index(bytes.len());
+                bytes[at] ^= 1 << state.random.within(0..8);
+                "a bit of the checkpoint rots"
+            }),
+            2 => state.older_checkpoint.take().map(|older| {
+                state.small.insert("checkpoint".into(), older);
+                "an older checkpoint is put back"
+            }),
+            3 => state.saves.pop().map(|_| "what the index saved last is lost"),
+            _ => state.small.remove("files").map(|_| "the list of files is lost"),
+        };
+        self.trace.note(format_args!("{}", what.unwrap_or("nothing is spoilt")));
+    }
+
+    /// An index saves all that it knows. What was saved before the one before this goes.
+    pub(crate) fn save_index(&self, id: Uuid, fragments: Vec<LogEvent>) -> io::Result<()> {
+        let mut state = lock(&self.state);
+        let boot = state.boot;
+        let entered = state.enter(boot);
+        let count = fragments.len();
+        if state.replaces(&entered) {
+            let kept = state.saves.len().saturating_sub(1);
+            state.saves.drain(..kept);
+            state.saves.push((id, fragments));
+        }
+        let result = entered.map_err(io::Error::from);
+        self.trace.note(format_args!("save {count} fragments: {}", verdict(&result)));
+        result
+    }
+
+    /// What was saved under this id.
+    pub(crate) fn saved_index(&self, id: Uuid) -> Option<Vec<LogEvent>> {
+        let saved = self.call("restore", |state| {
+            Ok(state.saves.iter().find(|(saved, _)| *saved == id).map(|(_, fragments)| fragments.clone()))
+        });
+        saved.ok().flatten()
+    }
+
+    /// As an index has it before the deletion of a stream is answered: nothing of it is left in its files.
+    pub(crate) fn erase_from_saves(&self, stream: StreamId) {
+        let mut state = lock(&self.state);
+        if state.dead {
+            return;
+        }
+        let is_of = |event: &LogEvent| matches!(event, LogEvent::Fragment { entry, .. } if entry.meta.stream == stream);
+        state.saves.iter_mut().for_each(|(_, fragments)| fragments.retain(|event| !is_of(event)));
     }
 
     fn handle(&self, state: &State, index: usize) -> Arc<dyn SegmentHandle> {
@@ -347,20 +422,47 @@ impl SegmentIo for SimDisk {
         let mut state = lock(&self.state);
         let boot = state.boot;
         let entered = state.enter(boot);
-        // The power may fail behind the rename.
-        let happens = match entered {
-            Ok(()) => true,
-            Err(Trouble::Dead { just_now }) => just_now && state.random.one_in(2),
-            Err(Trouble::Fails(_)) => false,
-        };
+        let happens = state.replaces(&entered);
         let mut result = entered.map_err(io::Error::from);
         if happens {
             match state.make_room(bytes.len() as u64) {
-                Ok(()) => drop(state.small.insert(name.to_owned(), bytes.to_vec())),
+                Ok(()) => {
+                    let before = state.small.insert(name.to_owned(), bytes.to_vec());
+                    if name == "checkpoint" {
+                        state.older_checkpoint = before;
+                    }
+                }
                 Err(error) => result = Err(error),
             }
         }
         self.trace.note(format_args!("replace {name}: {}", verdict(&result)));
+        result
+    }
+
+    fn append_small(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        let mut state = lock(&self.state);
+        let boot = state.boot;
+        let entered = state.enter(boot);
+        let state = &mut *state;
+        let before = state.small.get(name).map_or(0, Vec::len);
+        let (done, zeros) = match &entered {
+            Ok(()) => (bytes.len(), 0),
+            Err(Trouble::Dead { just_now: false }) => (0, 0),
+            Err(_) => {
+                let end = (before + state.random.index(bytes.len() + 1)) / WORD * WORD;
+                let done = end.saturating_sub(before);
+                (done, if state.random.one_in(2) { bytes.len() - done } else { 0 })
+            }
+        };
+        let mut result = entered.map_err(io::Error::from).and_then(|()| state.make_room(bytes.len() as u64));
+        match state.small.get_mut(name) {
+            Some(small) => {
+                small.extend(&bytes[..done]);
+                small.resize(small.len() + zeros, 0);
+            }
+            None => result = result.and(Err(io::ErrorKind::NotFound.into())),
+        }
+        self.trace.note(format_args!("append to {name}: {}", verdict(&result)));
         result
     }
 

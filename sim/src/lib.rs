@@ -25,6 +25,7 @@ mod ops;
 mod push;
 mod random;
 mod recorder;
+mod saving;
 mod trace;
 mod witness;
 mod world;

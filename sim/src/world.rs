@@ -35,6 +35,8 @@ pub struct Outcome {
     pub trace: (u64, u32),
     /// Starts of the server.
     pub boots: u64,
+    /// Of these, gone on from a checkpoint.
+    pub resumed: u64,
     /// Fragments of which something was handed to the store.
     pub fragments: u64,
     /// Records seen on their way to the disk, footers' copies aside.
@@ -57,6 +59,7 @@ struct World {
     uptime: Duration,
     saved: Option<Saved>,
     boots: u64,
+    resumed: u64,
     calls: u64,
     may_rot: bool,
     last: Option<Rule>,
@@ -82,6 +85,7 @@ pub fn run(seed: u64, verbose: bool) -> Result<Outcome, String> {
         uptime: Duration::ZERO,
         saved: None,
         boots: 0,
+        resumed: 0,
         calls: 0,
         last: None,
         clean: false,
@@ -95,6 +99,7 @@ pub fn run(seed: u64, verbose: bool) -> Result<Outcome, String> {
     let outcome = Outcome {
         trace: shared.trace.hash(),
         boots: world.boots,
+        resumed: world.resumed,
         fragments: lock(&shared.model).fragments.len() as u64,
         records: shared.witness.record_count() as u64,
         calls: world.calls + shared.disk.calls(),
@@ -117,10 +122,13 @@ impl World {
     async fn live(&mut self, busy: bool) -> Result<(), String> {
         self.boots += 1;
         self.shared.trace.note(format_args!("boot {}", self.boots));
-        let boot = Arc::new(self.open()?);
+        let (boot, resumed) = self.open()?;
+        let boot = Arc::new(boot);
+        self.resumed += u64::from(resumed);
         boot.check(true).await;
         self.verdict()?;
-        if self.random.one_in(3) {
+        // A start that goes on from a checkpoint finds what one finds that reads everything.
+        if self.random.one_in(3) || resumed {
             boot.check_rebuild(&self.options);
         }
         let killed = self.random.one_in(2);
@@ -190,7 +198,8 @@ impl World {
     }
 
     /// Opens the store, on a disk that may fail while it does.
-    fn open(&mut self) -> Result<Boot, String> {
+    /// Whether it went on from a checkpoint is the second.
+    fn open(&mut self) -> Result<(Boot, bool), String> {
         let flaky = self.random.one_in(6);
         if flaky {
             let at = self.shared.disk.calls() + self.random.within(1..60);
@@ -212,7 +221,8 @@ impl World {
         }
         let (boot, report) = opened.map_err(|error| format!("the store does not open: {error}"))?;
         self.shared.trace.note(format_args!(
-            "opened: {} files, {} unclosed, {} fragments, {} incomplete, {} damaged",
+            "opened: resumed {}, {} files, {} unclosed, {} fragments, {} incomplete, {} damaged",
+            report.resumed,
             report.files,
             report.unclosed,
             report.fragments,
@@ -226,7 +236,7 @@ impl World {
         if self.clean && report.unclosed > 0 && report.damage.is_empty() {
             return Err(format!("{} files are not closed after a clean stop", report.unclosed));
         }
-        Ok(boot)
+        Ok((boot, report.resumed))
     }
 
     /// What happens to a directory that nobody uses.
@@ -238,6 +248,9 @@ impl World {
             let copy = ["keyring.a", "keyring.b"][self.random.index(2)];
             let lost = self.shared.disk.lose_small(copy);
             self.shared.trace.note(format_args!("{copy} is lost: {lost}"));
+        }
+        if self.random.one_in(4) {
+            self.shared.disk.spoil();
         }
         if self.may_rot && self.random.one_in(2) {
             self.may_rot = false;
@@ -287,6 +300,7 @@ impl World {
             uptime: self.uptime,
             saved: None,
             boots: 0,
+            resumed: 0,
             calls: 0,
             may_rot: false,
             last: None,
@@ -295,6 +309,7 @@ impl World {
         clone.boot(true)?;
         clone.boot(false)?;
         self.boots += clone.boots;
+        self.resumed += clone.resumed;
         self.calls += clone.shared.disk.calls();
         self.shared.trace.note(format_args!("the clone is gone"));
         Ok(())
