@@ -20,11 +20,11 @@ use vidar_server::registry::Registry;
 use vidar_server::retention::Retention;
 use vidar_server::settings::DiskPolicy;
 use vidar_server::sink::StoreSink;
-use vidar_storage::crypto::kek::{KekError, KekProvider};
-use vidar_storage::{DiskMarks, OpenError, OpenReport, Secret, Store, StoreOptions};
+use vidar_storage::{DiskMarks, OpenError, OpenReport, Store, StoreOptions};
 
 use crate::clock::SimClock;
 use crate::disk::SimDisk;
+use crate::kek::NumberedKek;
 use crate::model::Model;
 use crate::random::Random;
 use crate::recorder::{WatchedLog, WatchedSink};
@@ -90,6 +90,16 @@ impl Drop for Work {
     }
 }
 
+impl Shared {
+    /// Settings with the key provider of a directory.
+    #[must_use]
+    pub(crate) fn with_kek(options: &StoreOptions, disk: &SimDisk) -> StoreOptions {
+        let mut options = options.clone();
+        options.kek = Arc::new(NumberedKek::of(disk));
+        options
+    }
+}
+
 /// A running server.
 pub(crate) struct Boot {
     pub(crate) shared: Shared,
@@ -104,41 +114,10 @@ pub(crate) struct Boot {
     pub(crate) pace: Arc<Pace>,
 }
 
-/// A key provider that needs no key: what it wrapped opens under the same number, and under no other.
-#[derive(Debug)]
-struct NumberedKek(u8);
-
-impl KekProvider for NumberedKek {
-    fn place(&self) -> String {
-        "the simulation's key".into()
-    }
-
-    fn prepare(&self) -> Result<(), KekError> {
-        Ok(())
-    }
-
-    fn wrap(&self, _context: &[u8], secret: &Secret) -> Result<Vec<u8>, KekError> {
-        Ok([&[self.0], &secret.bytes()[..]].concat())
-    }
-
-    fn unwrap(&self, _context: &[u8], wrapped: &[u8]) -> Result<Secret, KekError> {
-        let secret = wrapped.strip_prefix(&[self.0]).and_then(|secret| secret.try_into().ok());
-        secret.map(Secret::new).ok_or_else(|| KekError::Wrong { place: self.place() })
-    }
-
-    fn rotate(&self, context: &[u8], secret: &Secret) -> Result<Vec<u8>, KekError> {
-        self.wrap(context, secret)
-    }
-
-    fn settle(&self, _context: &[u8], _wrapped: &[u8]) -> Result<(), KekError> {
-        Ok(())
-    }
-}
-
-/// Settings of a store, the same for each boot of the same draw. `key`: of the keyring.
-pub(crate) fn options(random: &mut Random, key: u8) -> StoreOptions {
+/// Settings of a store, the same for each boot of the same draw. The key provider comes with the directory.
+pub(crate) fn options(random: &mut Random) -> StoreOptions {
     let mut options = StoreOptions::new("/simulated");
-    options.kek = Arc::new(NumberedKek(key));
+    options.kek_patience = Duration::ZERO;
     options.segment_bytes = [64 << 10, 256 << 10, 1 << 20][random.index(3)];
     options.segment_age = Duration::from_secs(600);
     options.marks = DiskMarks { apply_policy_bytes: 192 << 10, refuse_bytes: 96 << 10 };

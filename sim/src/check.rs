@@ -1,5 +1,6 @@
 //! What has to be true of an open store: against the model, and against an index made anew from its log.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -13,7 +14,7 @@ use vidar_indexer::{Index, IndexOptions};
 use vidar_server::retention::all_entries;
 use vidar_storage::{StoreOptions, replay_on};
 
-use crate::boot::Boot;
+use crate::boot::{Boot, Shared};
 use crate::lock;
 
 impl Boot {
@@ -76,6 +77,7 @@ impl Boot {
             return;
         }
         let catalog = self.index.catalog();
+        let with_keys: HashSet<_> = self.store.keys().iter().filter_map(|key| key.stream).collect();
         let mut wrong = Vec::new();
         for (id, stream) in &model.streams {
             let found = catalog.stream(*id).is_some();
@@ -87,6 +89,9 @@ impl Boot {
             }
             if stream.delete_acked && !stream.deleted {
                 wrong.push(format!("the deletion of stream {} was answered and is not in the log", stream.index));
+            }
+            if stream.delete_acked && with_keys.contains(id) {
+                wrong.push(format!("the deletion of stream {} was answered, and its keys are there", stream.index));
             }
             let floor = self.index.timeline().floor(*id);
             if found && floor < stream.floor {
@@ -108,7 +113,8 @@ impl Boot {
         let copy = self.shared.disk.copy();
         let index = Index::open(IndexOptions::in_memory(SystemClock::shared())).expect("an index in memory opens");
         index.close(); // search is not for simulations: catalog and timeline go on
-        let replayed = replay_on(options, Arc::new(copy), &[Arc::clone(&index) as Arc<dyn LogObserver>]);
+        let options = Shared::with_kek(options, &copy);
+        let replayed = replay_on(&options, Arc::new(copy), &[Arc::clone(&index) as Arc<dyn LogObserver>]);
         let mut wrong = Vec::new();
         if let Err(error) = replayed {
             wrong.push(format!("the log does not replay: {error}"));

@@ -18,6 +18,7 @@ use vidar_core::log::LogEvent;
 use vidar_storage::backend::{DirLock, DiskSpace, SegmentHandle, SegmentIo};
 
 use crate::contents::{Contents, Rule, WORD};
+use crate::kek::Memory;
 use crate::lock;
 use crate::random::Random;
 use crate::trace::Trace;
@@ -53,6 +54,8 @@ struct State {
     older_checkpoint: Option<Vec<u8>>,
     /// What indexes saved: the last one, and the one before it.
     saves: Vec<(Uuid, Vec<LogEvent>)>,
+    /// Of the key provider.
+    kek: Memory,
     reserved: u64,
     capacity: Option<u64>,
     /// Raised by each end of a boot: older handles and locks are void.
@@ -141,6 +144,7 @@ impl SimDisk {
             small: BTreeMap::new(),
             older_checkpoint: None,
             saves: Vec::new(),
+            kek: Memory::default(),
             reserved: 0,
             capacity: None,
             boot: 0,
@@ -195,6 +199,20 @@ impl SimDisk {
     pub(crate) fn heal(&self) {
         let mut state = lock(&self.state);
         (state.faults, state.flips, state.capacity) = (Vec::new(), 0, None);
+        state.kek.fall_silent(0, 0);
+    }
+
+    /// The key provider answers so many calls more, and then so many not.
+    pub(crate) fn silence_kek(&self, answers: u32, silent: u32) {
+        lock(&self.state).kek.fall_silent(answers, silent);
+    }
+
+    /// The key provider is asked, which does not answer a machine without power.
+    pub(crate) fn kek<T>(&self, what: &str, work: impl FnOnce(&mut Memory) -> Option<T>) -> Option<T> {
+        let mut state = lock(&self.state);
+        let answer = if state.dead { None } else { work(&mut state.kek) };
+        self.trace.note(format_args!("{what} a key: {}", answer.is_some()));
+        answer
     }
 
     /// The next reads flip a bit each.
@@ -253,6 +271,8 @@ impl SimDisk {
         to.small = state.small.clone();
         to.older_checkpoint = state.older_checkpoint.clone();
         to.saves = state.saves.clone();
+        to.kek = state.kek.clone();
+        to.kek.fall_silent(0, 0);
         drop(to);
         copy
     }

@@ -1,5 +1,6 @@
 //! What happens to a running server.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,9 +11,11 @@ use http_body_util::BodyExt;
 use tokio::time::sleep;
 use tower::ServiceExt;
 use vidar_core::ids::StreamName;
-use vidar_core::registry::StreamRegistry;
+use vidar_core::registry::{RegistryError, StreamRegistry};
+use vidar_core::sink::SinkError;
 use vidar_media::container::mkv;
 use vidar_media::{Demux, Event};
+use vidar_storage::{Depth, Progress};
 
 use crate::boot::Boot;
 use crate::disk::Fault;
@@ -49,6 +52,12 @@ pub(crate) enum Op {
     Fail,
     /// Reads flip bits.
     Flip,
+    /// Keys of streams, or the key of the keyring, are replaced.
+    Rotate,
+    /// The key provider does not answer for a while.
+    Silence,
+    /// Closed files are checked beside everything else.
+    Verify,
     /// The directory is copied.
     Copy,
     /// The index is compared with one made anew.
@@ -59,7 +68,10 @@ impl Op {
     /// One of them.
     pub(crate) fn draw(random: &mut Random) -> Self {
         match random.within(0..100) {
-            0..34 => Self::Push,
+            0..28 => Self::Push,
+            28..30 => Self::Rotate,
+            30..32 => Self::Silence,
+            32..34 => Self::Verify,
             34..42 => Self::Parts,
             42..52 => Self::Read,
             52..57 => Self::Clip,
@@ -117,6 +129,9 @@ impl Boot {
                 let more = if random.one_in(3) { random.within(0..12) } else { 0 };
                 disk.fail(Fault { at: disk.calls() + random.within(1..40), more, error });
             }
+            Op::Rotate => self.rotate(random).await,
+            Op::Silence => disk.silence_kek(random.within(0..3) as u32, random.within(0..4) as u32),
+            Op::Verify => self.verify(random),
             Op::Flip => disk.flip(random.within(1..4) as u32),
             Op::Copy | Op::Rebuild => {}
         }
@@ -217,11 +232,48 @@ impl Boot {
         let _work = self.pace.work();
         let name = name(random);
         let Some(record) = self.registry.get(&name) else { return };
-        lock(&self.shared.model).stream(record.stream).delete_tried = true;
+        let tried = std::mem::replace(&mut lock(&self.shared.model).stream(record.stream).delete_tried, true);
         let deleted = self.registry.delete(&name).await;
         self.shared.trace.note(format_args!("deletion of {name}: {}", deleted.is_ok()));
-        if deleted.is_ok() {
-            lock(&self.shared.model).stream(record.stream).delete_acked = true;
+        let mut model = lock(&self.shared.model);
+        let stream = model.stream(record.stream);
+        match deleted {
+            Ok(()) => stream.delete_acked = true,
+            // Without the key provider nothing happens.
+            Err(RegistryError::Sink(SinkError::NoKey { .. })) => stream.delete_tried = tried,
+            Err(_) => {}
+        }
+    }
+
+    /// What was sealed before stays readable: later reads say so.
+    async fn rotate(&self, random: &mut Random) {
+        let _work = self.pace.work();
+        if random.one_in(2) {
+            let rotated = self.store.rotate_kek(None).await;
+            return self.shared.trace.note(format_args!("the key of the keyring is rotated: {}", rotated.is_ok()));
+        }
+        let name = name(random);
+        let Some(record) = self.registry.get(&name) else { return };
+        let rotated = self.store.rotate_stream_keys(&[record.stream]).await;
+        self.shared.trace.note(format_args!("the key of {name} is rotated: {}", rotated.is_ok()));
+    }
+
+    /// Closed files are whole, whatever is written meanwhile.
+    fn verify(&self, random: &mut Random) {
+        let (before, rotted) = (self.shared.disk.disturbed(), lock(&self.shared.model).rotted);
+        let depth = [Depth::Presence, Depth::Checksum, Depth::Decrypt][random.index(3)];
+        let mut damage = Vec::new();
+        let mut pace = |_: Progress| -> io::Result<()> {
+            if random.one_in(4) {
+                self.store.turn();
+            }
+            Ok(())
+        };
+        let verified = self.store.verify(depth, &mut pace, &mut |found| damage.push(found));
+        let records = verified.map_or(0, |progress| progress.records);
+        self.shared.trace.note(format_args!("verified: {records} records, {} damaged", damage.len()));
+        if !damage.is_empty() && !rotted && !self.shared.disk.has_failed_since(before) {
+            lock(&self.shared.model).violate(format!("verification beside recording finds damage: {damage:?}"));
         }
     }
 }

@@ -7,11 +7,13 @@ use tokio::runtime;
 use tokio::time::sleep;
 use vidar_core::clock::Clock;
 use vidar_core::time::UnixMs;
-use vidar_storage::{Depth, OpenError, StoreOptions, verify_on};
+use vidar_storage::crypto::kek::KekError;
+use vidar_storage::{Depth, Disposal, OpenError, RepairOptions, StoreOptions, repair_on, verify_on};
 
 use crate::boot::{Boot, Shared, options};
 use crate::contents::Rule;
 use crate::disk::{Fault, SimDisk};
+use crate::kek::NumberedKek;
 use crate::lock;
 use crate::model::Model;
 use crate::ops::Op;
@@ -19,8 +21,6 @@ use crate::random::Random;
 use crate::trace::Trace;
 use crate::witness::Witness;
 
-/// Key of the keyring in all boots; any other is wrong.
-const KEY: u8 = 3;
 /// Streams, each with one publisher at a time.
 const STREAMS: u64 = 4;
 /// Of what a publisher sends at once.
@@ -75,7 +75,7 @@ pub fn run(seed: u64, verbose: bool) -> Result<Outcome, String> {
     let (trace, witness) = (Trace::new(verbose), Witness::default());
     let disk = SimDisk::new(random.fork(), trace.clone(), witness.clone());
     let shared = Shared { disk, model: Arc::new(Mutex::new(Model::default())), witness, trace };
-    let options = options(&mut random, KEY);
+    let options = options(&mut random);
     let mut world = World {
         may_rot: random.one_in(4),
         random,
@@ -205,9 +205,12 @@ impl World {
             let at = self.shared.disk.calls() + self.random.within(1..60);
             let error = [std::io::ErrorKind::Other, std::io::ErrorKind::StorageFull][self.random.index(2)];
             self.shared.disk.fail(Fault { at, more: self.random.within(0..4), error });
+            if self.random.one_in(4) {
+                self.shared.disk.silence_kek(self.random.within(0..3) as u32, 1);
+            }
         }
         let times = (self.wall, self.uptime);
-        let mut opened = Boot::start(&self.shared, times, self.options.clone(), &mut self.random);
+        let mut opened = Boot::start(&self.shared, times, self.options(), &mut self.random);
         if flaky {
             // Whatever came of it: the machine goes down, and comes back with a disk that works.
             self.shared.trace.note(format_args!("a start on a failing disk: {}", opened.is_ok()));
@@ -217,7 +220,7 @@ impl World {
             self.shared.disk.heal();
             self.shared.disk.end_boot([Rule::LoseUnsynced, Rule::Torn][self.random.index(2)]);
             (self.clean, self.last) = (false, None);
-            opened = Boot::start(&self.shared, times, self.options.clone(), &mut self.random);
+            opened = Boot::start(&self.shared, times, self.options(), &mut self.random);
         }
         let (boot, report) = opened.map_err(|error| format!("the store does not open: {error}"))?;
         self.shared.trace.note(format_args!(
@@ -259,6 +262,9 @@ impl World {
                 self.clean = false;
             }
         }
+        if self.random.one_in(if lock(&self.shared.model).rotted { 2 } else { 12 }) {
+            self.repair()?;
+        }
         if self.random.one_in(6) {
             self.clone_lives()?;
         }
@@ -273,16 +279,29 @@ impl World {
         Ok(())
     }
 
-    /// A wrong key opens nothing, and changes nothing.
+    /// Settings with the key provider of the directory that there is now.
+    fn options(&self) -> StoreOptions {
+        Shared::with_kek(&self.options, &self.shared.disk)
+    }
+
+    /// A wrong key opens nothing, nor does a provider that does not answer; and neither changes anything.
     fn wrong_key(&mut self) -> Result<(), String> {
-        let wrong = options(&mut self.random, KEY + 1);
+        let mut wrong = self.options.clone();
+        let is_silent = self.random.one_in(2);
+        if is_silent {
+            wrong.kek = Arc::new(NumberedKek::of(&self.shared.disk));
+            self.shared.disk.silence_kek(0, 1);
+        } else {
+            wrong.kek = Arc::new(NumberedKek::wrong(&self.shared.disk));
+        }
         let times = (self.wall, self.uptime);
         let runtime = runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
         let runtime = runtime.map_err(|error| error.to_string())?;
         let opened = runtime.block_on(async { Boot::start(&self.shared, times, wrong, &mut self.random).err() });
         self.shared.disk.end_boot(Rule::KeepWritten);
         match opened {
-            Some(OpenError::KekWrong { .. }) => Ok(()),
+            Some(OpenError::KekWrong { .. }) if !is_silent => Ok(()),
+            Some(OpenError::Kek(KekError::Unavailable { .. })) if is_silent => Ok(()),
             other => Err(format!("a wrong key: {other:?}")),
         }
     }
@@ -319,11 +338,48 @@ impl World {
     fn finish(&mut self) -> Result<(), String> {
         self.boot(false)?;
         let disk = Arc::new(self.shared.disk.copy());
-        let verified = verify_on(&self.options, disk, Depth::Decrypt, &mut |_| {});
+        let options = Shared::with_kek(&self.options, &disk);
+        let verified = verify_on(&options, disk, Depth::Decrypt, &mut |_| {});
         let report = verified.map_err(|error| format!("verification: {error}"))?;
         if !lock(&self.shared.model).rotted && !report.damage.is_empty() {
             return Err(format!("verification finds damage: {:?}", report.damage));
         }
+        Ok(())
+    }
+
+    /// A repair, which may be killed, and is then done again. It touches nothing that is whole, and leaves no damage.
+    fn repair(&mut self) -> Result<(), String> {
+        let (options, disk) = (self.options(), Arc::new(self.shared.disk.clone()));
+        let how = RepairOptions { disposal: Disposal::Drop, dry_run: false, now: self.wall };
+        if self.random.one_in(2) {
+            self.shared.disk.cut_in(self.random.within(1..200));
+            let killed = repair_on(&options, Arc::clone(&disk) as _, &how, &mut |_| {});
+            self.shared.trace.note(format_args!("a repair is killed: {}", killed.is_err()));
+            self.shared.disk.end_boot([Rule::KeepWritten, Rule::LoseUnsynced, Rule::Torn][self.random.index(3)]);
+        }
+        let repaired = repair_on(&options, Arc::clone(&disk) as _, &how, &mut |_| {});
+        let report = repaired.map_err(|error| format!("repair: {error}"))?;
+        self.shared.trace.note(format_args!(
+            "repaired: {} damaged, {} files, {} put away, {} gaps, {} refused",
+            report.damage.len(),
+            report.files.len(),
+            report.put_away.len(),
+            report.gaps.len(),
+            report.refused.len()
+        ));
+        let changed = !report.damage.is_empty() || !report.files.is_empty() || !report.put_away.is_empty();
+        if changed && !lock(&self.shared.model).rotted {
+            return Err(format!("a repair where nothing is damaged: {report:?}"));
+        }
+        self.shared.disk.end_boot(Rule::LoseUnsynced);
+        let verified = verify_on(&options, disk, Depth::Decrypt, &mut |_| {});
+        let left = verified.map_err(|error| format!("verification after a repair: {error}"))?.damage;
+        self.shared.disk.end_boot(Rule::KeepWritten);
+        if !left.is_empty() && report.refused.is_empty() {
+            return Err(format!("a repair left damage: {left:?}"));
+        }
+        // Rot in what is gone already may be reported by a start, and is none of a repair's business.
+        lock(&self.shared.model).rotted &= report.damage.is_empty() || !report.refused.is_empty();
         Ok(())
     }
 
