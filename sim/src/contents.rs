@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::ops::Range;
 
 use crate::random::Random;
 
@@ -138,17 +139,19 @@ impl Contents {
         self.bytes = bytes;
     }
 
-    /// A sector that holds something goes bad: offset and length.
-    pub(crate) fn rot(&mut self, random: &mut Random) -> Option<(u64, u64)> {
+    /// A sector that holds something goes bad. Answers which, and the bytes of the file before.
+    pub(crate) fn rot(&mut self, random: &mut Random) -> Option<(Range<usize>, Vec<u8>)> {
         let sectors = self.bytes.len() / SECTOR;
         for _ in 0..20 {
             let start = random.index(sectors.max(1)) * SECTOR;
-            let sector = self.bytes.get_mut(start..start + SECTOR)?;
+            let sector = self.bytes.get(start..start + SECTOR)?;
             if sector.iter().any(|byte| *byte != 0) {
+                let before = self.bytes.clone();
+                let sector = &mut self.bytes[start..start + SECTOR];
                 for _ in 0..=random.within(0..20) {
                     sector[random.index(SECTOR)] ^= 1 << random.within(0..8);
                 }
-                return Some((start as u64, SECTOR as u64));
+                return Some((start..start + SECTOR, before));
             }
         }
         None

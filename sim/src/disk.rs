@@ -22,7 +22,7 @@ use crate::kek::Memory;
 use crate::lock;
 use crate::random::Random;
 use crate::trace::Trace;
-use crate::witness::Witness;
+use crate::witness::{Rot, Witness};
 
 /// A call that will fail.
 #[derive(Debug, Clone, Copy)]
@@ -277,18 +277,20 @@ impl SimDisk {
         copy
     }
 
-    /// A sector of a segment file that was synced rots: name, offset and length.
-    pub(crate) fn rot(&self) -> Option<(String, u64, u64)> {
+    /// A sector of a segment file rots.
+    pub(crate) fn rot(&self) -> Option<Rot> {
         let mut state = lock(&self.state);
         let state = &mut *state;
-        let names: Vec<_> = state.names.iter().map(|(name, index)| (name.clone(), *index)).collect();
+        let names: Vec<_> = state.names.values().copied().collect();
         if names.is_empty() {
             return None;
         }
-        let (name, index) = names[state.random.index(names.len())].clone();
-        let (offset, len) = state.contents[index].rot(&mut state.random)?;
-        self.trace.note(format_args!("rot: f{index}+{offset}"));
-        Some((name, offset, len))
+        let index = names[state.random.index(names.len())];
+        let (sector, before) = state.contents[index].rot(&mut state.random)?;
+        let rot = Rot::of(&before, &sector);
+        let what = (rot.header, rot.control, rot.fragments.len());
+        self.trace.note(format_args!("rot: f{index}+{}: {what:?}", sector.start));
+        Some(rot)
     }
 
     /// A small file is lost, if it is there.

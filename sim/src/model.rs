@@ -11,6 +11,8 @@ use vidar_core::entry::SharedEntry;
 use vidar_core::ids::{FragmentNumber, StreamId};
 use vidar_core::record::{FragmentFlags, NewFragment};
 
+use crate::witness::Rot;
+
 /// A record that was handed to the store.
 #[derive(Debug, Clone)]
 pub(crate) struct Handed {
@@ -91,14 +93,14 @@ pub(crate) struct Model {
     pub(crate) streams: BTreeMap<StreamId, Stream>,
     /// Gap records heard of, by number.
     pub(crate) gaps: BTreeMap<FragmentNumber, GapRecord>,
-    /// Where fragments stand, as last heard.
-    pub(crate) places: BTreeMap<FragmentNumber, SharedEntry>,
     /// The greatest sequence given in this line of history.
     pub(crate) sequence: u64,
     /// The disk was short of room: the policy may have deleted anything.
     pub(crate) was_short: bool,
-    /// A control record may have rotted: what they say is no longer checked.
+    /// A control record rotted: what they say is no longer checked.
     pub(crate) controls_rotten: bool,
+    /// The header of a file rotted: it is never closed.
+    pub(crate) header_rotten: bool,
     /// Media was damaged on purpose: a start may report it.
     pub(crate) rotted: bool,
     /// What is wrong.
@@ -167,7 +169,6 @@ impl Model {
     /// The log tells of a fragment.
     pub(crate) fn heard_fragment(&mut self, entry: &SharedEntry) {
         let (stream, number) = (entry.meta.stream, entry.meta.number);
-        self.places.insert(number, entry.clone());
         let state = self.stream(stream);
         let (deleted, below) = (state.deleted, state.floor.is_some_and(|floor| number < floor));
         if (deleted || below) && !self.controls_rotten {
@@ -255,24 +256,15 @@ impl Model {
         }
     }
 
-    /// A range of a segment file rotted: what stands there may be lost.
-    pub(crate) fn rot(&mut self, file: &str, offset: u64, len: u64) {
+    /// A sector rotted: what stood there may be lost.
+    pub(crate) fn rot(&mut self, rot: &Rot) {
         self.rotted = true;
-        for (number, entry) in &self.places {
-            let records = entry.parts.iter().chain([&entry.record]);
-            let touched = records.clone().any(|record| {
-                let here = file.contains(&record.file.to_string());
-                here && record.offset < offset + len && offset < record.offset + record.record_len
-            });
-            if let Some(fragment) = self.fragments.get_mut(number).filter(|_| touched) {
+        self.header_rotten |= rot.header;
+        self.controls_rotten |= rot.control;
+        for number in &rot.fragments {
+            if let Some(fragment) = self.fragments.get_mut(number) {
                 fragment.rotten = true;
             }
         }
-        // Parts that were not closed yet have no place that anybody was told.
-        for fragment in self.fragments.values_mut().filter(|fragment| !fragment.is_acked()) {
-            fragment.rotten = true;
-        }
-        // The last batch of a file without footer goes as a whole, and control records have no place that is told.
-        self.controls_rotten = true;
     }
 }

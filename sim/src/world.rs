@@ -236,7 +236,8 @@ impl World {
             return Err(format!("a crash is no damage: {:?}", report.damage));
         }
         // A file whose header rotted is never changed again, a footer included.
-        if self.clean && report.unclosed > 0 && report.damage.is_empty() {
+        let may_stay_open = u64::from(lock(&self.shared.model).header_rotten);
+        if self.clean && report.unclosed > may_stay_open {
             return Err(format!("{} files are not closed after a clean stop", report.unclosed));
         }
         Ok((boot, report.resumed))
@@ -257,8 +258,8 @@ impl World {
         }
         if self.may_rot && self.random.one_in(2) {
             self.may_rot = false;
-            if let Some((file, offset, len)) = self.shared.disk.rot() {
-                lock(&self.shared.model).rot(&file, offset, len);
+            if let Some(rot) = self.shared.disk.rot() {
+                lock(&self.shared.model).rot(&rot);
                 self.clean = false;
             }
         }
