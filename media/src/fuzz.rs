@@ -23,6 +23,9 @@ pub fn check_inspection(track: &Track, data: &[u8]) {
     }
     assert!(inspection.drops.is_empty() || inspection.new_private.is_none());
     let _ = codec::reorder_depth(track);
+    if let Some(mut order) = codec::picture_order::PictureOrder::of(track) {
+        let _ = order.place(data);
+    }
     if let Some(private) = inspection.new_private {
         let new = codec::with_private(track, private);
         assert_eq!(codec::inspect(&new, data).new_private, None, "the new private data does not hold");

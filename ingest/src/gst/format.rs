@@ -1,6 +1,6 @@
 //! Which formats, and which elements may touch them.
 
-/// A container that GStreamer reads.
+/// A container, or a bare elementary stream, that GStreamer reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Foreign {
     /// Adobe Flash Video, version 10.1, annex E.
@@ -11,61 +11,181 @@ pub enum Foreign {
     Ogg,
     /// MPEG program stream (ISO/IEC 13818-1 section 2.5).
     MpegPs,
+    /// Microsoft RIFF, waveform audio.
+    Wav,
+    /// Apple Audio Interchange File Format, and AIFF-C.
+    Aiff,
+    /// Sun audio, with its header.
+    Au,
+    /// Frames of VP8 or VP9 with times.
+    Ivf,
+    /// RFC 9639.
+    Flac,
+    /// AAC in ADTS (ISO/IEC 14496-3 section 1.A.2).
+    Adts,
+    /// MPEG-1 and MPEG-2 sound (ISO/IEC 11172-3, 13818-3), mostly layer III.
+    Mp3,
+    /// Dolby Digital (ETSI TS 102 366).
+    Ac3,
+    /// Byte stream of H.264 (ISO/IEC 14496-10 annex B).
+    H264,
+    /// Byte stream of H.265 (ISO/IEC 23008-2 annex B).
+    H265,
+}
+
+/// What stands at the head of the pipeline.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Source {
+    /// The only demuxer that the helper makes for the format.
+    Demuxer(&'static str),
+    /// The input is one track already, of these caps; its parser does the rest.
+    Elementary(&'static str),
 }
 
 struct Row {
     format: Foreign,
     name: &'static str,
-    /// What the input starts with; `None` is any byte.
-    magic: &'static [Option<u8>],
+    /// What the input starts with: one of these.
+    magics: &'static [Magic],
     media_types: &'static [&'static str],
-    /// The only demuxer that the helper makes for the format.
-    demuxer: &'static str,
+    source: Source,
 }
 
-const ANY: Option<u8> = None;
+/// Bytes that have to be equal where the mask has ones; no mask is all ones.
+struct Magic {
+    bytes: &'static [u8],
+    mask: &'static [u8],
+}
 
-const TABLE: [Row; 4] = [
+const fn exact(bytes: &'static [u8]) -> Magic {
+    Magic { bytes, mask: &[] }
+}
+
+const fn masked(bytes: &'static [u8], mask: &'static [u8]) -> Magic {
+    Magic { bytes, mask }
+}
+
+/// A chunk's name, any length, the form's name.
+const FORM: &[u8] = b"\xff\xff\xff\xff\0\0\0\0\xff\xff\xff\xff";
+
+use Source::{Demuxer, Elementary};
+
+const TABLE: [Row; 14] = [
     Row {
         format: Foreign::Flv,
         name: "flv",
-        magic: &[Some(b'F'), Some(b'L'), Some(b'V'), Some(1)],
+        magics: &[exact(b"FLV\x01")],
         media_types: &["video/x-flv", "video/flv"],
-        demuxer: "flvdemux",
+        source: Demuxer("flvdemux"),
     },
     Row {
         format: Foreign::Avi,
         name: "avi",
-        magic: &[
-            Some(b'R'),
-            Some(b'I'),
-            Some(b'F'),
-            Some(b'F'),
-            ANY,
-            ANY,
-            ANY,
-            ANY,
-            Some(b'A'),
-            Some(b'V'),
-            Some(b'I'),
-            Some(b' '),
-        ],
+        magics: &[masked(b"RIFF\0\0\0\0AVI ", FORM)],
         media_types: &["video/x-msvideo", "video/avi", "video/vnd.avi"],
-        demuxer: "avidemux",
+        source: Demuxer("avidemux"),
     },
     Row {
         format: Foreign::Ogg,
         name: "ogg",
-        magic: &[Some(b'O'), Some(b'g'), Some(b'g'), Some(b'S')],
+        magics: &[exact(b"OggS")],
         media_types: &["video/ogg", "audio/ogg", "application/ogg"],
-        demuxer: "oggdemux",
+        source: Demuxer("oggdemux"),
     },
     Row {
         format: Foreign::MpegPs,
         name: "mpeg-ps",
-        magic: &[Some(0), Some(0), Some(1), Some(0xba)],
+        magics: &[exact(b"\0\0\x01\xba")],
         media_types: &["video/mp2p", "video/mpeg"],
-        demuxer: "mpegpsdemux",
+        source: Demuxer("mpegpsdemux"),
+    },
+    Row {
+        format: Foreign::Wav,
+        name: "wav",
+        magics: &[masked(b"RIFF\0\0\0\0WAVE", FORM)],
+        media_types: &["audio/vnd.wave", "audio/wav", "audio/wave", "audio/x-wav"],
+        source: Demuxer("wavparse"),
+    },
+    Row {
+        format: Foreign::Aiff,
+        name: "aiff",
+        magics: &[masked(b"FORM\0\0\0\0AIFF", FORM), masked(b"FORM\0\0\0\0AIFC", FORM)],
+        media_types: &["audio/aiff", "audio/x-aiff"],
+        source: Demuxer("aiffparse"),
+    },
+    Row {
+        format: Foreign::Au,
+        name: "au",
+        magics: &[exact(b".snd")],
+        media_types: &["audio/x-au"],
+        source: Demuxer("auparse"),
+    },
+    Row {
+        format: Foreign::Ivf,
+        name: "ivf",
+        magics: &[exact(b"DKIF\0\0\x20\0VP80"), exact(b"DKIF\0\0\x20\0VP90")],
+        media_types: &["video/x-ivf"],
+        source: Demuxer("ivfparse"),
+    },
+    Row {
+        format: Foreign::Flac,
+        name: "flac",
+        magics: &[exact(b"fLaC")],
+        media_types: &["audio/flac", "audio/x-flac"],
+        source: Elementary("audio/x-flac"),
+    },
+    Row {
+        format: Foreign::Adts,
+        name: "adts",
+        // Twelve ones, any version, layer 0.
+        magics: &[masked(b"\xff\xf0", b"\xff\xf6")],
+        media_types: &["audio/aac", "audio/aacp", "audio/x-aac"],
+        source: Elementary("audio/mpeg,mpegversion=4,stream-format=adts"),
+    },
+    Row {
+        format: Foreign::Mp3,
+        name: "mp3",
+        // A tag, or eleven ones, any version, layer III or II.
+        magics: &[exact(b"ID3"), masked(b"\xff\xe2", b"\xff\xe6"), masked(b"\xff\xe4", b"\xff\xe6")],
+        media_types: &["audio/mpeg", "audio/mp3", "audio/x-mpeg"],
+        source: Elementary("audio/mpeg,mpegversion=1"),
+    },
+    Row {
+        format: Foreign::Ac3,
+        name: "ac3",
+        magics: &[exact(b"\x0b\x77")],
+        media_types: &["audio/ac3", "audio/eac3"],
+        source: Elementary("audio/x-ac3"),
+    },
+    Row {
+        format: Foreign::H264,
+        name: "h264",
+        // A start code; delimiter, SEI, or SPS of any nal_ref_idc.
+        magics: &[
+            exact(b"\0\0\0\x01\x09"),
+            exact(b"\0\0\x01\x09"),
+            exact(b"\0\0\0\x01\x06"),
+            exact(b"\0\0\x01\x06"),
+            masked(b"\0\0\0\x01\x07", b"\xff\xff\xff\xff\x9f"),
+            masked(b"\0\0\x01\x07", b"\xff\xff\xff\x9f"),
+        ],
+        media_types: &["video/h264", "video/x-h264"],
+        source: Elementary("video/x-h264,stream-format=byte-stream"),
+    },
+    Row {
+        format: Foreign::H265,
+        name: "h265",
+        // A start code; VPS, SPS or delimiter of the base layer.
+        magics: &[
+            exact(b"\0\0\0\x01\x40\x01"),
+            exact(b"\0\0\x01\x40\x01"),
+            exact(b"\0\0\0\x01\x42\x01"),
+            exact(b"\0\0\x01\x42\x01"),
+            exact(b"\0\0\0\x01\x46\x01"),
+            exact(b"\0\0\x01\x46\x01"),
+        ],
+        media_types: &["video/h265", "video/x-h265", "video/hevc"],
+        source: Elementary("video/x-h265,stream-format=byte-stream"),
     },
 ];
 
@@ -73,13 +193,15 @@ impl Foreign {
     /// Of the first bytes of an input.
     #[must_use]
     pub fn sniff(head: &[u8]) -> Option<Self> {
-        TABLE.iter().find(|row| head.len() >= row.magic.len() && row.fits(head)).map(|row| row.format)
+        let fits = |magic: &Magic| head.len() >= magic.bytes.len() && magic.fits(head);
+        TABLE.iter().find(|row| row.magics.iter().any(fits)).map(|row| row.format)
     }
 
     /// More bytes could make it one of these.
     #[must_use]
     pub fn could_be(head: &[u8]) -> bool {
-        TABLE.iter().any(|row| head.len() < row.magic.len() && row.fits(head))
+        let could_fit = |magic: &Magic| head.len() < magic.bytes.len() && magic.fits(head);
+        TABLE.iter().any(|row| row.magics.iter().any(could_fit))
     }
 
     /// Of a media type (RFC 6838), parameters ignored.
@@ -101,10 +223,14 @@ impl Foreign {
         self.row().name
     }
 
-    /// The GStreamer element that takes it apart.
-    #[must_use]
-    pub(super) fn demuxer(self) -> &'static str {
-        self.row().demuxer
+    /// The words for all of them.
+    pub fn names() -> impl Iterator<Item = &'static str> {
+        TABLE.iter().map(|row| row.name)
+    }
+
+    /// Where its pipeline begins.
+    pub(super) fn source(self) -> Source {
+        self.row().source
     }
 
     fn row(self) -> &'static Row {
@@ -112,10 +238,11 @@ impl Foreign {
     }
 }
 
-impl Row {
+impl Magic {
     /// As far as both go.
     fn fits(&self, head: &[u8]) -> bool {
-        self.magic.iter().zip(head).all(|(wanted, byte)| wanted.is_none_or(|wanted| wanted == *byte))
+        let masks = self.mask.iter().chain(std::iter::repeat(&0xff));
+        self.bytes.iter().zip(masks).zip(head).all(|((wanted, mask), byte)| (wanted ^ byte) & mask == 0)
     }
 }
 
@@ -123,28 +250,55 @@ impl Row {
 mod tests {
     use super::*;
 
-    const HEADS: [(&[u8], Foreign); 4] = [
+    const HEADS: [(&[u8], Foreign); 22] = [
         (b"FLV\x01\x05", Foreign::Flv),
         (b"RIFF\x10\x20\x30\x40AVI LIST", Foreign::Avi),
         (b"OggS\0\x02", Foreign::Ogg),
         (&[0, 0, 1, 0xba, 0x44], Foreign::MpegPs),
+        (b"RIFF\x10\x20\x30\x40WAVEfmt ", Foreign::Wav),
+        (b"FORM\x10\x20\x30\x40AIFFCOMM", Foreign::Aiff),
+        (b"FORM\x10\x20\x30\x40AIFCFVER", Foreign::Aiff),
+        (b".snd\0\0\0\x18", Foreign::Au),
+        (b"DKIF\0\0\x20\0VP80", Foreign::Ivf),
+        (b"fLaC\0\0\0\x22", Foreign::Flac),
+        (&[0xff, 0xf1, 0x4c], Foreign::Adts),
+        (&[0xff, 0xf9, 0x4c], Foreign::Adts),
+        (b"ID3\x04", Foreign::Mp3),
+        (&[0xff, 0xfb, 0x90], Foreign::Mp3),
+        (&[0xff, 0xf3, 0x90], Foreign::Mp3),
+        (&[0xff, 0xfd, 0x90], Foreign::Mp3),
+        (&[0x0b, 0x77, 0x12], Foreign::Ac3),
+        (&[0, 0, 0, 1, 0x67, 0x42], Foreign::H264),
+        (&[0, 0, 1, 0x27, 0x42], Foreign::H264),
+        (&[0, 0, 0, 1, 0x09, 0xf0], Foreign::H264),
+        (&[0, 0, 0, 1, 0x40, 1, 0x0c], Foreign::H265),
+        (&[0, 0, 1, 0x46, 1, 0x50], Foreign::H265),
     ];
 
     #[test]
     fn formats_are_told_by_their_first_bytes() {
         for (head, format) in HEADS {
             assert_eq!(Foreign::sniff(head), Some(format));
-            let needed = format.row().magic.len();
+            let needed = (0..=head.len()).find(|len| Foreign::sniff(&head[..*len]).is_some()).unwrap();
             for len in 0..needed {
-                assert_eq!(Foreign::sniff(&head[..len]), None, "{format:?} {len}");
                 assert!(Foreign::could_be(&head[..len]), "{format:?} {len}");
             }
-            assert!(!Foreign::could_be(head));
+            assert!(!Foreign::could_be(head), "{format:?}");
         }
         assert_eq!(Foreign::sniff(&vidar_fixtures::read("other.flv")), Some(Foreign::Flv));
         assert_eq!(Foreign::sniff(&vidar_fixtures::read("other.avi")), Some(Foreign::Avi));
-        for other in [&b"FLV\x02"[..], b"RIFF....WAVEfmt ", &[0, 0, 1, 0xb3], b"\x1a\x45\xdf\xa3"] {
-            assert_eq!(Foreign::sniff(other), None);
+        let others = [
+            &b"FLV\x02"[..],
+            b"RIFF....WEBPVP8 ",
+            &[0, 0, 1, 0xb3],
+            b"\x1a\x45\xdf\xa3",
+            b"\0\0\0\x18ftypiso5",
+            b"\0\0\0\x01mdat",
+            &[0xff, 0xd8, 0xff, 0xe0],
+            &[0xff, 0xfe, b'a', 0],
+        ];
+        for other in others {
+            assert_eq!(Foreign::sniff(other), None, "{other:?}");
             assert!(!Foreign::could_be(other), "{other:?}");
         }
     }
@@ -158,6 +312,7 @@ mod tests {
                 assert_eq!(Foreign::from_media_type(&format!("{}; x=y", media_type.to_uppercase())), Some(format));
             }
         }
+        assert!(TABLE.iter().all(|row| HEADS.iter().any(|(_, format)| *format == row.format)));
         assert_eq!(Foreign::from_name("matroska"), None);
         assert_eq!(Foreign::from_media_type("video/mp4"), None);
         assert_eq!(Foreign::from_media_type(""), None);

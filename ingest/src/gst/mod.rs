@@ -1,4 +1,4 @@
-//! Containers that GStreamer takes apart: a new source is a line in a table, not a parser.
+//! Formats that GStreamer takes apart: a new source is a line in a table, not a parser.
 //!
 //! ```text
 //! body ─► client ─stdin─► helper process: appsrc ─► demuxer ─► parser ─► appsink for each track
@@ -9,6 +9,7 @@
 
 mod client;
 mod collect;
+mod extent;
 mod format;
 mod helper;
 mod message;

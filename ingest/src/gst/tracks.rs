@@ -26,6 +26,7 @@ pub(super) fn parsing(caps: &gst::CapsRef) -> Option<Parsing> {
         ("audio/mpeg", 2 | 4) => ("aacparse", "audio/mpeg,stream-format=raw"),
         ("audio/mpeg", 1) => ("mpegaudioparse", "audio/mpeg"),
         ("audio/x-ac3" | "audio/x-private1-ac3" | "audio/x-eac3", _) => ("ac3parse", "ANY"),
+        ("audio/x-flac", _) => ("flacparse", "audio/x-flac"),
         ("audio/x-opus", _) => ("opusparse", "audio/x-opus"),
         ("audio/x-vorbis", _) => ("vorbisparse", "audio/x-vorbis"),
         ("video/x-theora", _) => ("theoraparse", "video/x-theora"),
@@ -48,6 +49,8 @@ pub(super) fn is_header(track: &Track, data: &[u8]) -> bool {
     match track.codec_id.as_str() {
         "A_VORBIS" => data.first().is_none_or(|byte| byte & 1 != 0),
         "V_THEORA" => data.first().is_some_and(|byte| byte & 0x80 != 0),
+        // Frames begin with fourteen ones (RFC 9639 section 9.1).
+        "A_FLAC" => !data.starts_with(&[0xff]),
         "A_OPUS" => data.starts_with(b"OpusHead") || data.starts_with(b"OpusTags"),
         _ => false,
     }
@@ -129,6 +132,7 @@ impl Mapping<'_> {
             ("video/mpeg", 4) => ("V_MPEG4/ISO/ASP", self.codec_data()),
             ("video/x-theora", _) => ("V_THEORA", headers()),
             ("audio/x-vorbis", _) => ("A_VORBIS", headers()),
+            ("audio/x-flac", _) => ("A_FLAC", flac_private(&self.stream_headers()).unwrap_or_default()),
             ("audio/x-ac3", _) => ("A_AC3", Bytes::new()),
             ("audio/x-eac3", _) => ("A_EAC3", Bytes::new()),
             _ => (name, self.codec_data()),
@@ -179,6 +183,15 @@ impl Mapping<'_> {
 /// A copy; empty if it cannot be mapped.
 pub(super) fn bytes_of(buffer: &gst::BufferRef) -> Bytes {
     buffer.map_readable().map(|map| Bytes::copy_from_slice(map.as_slice())).unwrap_or_default()
+}
+
+/// `fLaC` and STREAMINFO, marked as the last block: what Matroska keeps, without tags and padding. `headers` are those
+/// of FLAC in Ogg (RFC 9639 sections 10.1, 8.1).
+fn flac_private(headers: &[Bytes]) -> Option<Bytes> {
+    let native = headers.first()?.strip_prefix(b"\x7fFLAC")?.get(4..4 + 42)?;
+    let mut out = BytesMut::from(native);
+    *out.get_mut(4)? |= 0x80;
+    Some(out.freeze())
 }
 
 /// Headers in one, as Matroska keeps those of Vorbis and Theora: their number less 1, the lengths of all but the last in

@@ -164,8 +164,9 @@ impl Reader {
                     return Ok(Some(Parser::Foreign(format)));
                 }
                 let known = "Matroska, WebM, fragmented MP4 or MPEG-TS";
-                let foreign = if cfg!(feature = "gst") { ", nor FLV, AVI, Ogg or MPEG-PS" } else { "" };
-                let detail = format!("the body is no {known}{foreign}");
+                #[cfg(feature = "gst")]
+                let known = format!("{known}, nor {}", crate::gst::Foreign::names().collect::<Vec<_>>().join(", "));
+                let detail = format!("the body is no {known}");
                 self.push.note_error(ErrorKind::UnsupportedType.http_status(), detail, Some(0));
                 Err(())
             }
@@ -211,10 +212,14 @@ impl Reader {
                 }
                 Ok(Step::Hungry) => {}
                 Ok(Step::End) => break body_end.unwrap_or(End::Clean),
-                Err(failure) => {
-                    self.push.note_error(failure.status, failure.detail, None);
-                    break End::Failed;
-                }
+                Err(failure) => match body_end {
+                    // Of course the input then ends inside something.
+                    Some(lost @ End::Lost(_)) => break lost,
+                    _ => {
+                        self.push.note_error(failure.status, failure.detail, None);
+                        break End::Failed;
+                    }
+                },
             }
         };
         match end {

@@ -164,6 +164,9 @@ pub struct Sps {
     pub frame_num_bits: u8,
     /// `separate_colour_plane_flag`: slice headers carry a plane id.
     pub separate_planes: bool,
+    /// `log2_max_pic_order_cnt_lsb_minus4` + 4: bits of `pic_order_cnt_lsb` in slice headers. None unless
+    /// `pic_order_cnt_type` is 0.
+    pub order_bits: Option<u8>,
 }
 
 /// Largest width and height believed, in pixels. Level 6.2 ends below it.
@@ -198,7 +201,7 @@ pub fn parse_sps(nal: &[u8]) -> Result<Sps, CodecError> {
         }
     }
     let frame_num_bits = r.ue_max(12, "log2_max_frame_num_minus4")? as u8 + 4;
-    let poc_type = skip_poc(&mut r)?;
+    let (poc_type, order_bits) = read_poc(&mut r)?;
     r.ue()?;
     r.skip(1)?;
     let (width_mbs, height_units) = (side(r.ue()?)?, side(r.ue()?)?);
@@ -250,6 +253,7 @@ pub fn parse_sps(nal: &[u8]) -> Result<Sps, CodecError> {
         frames_only,
         frame_num_bits,
         separate_planes,
+        order_bits,
     })
 }
 
@@ -281,11 +285,12 @@ fn skip_scaling_lists(r: &mut BitReader<'_>, count: usize) -> Result<(), CodecEr
     Ok(())
 }
 
-/// The picture order count fields; gives `pic_order_cnt_type`.
-fn skip_poc(r: &mut BitReader<'_>) -> Result<u32, CodecError> {
+/// The picture order count fields: `pic_order_cnt_type`, and bits of `pic_order_cnt_lsb` if that is 0.
+fn read_poc(r: &mut BitReader<'_>) -> Result<(u32, Option<u8>), CodecError> {
     let poc_type = r.ue_max(2, "pic_order_cnt_type")?;
+    let mut order_bits = None;
     if poc_type == 0 {
-        r.ue()?;
+        order_bits = Some(r.ue_max(12, "log2_max_pic_order_cnt_lsb_minus4")? as u8 + 4);
     } else if poc_type == 1 {
         r.skip(1)?;
         r.se()?;
@@ -294,7 +299,7 @@ fn skip_poc(r: &mut BitReader<'_>) -> Result<u32, CodecError> {
             r.se()?;
         }
     }
-    Ok(poc_type)
+    Ok((poc_type, order_bits))
 }
 
 #[derive(Default)]

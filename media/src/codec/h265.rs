@@ -122,6 +122,10 @@ pub struct Sps {
     pub frame_rate: Option<(u32, u32)>,
     /// `min_spatial_segmentation_idc`, from the VUI; 0 if it does not say.
     pub min_spatial_segmentation: u16,
+    /// `separate_colour_plane_flag`: slice headers carry a plane id.
+    pub separate_planes: bool,
+    /// `log2_max_pic_order_cnt_lsb_minus4` + 4: bits of `slice_pic_order_cnt_lsb` in slice headers.
+    pub order_bits: u8,
 }
 
 /// Largest width and height believed, in pixels. Level 6.2 ends below it, level 7.2 at it.
@@ -169,7 +173,7 @@ pub fn parse_sps(nal: &[u8]) -> Result<Sps, CodecError> {
     };
     let bit_depth_luma = r.ue_max(8, "bit_depth_luma_minus8")? as u8 + 8;
     let bit_depth_chroma = r.ue_max(8, "bit_depth_chroma_minus8")? as u8 + 8;
-    let poc_bits = r.ue_max(12, "log2_max_pic_order_cnt_lsb_minus4")? + 4;
+    let order_bits = r.ue_max(12, "log2_max_pic_order_cnt_lsb_minus4")? as u8 + 4;
     let of_every_sub_layer = r.flag()?;
     let mut reorder = 0;
     for _ in 0..if of_every_sub_layer { sub_layers } else { 1 } {
@@ -178,7 +182,7 @@ pub fn parse_sps(nal: &[u8]) -> Result<Sps, CodecError> {
         r.ue()?;
     }
     let mut tail = Tail::default();
-    let _ = read_tail(&mut r, poc_bits as usize, sub_layers, &mut tail);
+    let _ = read_tail(&mut r, order_bits.into(), sub_layers, &mut tail);
     Ok(Sps {
         id,
         profile,
@@ -195,6 +199,8 @@ pub fn parse_sps(nal: &[u8]) -> Result<Sps, CodecError> {
         reorder: ReorderDepth { depth: reorder, exact: true },
         frame_rate: tail.frame_rate,
         min_spatial_segmentation: tail.min_spatial_segmentation,
+        separate_planes,
+        order_bits,
     })
 }
 
@@ -218,7 +224,7 @@ struct Tail {
 }
 
 /// From the block sizes to the VUI.
-fn read_tail(r: &mut BitReader<'_>, poc_bits: usize, sub_layers: u8, tail: &mut Tail) -> Result<(), CodecError> {
+fn read_tail(r: &mut BitReader<'_>, order_bits: usize, sub_layers: u8, tail: &mut Tail) -> Result<(), CodecError> {
     for _ in 0..6 {
         r.ue()?;
     }
@@ -235,7 +241,7 @@ fn read_tail(r: &mut BitReader<'_>, poc_bits: usize, sub_layers: u8, tail: &mut 
     skip_ref_pic_sets(r)?;
     if r.flag()? {
         for _ in 0..r.ue_max(32, "num_long_term_ref_pics_sps")? {
-            r.skip(poc_bits + 1)?;
+            r.skip(order_bits + 1)?;
         }
     }
     r.skip(2)?;

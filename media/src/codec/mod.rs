@@ -12,6 +12,7 @@ pub mod h265;
 pub mod mp3;
 pub mod nal;
 pub mod opus;
+pub mod picture_order;
 pub mod vp8;
 pub mod vp9;
 
