@@ -115,7 +115,7 @@ fn an_entry_of_a_fragment_takes_about_a_hundred_bytes() {
 }
 
 #[test]
-fn a_footer_of_another_file_or_key_or_with_a_flipped_byte_is_refused() {
+fn a_footer_that_is_cut_or_altered_or_of_another_file_or_key_is_refused() {
     let (key, id) = (Secret::random(), FileId::new());
     let number = FragmentNumber::new(1, 1, 1);
     let mut shape = RecordShape::bare(RecordKind::Fragment, StreamId::new(), number, ConfigId([1; 16]));
@@ -133,5 +133,9 @@ fn a_footer_of_another_file_or_key_or_with_a_flipped_byte_is_refused() {
         bad[at] ^= 4;
         let read = read(&*file(&bad, 8192), id, &key);
         assert!(read.is_none_or(|footer| footer.is_err()), "byte {at}");
+    }
+    for len in 0..bytes.len() {
+        let read = read(&*file(&bytes[..len], 8192), id, &key);
+        assert!(read.is_none_or(|footer| footer.is_err()), "cut after {len} bytes");
     }
 }

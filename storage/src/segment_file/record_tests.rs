@@ -148,6 +148,8 @@ fn header_end(record: &[u8]) -> usize {
 #[test]
 fn no_truncation_gives_media() {
     let outer = Secret::random();
+    let (_, small) = sealed(RecordKind::Fragment, &outer, b"facts", b"table", &[7; 300]);
+    (0..small.len()).for_each(|len| assert!(open_all(&outer, &small[..len]).is_err(), "{len} of the small one"));
     let (_, record) = sealed(RecordKind::Fragment, &outer, b"facts", b"table", &[7; 70_000]);
     for len in (0..record.len()).filter(|len| *len < 400 || len % 97 == 0 || *len > record.len() - 40) {
         assert!(open_all(&outer, &record[..len]).is_err(), "{len}");
