@@ -171,6 +171,7 @@ impl Month {
             registry: Arc::new(registry.clone()),
             sink: Arc::clone(&sink),
             policy,
+            merge_bytes: 0,
             total_bytes: None,
             gone: Mutex::default(),
         };

@@ -61,6 +61,30 @@ fn old_fragments_leave_memory_and_are_found_on_disk() {
 }
 
 #[test]
+fn a_record_that_moved_is_counted_once_while_its_old_block_is_merged_without_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let timeline = Timeline::open(options(dir.path())).unwrap();
+    let add = |sequence, record_len| {
+        let fragment = Fragment { record_len, ..fragment(1, sequence) };
+        timeline.add(&fragment.entry(), &fragment.facts());
+    };
+    (1..=8).for_each(|sequence| add(sequence * 10, 1000));
+    (1000..1008).for_each(|sequence| add(sequence, 1000));
+    timeline.settle();
+    assert_eq!(timeline.stats().tail_count, 8);
+    // Of what comes late only the first two go into the block, without 80.
+    add(80, 5000);
+    add(11, 1000);
+    add(12, 1000);
+    timeline.shared.spill(stream(1), 9, 1).unwrap();
+    assert_eq!(timeline.stats().tail_count, 9);
+    let totals = timeline.totals(stream(1));
+    assert_eq!((totals.fragment_count, totals.stored_bytes), (18, 17 * 1000 + 5000));
+    timeline.shared.spill(stream(1), 8, 1).unwrap();
+    assert_eq!(timeline.totals(stream(1)), totals);
+}
+
+#[test]
 fn many_small_streams_share_what_may_stay_in_memory() {
     let dir = tempfile::tempdir().unwrap();
     let timeline = Timeline::open(Options { tail_max: 40, ..options(dir.path()) }).unwrap();

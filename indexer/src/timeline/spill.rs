@@ -188,6 +188,8 @@ struct Batch {
     before: Option<Block>,
     /// What the new blocks hold.
     merged: Vec<Slot>,
+    /// What they no longer hold of that block: memory has it, the records moved.
+    left_out: Vec<FragmentNumber>,
 }
 
 impl Shared {
@@ -209,7 +211,7 @@ impl Shared {
             let gone = if streams.held.contains_key(&stream) {
                 let mut held = write(&held);
                 let before = held.view.tail.len();
-                let gone = held.spilled(&batch.moved, batch.before.as_ref(), blocks);
+                let gone = held.spilled(&batch.moved, &batch.left_out, batch.before.as_ref(), blocks);
                 self.tail_count.fetch_sub(before - held.view.tail.len(), Ordering::Relaxed);
                 self.files.mark_dead(stream, &gone);
                 gone
@@ -248,18 +250,20 @@ impl Shared {
             let count = usize::try_from(block.summary.sums.count).unwrap_or(usize::MAX);
             block.summary.numbers.1 >= first || count < block_len / 2 || count + moved.len() <= block_len
         });
-        let merged = match before {
-            None => moved.clone(),
-            Some(before) => {
-                let look = Look::new(stream, view, &self.files);
-                let stay = look.open(before);
-                let stay = stay.iter().filter(|slot| look.holds(slot.number())).cloned();
-                let mut merged: Vec<Slot> = stay.chain(moved.iter().cloned()).collect();
-                merged.sort_unstable_by_key(Slot::number);
-                merged
+        let (mut merged, mut left_out) = (moved.clone(), Vec::new());
+        if let Some(before) = before {
+            let look = Look::new(stream, view, &self.files);
+            for slot in look.open(before).iter() {
+                let number = slot.number();
+                if look.holds(number) {
+                    merged.push(slot.clone());
+                } else if view.shadowed.contains_key(&number) {
+                    left_out.push(number);
+                }
             }
-        };
-        Some(Batch { moved, before: before.cloned(), merged })
+            merged.sort_unstable_by_key(Slot::number);
+        }
+        Some(Batch { moved, before: before.cloned(), merged, left_out })
     }
 
     /// Moves fragments of all streams into blocks: whole blocks first, which are never merged again; if that was not

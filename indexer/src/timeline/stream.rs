@@ -209,9 +209,15 @@ impl Held {
         (self.view.floor > FragmentNumber::MIN).then_some(self.view.floor)
     }
 
-    /// Some of the tail stands in blocks now. `before` is the block that they were merged with. Answers what nothing
-    /// refers to any more.
-    pub(super) fn spilled(&mut self, moved: &[Slot], before: Option<&Block>, blocks: Vec<Block>) -> Vec<Place> {
+    /// Some of the tail stands in blocks now. `before` is the block that they were merged with, `left_out` what the new
+    /// ones no longer hold of it. Answers what nothing refers to any more.
+    pub(super) fn spilled(
+        &mut self,
+        moved: &[Slot],
+        left_out: &[FragmentNumber],
+        before: Option<&Block>,
+        blocks: Vec<Block>,
+    ) -> Vec<Place> {
         let view = &mut self.view;
         view.front = Arc::default();
         let tree = Arc::make_mut(&mut view.tree);
@@ -229,6 +235,9 @@ impl Held {
             }
         }
         let (tail, shadowed) = (Arc::make_mut(&mut view.tail), Arc::make_mut(&mut view.shadowed));
+        for number in left_out {
+            shadowed.remove(number);
+        }
         for slot in moved {
             let number = slot.number();
             match tail.get(&number) {
