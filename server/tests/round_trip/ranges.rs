@@ -54,8 +54,9 @@ fn clip(whole: &Whole, (kind, codec): &(String, String), start_ms: i64, end_ms: 
         return packets(&url).swap_remove(0).into_iter().map(|packet| packet.hash).collect();
     }
     let mut found = decoded(&url, kind, &[]);
-    // ffmpeg 5.1 shows what an edit list cuts off, for AV1 and VP9; Matroska begins with the keyframe.
-    if matches!(&codec[..], "av1" | "vp9" | "vp8") {
+    // ffmpeg 5.1 shows what an edit list cuts off, for AV1 and VP9, and for H.265 the picture before a lone leading one:
+    // clip_samples.rs holds the edits. Matroska begins with the keyframe.
+    if matches!(&codec[..], "av1" | "vp9" | "hevc" | "vp8") {
         found.drain(..found.len().saturating_sub(count));
     }
     found
