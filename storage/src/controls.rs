@@ -10,13 +10,13 @@ use vidar_core::record::FragmentMeta;
 use crate::segment_file::record::{RecordKind, RecordShape};
 
 /// The state that control records add up to.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Controls {
     streams: HashMap<StreamId, StreamState>,
     runs: HashMap<RunId, RunState>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct StreamState {
     /// Number of the newest record.
     record: Option<FragmentNumber>,
@@ -27,7 +27,7 @@ struct StreamState {
     below: Option<FragmentNumber>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct RunState {
     stream: StreamId,
     record: Option<FragmentNumber>,

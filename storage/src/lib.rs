@@ -34,6 +34,7 @@
 //! # });
 //! ```
 
+mod ahead;
 pub mod backend;
 mod cache;
 mod check;

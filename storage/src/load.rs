@@ -17,6 +17,7 @@ use vidar_core::record::FragmentMeta;
 use vidar_core::source::FragmentHead;
 use vidar_core::time::UnixMs;
 
+use crate::ahead;
 use crate::backend::{SegmentHandle, SegmentIo};
 use crate::checkpoint::Checkpoint;
 use crate::checkpoint::keeper::{self, Mark};
@@ -31,7 +32,7 @@ use crate::segment_file::footer::{self, RecordEntry, Summary};
 use crate::segment_file::header::{FileHeader, HEADER_LEN, HeaderError, file_name, is_torn, parse_file_name};
 use crate::segment_file::reader::{self, Footer};
 use crate::segment_file::record::{RECORD_HEADER_LEN, RecordHeader, RecordKind, RecordOpener};
-use crate::segment_file::recover::{self, Scan};
+use crate::segment_file::recover::{self, BadSpan, Scan};
 use crate::segment_file::writer;
 
 /// A replay of so many files ends with a checkpoint.
@@ -55,6 +56,8 @@ pub(crate) struct LogFile {
     handles: Arc<Handles>,
     /// From here on it was written again elsewhere.
     void_from: Option<u64>,
+    /// End of its batches, as the list of files has it; 0: not closed, or not listed.
+    listed_end: u64,
 }
 
 impl LogFile {
@@ -152,6 +155,8 @@ pub(crate) struct Log {
     /// What the list says that should be there.
     listing: Listing,
     mode: Mode,
+    /// That read ahead.
+    threads: usize,
     handles: Arc<Handles>,
     /// Where it went on from.
     checkpoint: Option<Checkpoint>,
@@ -167,9 +172,15 @@ pub(crate) struct Log {
 struct Early {
     file: usize,
     entry: RecordEntry,
-    head: Option<Vec<u8>>,
+    head: Option<OpenHead>,
     archived: UnixMs,
 }
+
+/// The head of a fragment, or why it does not open.
+type OpenHead = Result<FragmentHead, String>;
+
+/// The records of a file, and what is wrong with its footer.
+type ReadRecords = (io::Result<Records>, Option<BadSpan>);
 
 /// The greatest epoch in the names of the segment files.
 pub(crate) fn greatest_epoch(io: &dyn SegmentIo) -> io::Result<u32> {
@@ -177,9 +188,15 @@ pub(crate) fn greatest_epoch(io: &dyn SegmentIo) -> io::Result<u32> {
 }
 
 impl Log {
-    /// Finds all files, closes those that were not (`Recover`), and reads all control records.
-    pub(crate) fn read(io: &dyn SegmentIo, keys: &Keyring, mode: Mode, table: &Files) -> Result<Self, OpenError> {
-        let (mut log, _) = Self::new(io, keys, mode, table)?;
+    /// Finds all files, closes those that were not (`Recover`), and reads all control records. `threads` read ahead.
+    pub(crate) fn read(
+        io: &dyn SegmentIo,
+        keys: &Keyring,
+        mode: Mode,
+        table: &Files,
+        threads: usize,
+    ) -> Result<Self, OpenError> {
+        let (mut log, _) = Self::new(io, keys, mode, table, threads)?;
         let present = log.find_files(io, keys.store)?;
         log.read_files(io, keys, table, &present);
         Ok(log)
@@ -192,12 +209,13 @@ impl Log {
         table: &Files,
         checkpoint: Checkpoint,
         observers: &[Arc<dyn LogObserver>],
+        threads: usize,
     ) -> Result<Option<Self>, OpenError> {
         let distrust = |why: &str| {
             tracing::warn!(why, "the checkpoint is not what the directory holds: reading the whole log");
             Ok(None)
         };
-        let (mut log, is_listed) = Self::new(io, keys, Mode::Recover, table)?;
+        let (mut log, is_listed) = Self::new(io, keys, Mode::Recover, table, threads)?;
         if !is_listed {
             return distrust("there is no list of files");
         }
@@ -251,7 +269,13 @@ impl Log {
     }
 
     /// The second: there is a list of files, and it reads.
-    fn new(io: &dyn SegmentIo, keys: &Keyring, mode: Mode, table: &Files) -> Result<(Self, bool), OpenError> {
+    fn new(
+        io: &dyn SegmentIo,
+        keys: &Keyring,
+        mode: Mode,
+        table: &Files,
+        threads: usize,
+    ) -> Result<(Self, bool), OpenError> {
         let (controls, open, report) = (Controls::default(), HashMap::new(), OpenReport::default());
         let (files, records, torn) = (Vec::new(), Vec::new(), HashSet::new());
         let (replaced, unfinished, told, early) = (Vec::new(), Vec::new(), None, Vec::new());
@@ -268,6 +292,7 @@ impl Log {
             torn,
             listing,
             mode,
+            threads,
             handles: Arc::clone(table.handles()),
             checkpoint: None,
             is_hiding: false,
@@ -285,12 +310,20 @@ impl Log {
     fn read_files(&mut self, io: &dyn SegmentIo, keys: &Keyring, table: &Files, present: &HashSet<FileId>) {
         let missing = self.find_missing(present);
         let mut seen: HashSet<_> = self.records.iter().map(|record| record.number).collect();
-        let mut files: Vec<LogFile> = Vec::new();
-        for file in std::mem::take(&mut self.files) {
-            if self.first_pass(io, &file, &files, keys, table, &mut seen) {
-                files.push(file);
-            }
-        }
+        let mut files = std::mem::take(&mut self.files);
+        let mut kept = Vec::with_capacity(files.len());
+        ahead::in_order(
+            &files,
+            self.threads,
+            |file| read_records(file, keys),
+            |index, read| {
+                let records = self.take_records(&files[index], read);
+                let at = (&files[index], &files[..index]);
+                kept.push(self.first_pass(io, at, records, keys, table, &mut seen));
+            },
+        );
+        let mut kept = kept.into_iter();
+        files.retain(|_| kept.next().unwrap_or(true));
         self.files = files;
         if self.mode == Mode::Recover {
             table.keep_list(keys.store, missing);
@@ -306,17 +339,18 @@ impl Log {
         let (mut present, mut unordered) = (HashSet::new(), Vec::new());
         let included = self.checkpoint.iter().flat_map(|checkpoint| &checkpoint.files);
         let included: HashMap<FileId, u32> = included.map(|info| (info.header.file, info.header.epoch)).collect();
+        let mut found = Vec::new();
         for name in io.list().map_err(OpenError::io("list segment files"))? {
             let Some((epoch, file)) = parse_file_name(&name) else { continue };
             present.insert(file);
-            if included.get(&file) == Some(&epoch) {
-                continue;
+            if included.get(&file) != Some(&epoch) {
+                found.push((epoch, file, name));
             }
-            let handle = io.open(&name).map_err(failed(&name))?;
-            let len = handle.len().map_err(failed(&name))?.min(HEADER_LEN as u64) as usize;
-            let block = reader::read(&*handle, 0, len);
-            let header = block.as_ref().map_err(|error| HeaderError::Unreadable(error.to_string()));
-            match header.and_then(|block| FileHeader::decode(block)) {
+        }
+        let mut headers = Vec::with_capacity(found.len());
+        ahead::in_order(&found, self.threads, |(.., name)| read_header(io, name), |_, read| headers.push(read));
+        for ((epoch, file, name), read) in found.into_iter().zip(headers) {
+            match read.map_err(failed(&name))? {
                 Ok(header) if (header.epoch, header.file) != (epoch, file) => {
                     let theirs = file_name(header.epoch, header.file);
                     self.damage(&name, 0, HEADER_LEN as u64, format!("it is a copy of {theirs}: not read"));
@@ -332,9 +366,7 @@ impl Log {
                 Ok(header) => self.push(self.files.len(), header, name),
                 Err(HeaderError::Unsupported(detail)) => return Err(OpenError::Unsupported { file: name, detail }),
                 Err(error) => {
-                    let torn = block.is_ok_and(|block| is_torn(&block, epoch, file));
-                    let begun = self.without_header(io, &name, &*handle, file, torn, &error).map_err(failed(&name))?;
-                    if begun {
+                    if self.without_header(io, &name, epoch, file, &error).map_err(failed(&name))? {
                         unordered.push((epoch, file, name));
                     }
                 }
@@ -427,7 +459,9 @@ impl Log {
     }
 
     fn push(&mut self, at: usize, header: FileHeader, name: String) {
-        self.files.insert(at, LogFile { header, name, handles: Arc::clone(&self.handles), void_from: None });
+        let listed_end = self.listing.0.get(&header.file).map_or(0, |listed| listed.data_end);
+        self.files
+            .insert(at, LogFile { header, name, handles: Arc::clone(&self.handles), void_from: None, listed_end });
     }
 
     /// A file whose header does not read. One whose making was interrupted is empty, and goes; nothing else is ever removed.
@@ -436,11 +470,12 @@ impl Log {
         &mut self,
         io: &dyn SegmentIo,
         name: &str,
-        handle: &dyn SegmentHandle,
+        epoch: u32,
         file: FileId,
-        torn: bool,
         error: &HeaderError,
     ) -> io::Result<bool> {
+        let handle = &*io.open(name)?;
+        let torn = header_block(handle).is_ok_and(|block| is_torn(&block, epoch, file));
         let begun = recover::has_batches(handle, file)?;
         let listed = self.listing.0.contains_key(&file);
         if !begun && !listed && torn && recover::is_empty(handle)? {
@@ -466,13 +501,13 @@ impl Log {
     fn first_pass(
         &mut self,
         io: &dyn SegmentIo,
-        file: &LogFile,
-        earlier: &[LogFile],
+        (file, earlier): (&LogFile, &[LogFile]),
+        records: io::Result<Records>,
         keys: &Keyring,
         table: &Files,
         seen: &mut HashSet<FragmentNumber>,
     ) -> bool {
-        let records = match self.records_of(file, keys) {
+        let records = match records {
             Ok(Records::Scanned(scan)) => Records::Scanned(self.without_torn(scan, earlier, keys)),
             Ok(records) => records,
             Err(error) => {
@@ -525,8 +560,9 @@ impl Log {
     /// The trailer of a file that is not known to be closed may so far stand in the page cache only; and after a sync that
     /// failed another one says nothing of it. So it is written once more.
     fn is_settled(&self, file: &LogFile) -> bool {
-        let known = self.listing.0.get(&file.header.file).is_some_and(|listed| listed.data_end > 0);
-        known || self.mode == Mode::ReadOnly || file.handle().and_then(|handle| writer::settle(&*handle)).is_ok()
+        file.listed_end > 0
+            || self.mode == Mode::ReadOnly
+            || file.handle().and_then(|handle| writer::settle(&*handle)).is_ok()
     }
 
     /// Removes a file that was made ahead and never used. One that says what it replaces is needed for that alone.
@@ -547,7 +583,7 @@ impl Log {
 
     /// A file that was closed never gets shorter, nor loses its footer.
     fn compare(&mut self, file: &LogFile, records: &Records) {
-        let listed = self.listing.0.get(&file.header.file).map_or(0, |listed| listed.data_end);
+        let listed = file.listed_end;
         let (data_end, detail) = match records {
             Records::Closed(footer) => (footer.trailer.data_end, "an older state of the file stands in its place"),
             Records::Scanned(_) => (0, "it was closed, and is cut, or an older state of it stands in its place"),
@@ -559,18 +595,18 @@ impl Log {
 
     /// From the footer; by a scan where there is none that reads.
     pub(crate) fn records_of(&mut self, file: &LogFile, keys: &Keyring) -> io::Result<Records> {
-        let mut synced_to = self.listing.0.get(&file.header.file).map_or(0, |listed| listed.data_end);
-        let handle = file.handle()?;
-        if let Some(trailer) = reader::read_trailer(&*handle, file.header.file)? {
-            synced_to = synced_to.max(trailer.data_end);
-            match reader::read_footer(&*handle, trailer, keys.log_key()) {
-                Ok(footer) => return Ok(Records::Closed(footer)),
-                Err(error) => self.damage(&file.name, trailer.copies_offset, trailer.copies_len, error.to_string()),
-            }
+        self.take_records(file, read_records(file, keys))
+    }
+
+    fn take_records(&mut self, file: &LogFile, (records, wrong): ReadRecords) -> io::Result<Records> {
+        if let Some(BadSpan { offset, len, detail }) = wrong {
+            self.damage(&file.name, offset, len, detail);
         }
-        let mut scan = recover::scan(&*handle, file.header.file, file.void_from, synced_to, keys)?;
-        scan.drop_without_parts(|shape| !self.torn.contains(&(shape.meta.stream, shape.meta.number)));
-        Ok(Records::Scanned(scan))
+        let mut records = records?;
+        if let Records::Scanned(scan) = &mut records {
+            scan.drop_without_parts(|shape| !self.torn.contains(&(shape.meta.stream, shape.meta.number)));
+        }
+        Ok(records)
     }
 
     /// Finds fragments of a torn batch that close parts which stand nowhere: they were never acknowledged, and what there
@@ -673,20 +709,29 @@ impl Log {
         let files = std::mem::take(&mut self.files);
         self.told = files.iter().any(|file| file.header.read_only).then(HashSet::new);
         let mut unread = false;
-        for (index, file) in files.iter().enumerate() {
+        // Fragments do not change what is gone.
+        let gone = self.controls.clone();
+        let work = |file: &LogFile| {
+            let (records, wrong) = read_records(file, keys);
+            let heads = records.as_ref().map_or_else(|_| Vec::new(), |records| open_heads(records, &gone, keys));
+            ((records, wrong), heads)
+        };
+        ahead::in_order(&files, self.threads, work, |index, (read, heads)| {
+            let file = &files[index];
             // What could not be read was reported by the first pass.
             let before = self.report.damage.len();
-            let records = self.records_of(file, keys);
+            let records = self.take_records(file, read);
             self.report.damage.truncate(before);
             let Ok(records) = records else {
                 unread = true;
-                continue;
+                return;
             };
             unread |= matches!(&records, Records::Scanned(scan) if scan.unread);
             let archived = records.archived().unwrap_or(file.header.archive);
             let found = witness(records.iter().map(|(entry, _)| entry), &self.controls);
             table.update(file.header.file, |info| info.witness = found);
-            for (entry, head) in records.iter() {
+            let mut heads = heads.into_iter();
+            for (entry, _) in records.iter() {
                 match entry.shape.kind {
                     RecordKind::Control => {
                         if let Some(record) = later.remove(&entry.shape.meta.number) {
@@ -695,12 +740,15 @@ impl Log {
                     }
                     RecordKind::Fragment | RecordKind::Part => {
                         let meta = &entry.shape.meta;
-                        if !self.controls.is_gone(meta.stream, meta.number) {
+                        if !gone.is_gone(meta.stream, meta.number) {
+                            // In the same order, and perhaps more of them.
+                            let is_fragment = entry.shape.kind == RecordKind::Fragment;
+                            let head = is_fragment.then(|| heads.find(|(offset, _)| *offset == entry.offset)).flatten();
+                            let head = head.map(|(_, head)| head);
                             if self.lacks_parts(entry) {
-                                let (entry, head) = (entry.clone(), head.map(<[u8]>::to_vec));
-                                self.early.push(Early { file: index, entry, head, archived });
+                                self.early.push(Early { file: index, entry: entry.clone(), head, archived });
                             } else {
-                                self.fragment(file, entry, head, archived, keys, &tell);
+                                self.fragment(file, entry, head, archived, &tell);
                             }
                         } else if redo && table.is_punchable(file.header.file) {
                             let locator = entry.shape.locator(file.header.file, file.header.volume, entry.offset);
@@ -715,9 +763,9 @@ impl Log {
             if (index + 1).is_multiple_of(FILES_PER_CHECKPOINT) && !unread {
                 self.save(keys, table, observers, save, &all, file);
             }
-        }
+        });
         for Early { file, entry, head, archived } in std::mem::take(&mut self.early) {
-            self.fragment(&files[file], &entry, head.as_deref(), archived, keys, &tell);
+            self.fragment(&files[file], &entry, head, archived, &tell);
         }
         if unread {
             // What closes them may stand where the disk does not answer: they wait for a start that knows.
@@ -783,9 +831,8 @@ impl Log {
         &mut self,
         file: &LogFile,
         entry: &RecordEntry,
-        head: Option<&[u8]>,
+        head: Option<OpenHead>,
         archived: UnixMs,
-        keys: &Keyring,
         tell: &impl Fn(&LogEvent),
     ) {
         let meta = &entry.shape.meta;
@@ -805,7 +852,7 @@ impl Log {
             tracing::error!(%damage, "stored bytes are damaged");
             self.report.damage.push(damage);
         };
-        match open_fragment(keys, entry, head) {
+        match head.unwrap_or_else(|| Err("its head is missing".into())) {
             Ok(_) if self.told.as_mut().is_some_and(|told| !told.insert(meta.number)) => {}
             Ok(FragmentHead { facts, table }) => {
                 // A fragment that a crash left without some of its parts does not refer to them.
@@ -824,6 +871,50 @@ impl Log {
             Err(detail) => damage(detail),
         }
     }
+}
+
+/// The block that a file begins with, as far as it is there.
+fn header_block(handle: &dyn SegmentHandle) -> io::Result<Vec<u8>> {
+    let len = handle.len()?.min(HEADER_LEN as u64) as usize;
+    reader::read(handle, 0, len)
+}
+
+/// The header of a file that opens.
+fn read_header(io: &dyn SegmentIo, name: &str) -> io::Result<Result<FileHeader, HeaderError>> {
+    let handle = io.open(name)?;
+    let block = header_block(&*handle).map_err(|error| HeaderError::Unreadable(error.to_string()));
+    Ok(block.and_then(|block| FileHeader::decode(&block)))
+}
+
+/// From the footer; by a scan where there is none that reads.
+fn read_records(file: &LogFile, keys: &Keyring) -> ReadRecords {
+    let (mut synced_to, mut wrong) = (file.listed_end, None);
+    let mut read = || {
+        let handle = file.handle()?;
+        if let Some((trailer, footer)) = reader::read_closed(&*handle, file.header.file, keys.log_key())? {
+            synced_to = synced_to.max(trailer.data_end);
+            match footer {
+                Ok(footer) => return Ok(Records::Closed(footer)),
+                Err(error) => {
+                    let (offset, len, detail) = (trailer.copies_offset, trailer.copies_len, error.to_string());
+                    wrong = Some(BadSpan { offset, len, detail });
+                }
+            }
+        }
+        recover::scan(&*handle, file.header.file, file.void_from, synced_to, keys).map(Records::Scanned)
+    };
+    let records = read();
+    (records, wrong)
+}
+
+/// Opens the heads of fragments, by their offsets; of what is gone none.
+fn open_heads(records: &Records, gone: &Controls, keys: &Keyring) -> Vec<(u64, OpenHead)> {
+    let opened = records.iter().filter_map(|(entry, head)| {
+        let meta = &entry.shape.meta;
+        let is_wanted = entry.shape.kind == RecordKind::Fragment && !gone.is_gone(meta.stream, meta.number);
+        is_wanted.then(|| (entry.offset, open_fragment(keys, entry, head)))
+    });
+    opened.collect()
 }
 
 /// Others refer to what these name; their order is that of their numbers.

@@ -23,6 +23,7 @@ use vidar_core::source::{FragmentHead, FragmentSource, ReadError};
 use vidar_core::time::UnixMs;
 use vidar_core::track::StreamConfig;
 
+use crate::ahead;
 use crate::backend::metered::{Meter, Metered};
 use crate::backend::{SegmentIo, WriteMode};
 use crate::checkpoint::Checkpoint;
@@ -108,7 +109,7 @@ impl Store {
         let files = Files::new(Arc::clone(&io));
         let ring = keys.ring();
         let observers = observers(ring.index_key())?;
-        let mut log = read_log(&*io, &ring, &files, &observers)?;
+        let mut log = read_log(&*io, &ring, &files, &observers, ahead::threads(options.by_hand))?;
         let records = log.replay(&ring, &files, &observers, Some(&*io));
         let Log { controls, archive, open, mut report, .. } = log;
         report.epoch = epoch;
@@ -536,14 +537,15 @@ fn read_log(
     keys: &Keyring,
     files: &Files,
     observers: &[Arc<dyn LogObserver>],
+    threads: usize,
 ) -> Result<Log, OpenError> {
     if let Some(checkpoint) = Checkpoint::read(io, keys) {
-        if let Some(log) = Log::resume(io, keys, files, checkpoint, observers)? {
+        if let Some(log) = Log::resume(io, keys, files, checkpoint, observers, threads)? {
             return Ok(log);
         }
         files.clear();
     }
-    Log::read(io, keys, Mode::Recover, files)
+    Log::read(io, keys, Mode::Recover, files, threads)
 }
 
 /// The close of a fragment whose parts are stored, with little left to store: without it they would be lost.

@@ -9,6 +9,7 @@ use vidar_core::control::{Control, GapRecord};
 use vidar_core::ids::{FileId, StreamId, StreamName};
 use vidar_core::log::{LogEvent, LogObserver};
 
+use crate::ahead;
 use crate::backend::fs::FsIo;
 use crate::backend::{DirLock, SegmentHandle, SegmentIo};
 use crate::check::{FileCheck, Finding};
@@ -87,7 +88,7 @@ pub fn verify_on(
     progress: &mut dyn FnMut(Progress),
 ) -> Result<VerifyReport, OpenError> {
     let (_lock, ring, same) = open(options, &*io)?;
-    let examined = examine(&io, &ring, depth, progress)?;
+    let examined = examine(&io, &ring, depth, ahead::threads(options.by_hand), progress)?;
     let mut report = examined.report;
     if !same {
         let detail = "one of the two copies is missing, damaged or behind".to_owned();
@@ -106,16 +107,17 @@ pub(crate) struct Examined {
     pub(crate) gaps: Vec<GapRecord>,
 }
 
-/// Reads all of the log, and looks at every file.
+/// Reads all of the log, `threads` ahead, and looks at every file.
 pub(crate) fn examine(
     io: &Arc<dyn SegmentIo>,
     keys: &Keyring,
     depth: Depth,
+    threads: usize,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Examined, OpenError> {
     let table = Files::new(Arc::clone(io));
     let heard = Arc::new(Heard::default());
-    let mut log = Log::read(&**io, keys, Mode::ReadOnly, &table)?;
+    let mut log = Log::read(&**io, keys, Mode::ReadOnly, &table, threads)?;
     log.replay(keys, &table, &[Arc::clone(&heard) as Arc<dyn LogObserver>], None);
     let (streams, gaps) = std::mem::take(&mut *heard.lock());
     let mut report =
@@ -286,7 +288,7 @@ pub fn replay_with<E: From<OpenError>>(
     let io: Arc<dyn SegmentIo> = Arc::new(FsIo::new(&options.data_dir));
     let (_lock, ring, same) = open(options, &*io)?;
     let observers = observers(ring.index_key())?;
-    Ok(replay_log(&io, &ring, same, &observers)?)
+    Ok(replay_log(&io, &ring, same, &observers, ahead::threads(options.by_hand))?)
 }
 
 /// As [`replay`], on another [`SegmentIo`].
@@ -299,7 +301,7 @@ pub fn replay_on(
     observers: &[Arc<dyn LogObserver>],
 ) -> Result<OpenReport, OpenError> {
     let (_lock, ring, same) = open(options, &*io)?;
-    replay_log(&io, &ring, same, observers)
+    replay_log(&io, &ring, same, observers, ahead::threads(options.by_hand))
 }
 
 fn replay_log(
@@ -307,9 +309,10 @@ fn replay_log(
     ring: &Keyring,
     same: bool,
     observers: &[Arc<dyn LogObserver>],
+    threads: usize,
 ) -> Result<OpenReport, OpenError> {
     let table = Files::new(Arc::clone(io));
-    let mut log = Log::read(&**io, ring, Mode::ReadOnly, &table)?;
+    let mut log = Log::read(&**io, ring, Mode::ReadOnly, &table, threads)?;
     log.replay(ring, &table, observers, None);
     log.report.incomplete = log.open.len() as u64;
     log.report.keyring_repaired = !same;

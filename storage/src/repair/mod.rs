@@ -28,6 +28,7 @@ use vidar_core::ids::{FileId, FragmentNumber, StreamId, StreamName};
 use vidar_core::source::ConfigKey;
 use vidar_core::time::UnixMs;
 
+use crate::ahead;
 use crate::backend::SegmentIo;
 use crate::backend::fs::FsIo;
 use crate::commit::push_control;
@@ -134,7 +135,7 @@ pub fn repair_on(
     progress: &mut dyn FnMut(Progress),
 ) -> Result<RepairReport, OpenError> {
     let (_lock, ring, same) = open(options, &*io)?;
-    let examined = examine(&io, &ring, Depth::Decrypt, progress)?;
+    let examined = examine(&io, &ring, Depth::Decrypt, ahead::threads(options.by_hand), progress)?;
     let Examined { mut log, report, findings, gaps } = examined;
     check_keys(&mut log, &ring, &report.streams)?;
     let mut repair = Repair {
