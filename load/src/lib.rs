@@ -6,9 +6,12 @@
 
 mod clip;
 mod fill;
+mod follow;
 mod http;
+mod listing;
 mod machine;
 mod metrics;
+mod overload;
 mod packetize;
 mod page_cache;
 mod play;
@@ -30,6 +33,7 @@ mod target;
 pub use machine::Machine;
 pub use process::Snapshot;
 pub use report::{digits, table};
+pub use server::Server;
 
 use std::ffi::OsString;
 
@@ -48,6 +52,8 @@ enum What {
     Publish(run::Arguments),
     /// Players of an archive at the same time, hot or cold; prints a table, and a line of JSON to a file.
     Play(play::Arguments),
+    /// More than a server can take for a while, beside publishers that are to be served again afterwards.
+    Overload(overload::Arguments),
     /// The cost of runs against their number of streams, as an SVG.
     Plot(plot::Arguments),
     /// Reads and throws away, on a TCP port that it prints.
@@ -64,6 +70,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> anyhow::Result<()> 
     match arguments.what {
         What::Publish(arguments) => measure(run::run(&arguments)),
         What::Play(arguments) => measure(play::run(&arguments)),
+        What::Overload(arguments) => measure(overload::run(&arguments)),
         What::Plot(arguments) => plot::run(&arguments),
         What::Sink => sink::serve(),
     }

@@ -14,6 +14,7 @@ use crate::clip::Clip;
 use crate::fill::{Archive, BEGIN_MS, fill, stream_name};
 use crate::player::{Playing, Seen};
 use crate::process::Snapshot;
+use crate::publish::Protocol;
 use crate::random::Random;
 use crate::tally::percentile;
 use crate::target::{ServerArguments, Target};
@@ -46,6 +47,9 @@ pub(crate) struct Arguments {
     /// Only so many KiB at a time of each range, anywhere in it.
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
     piece_kib: Option<u64>,
+    /// Follow streams that are being pushed, each player one; how soon a fragment is there. As `publish --watch`.
+    #[arg(long, conflicts_with_all = ["cold", "hashes", "piece_kib", "paths"])]
+    live: bool,
     /// The archive is taken out of the page cache first, and no range overlaps another; otherwise it is read into it.
     #[arg(long)]
     cold: bool,
@@ -97,7 +101,31 @@ impl Point {
     }
 }
 
+impl Arguments {
+    /// The streams that are followed, and those who follow.
+    fn live(&self) -> crate::run::Arguments {
+        crate::run::Arguments {
+            protocol: Protocol::HttpMatroska,
+            streams: self.streams,
+            seconds: self.seconds,
+            gop: self.gop,
+            aligned: false,
+            backfill: false,
+            watch: self.players,
+            prefix: None,
+            name: self.name.clone(),
+            seed: self.seed,
+            clips: self.clips.clone(),
+            out: self.out.clone(),
+            server: self.server.clone(),
+        }
+    }
+}
+
 pub(crate) async fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    if arguments.live {
+        return crate::run::run(&arguments.live()).await;
+    }
     let target = arguments.server.target()?;
     let idle = Point::now(&target, 0)?;
     let wants = match &arguments.paths {

@@ -8,7 +8,7 @@ use anyhow::Context;
 pub(crate) const TICK_MS: u64 = 10;
 
 /// A process at an instant.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Snapshot {
     /// Spent so far in user and kernel mode by all its threads, ended ones too.
     pub cpu_ms: u64,
@@ -20,6 +20,10 @@ pub struct Snapshot {
     pub written_bytes: u64,
     /// Fetched from the disk so far.
     pub read_bytes: u64,
+    /// Read so far, from the disk or from memory.
+    pub asked_bytes: u64,
+    /// read(2), recv(2) and the like.
+    pub read_calls: u64,
     /// write(2), send(2) and the like.
     pub write_calls: u64,
 }
@@ -42,6 +46,8 @@ impl Snapshot {
             threads: field("Threads")?,
             written_bytes: status_field(&io, "write_bytes").context("no write_bytes")?,
             read_bytes: status_field(&io, "read_bytes").context("no read_bytes")?,
+            asked_bytes: status_field(&io, "rchar").context("no rchar")?,
+            read_calls: status_field(&io, "syscr").context("no syscr")?,
             write_calls: status_field(&io, "syscw").context("no syscw")?,
         })
     }

@@ -41,6 +41,8 @@ pub(crate) enum Protocol {
 pub(crate) enum Pace {
     /// On schedule, to the end of the GOP that is being sent then.
     RealTime { start: Instant, until: Instant },
+    /// So many times as fast as it was recorded, to a GOP that begins after this, however much is late.
+    Faster { start: Instant, until: Instant, times: u32 },
     /// So much of it, as fast as it is acknowledged.
     Acknowledged { media_us: u64 },
 }
@@ -143,6 +145,14 @@ impl Publisher {
                         sleep_until(due.into()).await;
                         (due, Some(due.elapsed()))
                     }
+                    Pace::Faster { start, until, times } => {
+                        if write.opens && Instant::now() >= until {
+                            return Ok(());
+                        }
+                        let due = start + Duration::from_micros(media_us / u64::from(times));
+                        sleep_until(due.into()).await;
+                        (due, Some(due.elapsed()))
+                    }
                     Pace::Acknowledged { media_us: end } if write.opens && media_us >= end => return Ok(()),
                     Pace::Acknowledged { .. } => {
                         shared.wait_for_window().await?;
@@ -161,6 +171,7 @@ impl Publisher {
                 {
                     let mut tally = shared.tally();
                     tally.lags.extend(lag);
+                    tally.note_slow(lag.unwrap_or_default(), Instant::now());
                     if write.opens {
                         tally.end_fragment(Instant::now());
                         tally.sent_fragments += 1;

@@ -11,14 +11,14 @@ use tokio::task::JoinSet;
 use tokio::time::sleep_until;
 
 use crate::clip::{Clip, VIDEO_KBIT};
-use crate::http::Peer;
+use crate::follow::{Followers, Watched};
 use crate::metrics::Metrics;
 use crate::process::Snapshot;
 use crate::publish::{Pace, Protocol, Publisher};
 use crate::random::Random;
 use crate::tally::{Tally, percentile};
 use crate::target::{ServerArguments, Target};
-use crate::{packetize, record, rtsp};
+use crate::{listing, packetize, record, rtsp};
 
 /// After the last publisher began, before anything is counted.
 const WARM_UP: Duration = Duration::from_secs(2);
@@ -26,39 +26,42 @@ const WARM_UP: Duration = Duration::from_secs(2);
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     #[arg(long, value_enum, default_value = "rtsp-tcp")]
-    protocol: Protocol,
+    pub(crate) protocol: Protocol,
     /// Publishers at the same time.
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=2000))]
-    streams: u16,
+    pub(crate) streams: u16,
     /// Seconds that are measured; with `--backfill` seconds of media.
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=3600))]
-    seconds: u16,
+    pub(crate) seconds: u16,
     /// Seconds between keyframes.
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=20))]
-    gop: u16,
+    pub(crate) gop: u16,
     /// All keyframes at the same time; otherwise each publisher begins somewhere in a GOP.
     #[arg(long)]
-    aligned: bool,
+    pub(crate) aligned: bool,
     /// As fast as it is acknowledged (HTTP only).
     #[arg(long)]
-    backfill: bool,
+    pub(crate) backfill: bool,
+    /// So many viewers follow the streams while they are pushed.
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=2000))]
+    pub(crate) watch: u16,
     /// What names of streams begin with [default: one of this run].
     #[arg(long)]
-    prefix: Option<String>,
+    pub(crate) prefix: Option<String>,
     /// What is measured, in the results. Another server than ours is not asked over HTTP: `--http ''`.
     #[arg(long, default_value = "vidar")]
-    name: String,
+    pub(crate) name: String,
     /// Where publishers begin.
     #[arg(long, default_value_t = 1)]
-    seed: u64,
+    pub(crate) seed: u64,
     /// Where the clip is kept that ffmpeg makes.
     #[arg(long, default_value = "target/load")]
-    clips: PathBuf,
+    pub(crate) clips: PathBuf,
     /// A JSON line is added to it.
     #[arg(long)]
-    out: Option<PathBuf>,
+    pub(crate) out: Option<PathBuf>,
     #[command(flatten)]
-    server: ServerArguments,
+    pub(crate) server: ServerArguments,
 }
 
 /// Server, load, and what the server says of itself, at one time.
@@ -89,6 +92,8 @@ async fn measure(arguments: &Arguments) -> anyhow::Result<Value> {
     let rtsp = matches!(arguments.protocol, Protocol::RtspTcp | Protocol::RtspUdp);
     let http = matches!(arguments.protocol, Protocol::HttpMatroska | Protocol::HttpFmp4);
     ensure!(http || !arguments.backfill, "--backfill needs acknowledgements: HTTP");
+    let watches = arguments.watch > 0;
+    ensure!(!watches || (http || rtsp) && !arguments.backfill, "--watch needs a server, and real time");
     let clip = Clip::load(&arguments.clips, arguments.gop.into(), VIDEO_KBIT)?;
     let raw = arguments.protocol == Protocol::RawTcp;
     let target = if raw { arguments.server.sink() } else { arguments.server.target() }?;
@@ -96,11 +101,16 @@ async fn measure(arguments: &Arguments) -> anyhow::Result<Value> {
     let idle = Point::now(&target).await?;
     let (paces, publishers, streams) = start_publishers(arguments, &clip, &target).await?;
     let pace = schedule(arguments);
+    let mut followers = None;
     let (before, after) = match pace.as_slice() {
         [Pace::RealTime { until, .. }, ..] => {
             let end = *until;
             let begin = end - Duration::from_secs(arguments.seconds.into());
             paces.send(Some(pace))?;
+            if watches {
+                sleep_until((begin - WARM_UP / 2).into()).await;
+                followers = Some(Followers::start(&target.peer, &streams, arguments.watch.into()));
+            }
             sleep_until(begin.into()).await;
             let before = Point::now(&target).await?;
             sleep_until((end - Duration::from_millis(50)).into()).await;
@@ -112,32 +122,39 @@ async fn measure(arguments: &Arguments) -> anyhow::Result<Value> {
             (before, None)
         }
     };
-    let mut tally = Tally::default();
-    publishers.join_all().await.into_iter().for_each(|one| tally.add(one));
+    let (mut tally, mut ended) = (Tally::default(), vec![Vec::new(); streams.len()]);
+    for (number, mut one) in publishers.join_all().await {
+        ended[number] = std::mem::take(&mut one.ended);
+        tally.add(one);
+    }
     let after = match after {
         Some(after) => after,
         None => Point::now(&target).await?,
     };
+    // What was complete at the very end may not have been sent on.
+    let watched = followers.map(|followers| followers.watched(&ended, &(before.at..after.at - WARM_UP / 2)));
     if !asked {
         // It does not say what it keeps, so there is nothing to compare.
         (tally.stored_fragments, tally.stored_bytes) = (tally.sent_fragments, tally.sent_bytes);
     }
     if rtsp && asked {
         for stream in &streams {
-            list(&target.peer, stream, &mut tally).await?;
+            listing::fragments(&target.peer, stream, &mut tally).await?;
         }
     }
-    Ok(as_json(arguments, &idle, &before, &after, tally))
+    Ok(as_json(arguments, [&idle, &before, &after], tally, watched))
 }
 
 type Paces = watch::Sender<Option<Vec<Pace>>>;
+/// With the positions of their streams.
+type Publishers = JoinSet<(usize, Tally)>;
 
 /// All of them, connected.
 async fn start_publishers(
     arguments: &Arguments,
     clip: &Clip,
     target: &Target,
-) -> anyhow::Result<(Paces, JoinSet<Tally>, Vec<String>)> {
+) -> anyhow::Result<(Paces, Publishers, Vec<String>)> {
     let script = Arc::new(match arguments.protocol {
         Protocol::RtspTcp | Protocol::RtspUdp | Protocol::RawTcp => packetize::rtp(clip),
         Protocol::HttpMatroska => packetize::matroska(clip),
@@ -160,7 +177,8 @@ async fn start_publishers(
             start_ms: None,
             sdp: Arc::clone(&sdp),
         };
-        publishers.spawn(publisher.run(Arc::clone(&connected), pace.clone()));
+        let publisher = publisher.run(Arc::clone(&connected), pace.clone());
+        publishers.spawn(async move { (number, publisher.await) });
         // One after the other: a server is not measured by how many connections it takes at once.
         connected.notified().await;
     }
@@ -172,7 +190,9 @@ fn schedule(arguments: &Arguments) -> Vec<Pace> {
     let media_us = u64::from(arguments.seconds) * 1_000_000;
     let gop_us = u64::from(arguments.gop) * 1_000_000;
     let first = Instant::now() + Duration::from_millis(200);
-    let until = first + Duration::from_micros(gop_us + media_us) + WARM_UP;
+    // Who watches needs a fragment of each stream.
+    let before_us = if arguments.watch > 0 { 2 * gop_us } else { gop_us };
+    let until = first + Duration::from_micros(before_us + media_us) + WARM_UP;
     let mut random = Random(arguments.seed);
     let pace = |_| {
         if arguments.backfill {
@@ -184,30 +204,32 @@ fn schedule(arguments: &Arguments) -> Vec<Pace> {
     (0..arguments.streams).map(pace).collect()
 }
 
-/// Counts all fragments of a stream.
-async fn list(peer: &Peer, stream: &str, tally: &mut Tally) -> anyhow::Result<()> {
-    let mut query = "limit=1000".to_owned();
-    loop {
-        let page: Value = serde_json::from_slice(&peer.get(&format!("/v1/streams/{stream}/fragments?{query}")).await?)?;
-        tally.listed(&page);
-        let Some(token) = page["next_token"].as_str() else { return Ok(()) };
-        query = format!("limit=1000&next_token={token}");
-    }
-}
-
-fn as_json(arguments: &Arguments, idle: &Point, before: &Point, after: &Point, mut tally: Tally) -> Value {
+fn as_json(
+    arguments: &Arguments,
+    [idle, before, after]: [&Point; 3],
+    mut tally: Tally,
+    watched: Option<Watched>,
+) -> Value {
     let streams = f64::from(arguments.streams);
     let seconds = (after.at - before.at).as_secs_f64();
     let media_s = if arguments.backfill { f64::from(arguments.seconds) } else { seconds };
     let each = |difference: u64| difference as f64 / (streams * media_s);
     let per_stream = |get: fn(&Point) -> u64| each(get(after).saturating_sub(get(before)));
     let ms = |duration: Duration| duration.as_secs_f64() * 1e3;
-    let faults = tally.faults();
+    let mut faults = tally.faults();
+    let mut watched = watched.unwrap_or_default();
+    faults.extend(watched.error.take());
+    if watched.late > 0 {
+        faults.push(format!("{} fragments reached a viewer after the next one was complete, or never", watched.late));
+    }
     let mut lag = |percent| ms(percentile(&mut tally.lags, percent));
     let (lag_p50, lag_p99) = (lag(50), lag(99));
     let mut latency = |percent| ms(percentile(&mut tally.latencies, percent));
     let latencies = json!({"p50": latency(50), "p99": latency(99), "max": latency(100)});
     let latencies = if tally.latencies.is_empty() { Value::Null } else { latencies };
+    let mut seen = |percent| ms(percentile(&mut watched.latencies, percent));
+    let seen = json!({"p50": seen(50), "p99": seen(99), "max": seen(100)});
+    let seen = if watched.count == 0 { Value::Null } else { seen };
     json!({
         "server": arguments.name, "server_cpus": arguments.server.cpus,
         "protocol": format!("{:?}", arguments.protocol), "streams": arguments.streams, "gop_s": arguments.gop,
@@ -230,6 +252,7 @@ fn as_json(arguments: &Arguments, idle: &Point, before: &Point, after: &Point, m
         "sample_bytes_sent": tally.sent_bytes, "sample_bytes_stored": tally.stored_bytes, "lost": tally.lost,
         "lag_ms": {"p50": lag_p50, "p99": lag_p99},
         "durable_latency_ms": latencies,
+        "watchers": watched.count, "watched_bytes": watched.bytes, "seen_latency_ms": seen,
         "faults": faults,
     })
 }

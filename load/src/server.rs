@@ -19,16 +19,20 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Last lines of a log that are shown if the server does not start.
 const LOG_LINES: usize = 20;
 
-/// Ends with its owner.
-pub(crate) struct Server {
+/// A `vidar` that is ended with its owner.
+#[derive(Debug)]
+pub struct Server {
     child: Child,
     http: String,
     rtsp: String,
 }
 
 impl Server {
-    /// Keeps everything in `folder`. `cores`: the only ones it may run on (`0-1`).
-    pub(crate) fn start(program: &Path, folder: &Path, cores: Option<&str>) -> anyhow::Result<Self> {
+    /// Keeps everything in `folder`. `cores`: the only ones it may run on (`0-1`). Returns once it listens.
+    ///
+    /// # Errors
+    /// If it does not start, with the end of its log.
+    pub fn start(program: &Path, folder: &Path, cores: Option<&str>) -> anyhow::Result<Self> {
         let mut command = pinned(program, cores);
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("VIDAR_")) {
             command.env_remove(name);
@@ -69,7 +73,9 @@ impl Server {
         Ok(server)
     }
 
-    pub(crate) fn pid(&self) -> String {
+    /// Its process.
+    #[must_use]
+    pub fn pid(&self) -> String {
         self.child.id().to_string()
     }
 

@@ -7,6 +7,9 @@ use serde_json::Value;
 /// Above this (99th percentile of writes) the schedule was not kept, and the run says nothing: a picture lasts 33 ms.
 pub(crate) const LATE: Duration = Duration::from_millis(30);
 
+/// A publisher that is this late is not served as it should be.
+pub(crate) const SLOW: Duration = Duration::from_secs(1);
+
 /// Counts of one publisher, or of all together.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Tally {
@@ -23,8 +26,10 @@ pub(crate) struct Tally {
     pub(crate) latencies: Vec<Duration>,
     /// Of writes behind their schedule.
     pub(crate) lags: Vec<Duration>,
+    /// When something was last more than [`SLOW`] late: a write, or a durable line.
+    pub(crate) last_slow: Option<Instant>,
     /// When fragments ended, by their order.
-    ended: Vec<Instant>,
+    pub(crate) ended: Vec<Instant>,
 }
 
 impl Tally {
@@ -35,13 +40,21 @@ impl Tally {
         }
     }
 
+    pub(crate) fn note_slow(&mut self, late: Duration, now: Instant) {
+        if late > SLOW {
+            self.last_slow = Some(now);
+        }
+    }
+
     /// A line of the answer to a push.
     pub(crate) fn answered(&mut self, line: &[u8], now: Instant) {
         let event: Value = serde_json::from_slice(line).unwrap_or_default();
         match event["event"].as_str() {
             Some("durable") => {
                 if let Some(ended) = self.ended.get(self.stored_fragments as usize) {
-                    self.latencies.push(now.saturating_duration_since(*ended));
+                    let latency = now.saturating_duration_since(*ended);
+                    self.latencies.push(latency);
+                    self.note_slow(latency, now);
                 }
                 self.stored_fragments += 1;
                 self.stored_bytes += event["size_bytes"].as_u64().unwrap_or_default();
@@ -74,6 +87,7 @@ impl Tally {
         self.errors.extend(other.errors);
         self.latencies.extend(other.latencies);
         self.lags.extend(other.lags);
+        self.last_slow = self.last_slow.max(other.last_slow);
     }
 
     /// Why the run does not count. Empty: it does.

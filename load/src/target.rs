@@ -11,7 +11,7 @@ use crate::server::Server;
 use crate::sink::Sink;
 
 /// The server: one that is started, or one that runs.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Clone, clap::Args)]
 pub(crate) struct ServerArguments {
     /// The `vidar` to start; ended after the run.
     #[arg(long)]
