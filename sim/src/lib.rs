@@ -19,6 +19,7 @@ mod check;
 mod clock;
 mod contents;
 mod disk;
+mod http;
 mod kek;
 mod media;
 mod model;

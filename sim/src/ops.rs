@@ -10,15 +10,18 @@ use base64::Engine;
 use http_body_util::BodyExt;
 use tokio::time::sleep;
 use tower::ServiceExt;
+use vidar_core::clock::Clock;
 use vidar_core::ids::StreamName;
-use vidar_core::registry::{RegistryError, StreamRegistry};
+use vidar_core::registry::StreamRegistry;
 use vidar_core::sink::SinkError;
 use vidar_media::container::mkv;
 use vidar_media::{Demux, Event};
+use vidar_server::retention::all_entries;
 use vidar_storage::{Depth, Progress};
 
 use crate::boot::Boot;
 use crate::disk::Fault;
+use crate::http;
 use crate::lock;
 use crate::push;
 use crate::random::Random;
@@ -99,6 +102,9 @@ impl Boot {
     pub(crate) async fn run(self: &Arc<Self>, op: Op, random: &mut Random) {
         let disk = &self.shared.disk;
         match op {
+            Op::Push if random.one_in(4) => {
+                drop(tokio::spawn(http::push(Arc::clone(self), name(random), random.fork())));
+            }
             Op::Push => drop(tokio::spawn(push::push(Arc::clone(self), name(random), random.fork()))),
             Op::Parts => push::append_in_parts(self, &name(random), random).await,
             Op::Read => self.read_some(random).await,
@@ -233,14 +239,16 @@ impl Boot {
         let name = name(random);
         let Some(record) = self.registry.get(&name) else { return };
         let tried = std::mem::replace(&mut lock(&self.shared.model).stream(record.stream).delete_tried, true);
-        let deleted = self.registry.delete(&name).await;
+        // As the registry does it, which also waits for search: that is not simulated, and never says that it is done.
+        let entries = all_entries(self.index.timeline(), record.stream);
+        let deleted = self.store.delete_stream(record.stream, self.clock.now(), entries).await;
         self.shared.trace.note(format_args!("deletion of {name}: {}", deleted.is_ok()));
         let mut model = lock(&self.shared.model);
         let stream = model.stream(record.stream);
         match deleted {
             Ok(()) => stream.delete_acked = true,
             // Without the key provider nothing happens.
-            Err(RegistryError::Sink(SinkError::NoKey { .. })) => stream.delete_tried = tried,
+            Err(SinkError::NoKey { .. }) => stream.delete_tried = tried,
             Err(_) => {}
         }
     }

@@ -91,7 +91,7 @@ async fn send(push: &mut Push, camera: &mut Camera, random: &mut Random) -> (Vec
 }
 
 /// A push that ended well is durable to its last sample, in order.
-fn compare(boot: &Boot, log: &PushLog, sent: &[Bytes]) {
+pub(crate) fn compare(boot: &Boot, log: &PushLog, sent: &[Bytes]) {
     let mut model = lock(&boot.shared.model);
     let (lines, _, _) = log.lines(0, usize::MAX);
     let numbers: Vec<FragmentNumber> = lines
