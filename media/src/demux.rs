@@ -99,6 +99,17 @@ impl DemuxError {
     }
 }
 
+/// What an input carried beside its samples, and that is read past: there is no place to keep it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PassedOver {
+    /// Event messages of MP4 (`emsg`, ISO/IEC 23009-1 section 5.10.3.3).
+    pub event_messages: u64,
+    /// How much of a sound frame's end is not to be heard (Matroska's `DiscardPadding`, RFC 9559 section 5.1.3.5.7).
+    pub discard_paddings: u64,
+    /// More data for a frame, such as transparency (Matroska's `BlockAdditions`, RFC 9559 section 5.1.3.5.2).
+    pub block_additions: u64,
+}
+
 /// A push parser. Feed it the input in pieces of any size; the events do not depend on how it was cut.
 pub trait Demux: Send {
     /// Takes the next bytes and appends what they complete.
@@ -110,6 +121,11 @@ pub trait Demux: Send {
 
     /// Bytes of input that are held: of elements that are not complete.
     fn held_bytes(&self) -> usize;
+
+    /// What was read past so far.
+    fn passed_over(&self) -> PassedOver {
+        PassedOver::default()
+    }
 
     /// The input has ended. Appends what was complete but held back.
     ///

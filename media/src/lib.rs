@@ -14,7 +14,7 @@ pub mod fragmenter;
 pub mod fuzz;
 pub mod table;
 
-pub use demux::{Demux, DemuxError, DemuxErrorKind, Event, RawSample};
+pub use demux::{Demux, DemuxError, DemuxErrorKind, Event, PassedOver, RawSample};
 pub use vidar_core::sample::{Sample, SyncKind, Tag};
 pub use vidar_core::track::{
     AudioParams, Codec, NalFraming, PcmFormat, StreamConfig, Track, TrackKind, Trims, VideoParams,

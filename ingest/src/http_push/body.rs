@@ -8,7 +8,7 @@ use http_body_util::BodyExt;
 use tokio_util::sync::CancellationToken;
 use vidar_core::error::ErrorKind;
 use vidar_media::container::{Format, SNIFF_BYTES, Sniffed, sniff};
-use vidar_media::{Demux, DemuxErrorKind, Event};
+use vidar_media::{Demux, DemuxErrorKind, Event, PassedOver};
 
 use super::problem::Problem;
 use crate::push::Push;
@@ -113,6 +113,7 @@ impl Reader {
             };
             let Some(demuxer) = &mut demuxer else { continue };
             if feed(&mut self.push, &mut **demuxer, input).await.is_err() {
+                tell_passed_over(&self.push, &**demuxer);
                 return End::Failed;
             }
         }
@@ -261,6 +262,7 @@ impl Reader {
 async fn end(push: &mut Push, demuxer: &mut dyn Demux, end: End) -> End {
     let mut events = Vec::new();
     let result = demuxer.finish(&mut events);
+    tell_passed_over(push, demuxer);
     if give(push, events).await.is_err() {
         return End::Failed;
     }
@@ -271,6 +273,15 @@ async fn end(push: &mut Push, demuxer: &mut dyn Demux, end: End) -> End {
             End::Failed
         }
         (Ok(()), end) => end,
+    }
+}
+
+/// Once for a push: nothing is left out silently.
+fn tell_passed_over(push: &Push, demuxer: &dyn Demux) {
+    let passed_over = demuxer.passed_over();
+    if passed_over != PassedOver::default() {
+        let log = push.log();
+        tracing::info!(stream = %log.stream, push = %log.push, ?passed_over, "not kept: there is no place for it");
     }
 }
 

@@ -24,7 +24,7 @@ use super::boxes::{BoxReader, FourCc, Within, kind_text, malformed};
 use super::input::Input;
 use super::moof::{MOOF_BYTES_MAX, Moof, Run, RunSample};
 use super::movie::{Movie, NOT_FRAGMENTED, apply_entry};
-use crate::demux::{Demux, DemuxError, DemuxErrorKind, Event, RawSample};
+use crate::demux::{Demux, DemuxError, DemuxErrorKind, Event, PassedOver, RawSample};
 
 /// Largest `prft` there is.
 const PRFT_BYTES_MAX: usize = 64;
@@ -38,6 +38,8 @@ pub struct Demuxer {
     state: State,
     /// Boxes at the top level that were begun.
     box_count: u64,
+    /// Of these, event messages.
+    emsg_count: u64,
     movie: Option<Movie>,
     /// The tracks as announced last, with the sample entries (numbered from 1) that they use.
     config: StreamConfig,
@@ -73,6 +75,10 @@ impl Demux for Demuxer {
 
     fn held_bytes(&self) -> usize {
         self.input.available() + self.runs.iter().map(Run::held_bytes).sum::<usize>()
+    }
+
+    fn passed_over(&self) -> PassedOver {
+        PassedOver { event_messages: self.emsg_count, ..PassedOver::default() }
     }
 
     fn finish(&mut self, _events: &mut Vec<Event>) -> Result<(), DemuxError> {
@@ -173,6 +179,7 @@ impl Demuxer {
         };
         self.check_kind(kind, start)?;
         self.box_count += 1;
+        self.emsg_count += u64::from(kind == *b"emsg");
         let len_max = match &kind {
             b"moov" => INIT_BYTES_MAX,
             b"moof" => MOOF_BYTES_MAX,

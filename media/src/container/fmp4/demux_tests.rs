@@ -9,7 +9,7 @@ use vidar_core::track::{AudioParams, Codec, NalFraming, StreamConfig, Track, Tra
 
 use super::boxes::{write_box, write_full_box};
 use super::{Demuxer, init};
-use crate::demux::{DemuxError, DemuxErrorKind, Event, RawSample};
+use crate::demux::{Demux, DemuxError, DemuxErrorKind, Event, RawSample};
 use crate::fuzz::{demux_fmp4, demux_in_pieces};
 
 const FRAGMENTED: [&str; 7] =
@@ -204,6 +204,14 @@ fn truncated_anywhere_what_is_complete_comes_out() {
             assert!(whole.starts_with(&part), "{name} {len}");
         }
     }
+}
+
+#[test]
+fn event_messages_are_counted() {
+    let file = File::new().full(b"emsg", 0, 0, &[0; 5]).full(b"emsg", 1, 0, &[0; 7]);
+    let mut demuxer = Demuxer::new();
+    demuxer.push(file.0.into(), &mut Vec::new()).expect("well-formed");
+    assert_eq!(demuxer.passed_over().event_messages, 2);
 }
 
 #[test]

@@ -32,7 +32,7 @@ use super::samples::{Around, Times, read_block};
 use super::timing::Scale;
 use super::track_entry::parse_tracks;
 use super::{id, tags};
-use crate::demux::{Demux, DemuxError, DemuxErrorKind, Event};
+use crate::demux::{Demux, DemuxError, DemuxErrorKind, Event, PassedOver};
 
 /// A block is at most a sample, its head, and the sizes of what is laced into it.
 const BLOCK_BYTES_MAX: usize = SAMPLE_BYTES_MAX + 4096;
@@ -57,6 +57,7 @@ pub struct Demuxer {
     cluster_count: u64,
     cluster: Cluster,
     group: Group,
+    passed_over: PassedOver,
 }
 
 /// Where an element stands.
@@ -111,6 +112,10 @@ impl Demux for Demuxer {
 
     fn held_bytes(&self) -> usize {
         self.input.len() + self.group.block.as_ref().map_or(0, |(_, block)| block.len())
+    }
+
+    fn passed_over(&self) -> PassedOver {
+        self.passed_over
     }
 
     fn finish(&mut self, _events: &mut Vec<Event>) -> Result<(), DemuxError> {
@@ -252,6 +257,11 @@ impl Demuxer {
 
     fn open(&mut self, place: Place, head: Bytes, events: &mut Vec<Event>) -> Result<(), DemuxError> {
         let parent = self.levels.last().map(|level| level.id);
+        match (parent, place.id) {
+            (Some(id::BLOCK_GROUP), id::DISCARD_PADDING) => self.passed_over.discard_paddings += 1,
+            (Some(id::BLOCK_GROUP), id::BLOCK_ADDITIONS) => self.passed_over.block_additions += 1,
+            _ => {}
+        }
         match (parent, place.id) {
             (None, id::EBML | id::TAGS) => self.read_later(place, head, INIT_BYTES_MAX),
             (None, id::SEGMENT) => self.open_segment(place, &head, events),

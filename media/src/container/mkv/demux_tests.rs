@@ -9,7 +9,7 @@ use vidar_core::track::{Codec, NalFraming, PcmFormat, Track, TrackKind, VideoPar
 use super::super::ebml::{write_element, write_float, write_uint};
 use super::super::id;
 use super::*;
-use crate::demux::{Demux, DemuxError, DemuxErrorKind, Event, RawSample};
+use crate::demux::{Demux, DemuxError, DemuxErrorKind, Event, PassedOver, RawSample};
 use crate::fuzz::{demux_in_pieces, demux_mkv};
 
 /// Bytes of a document, element by element.
@@ -109,6 +109,22 @@ fn tracks_of(doc: Doc) -> Vec<Track> {
 
 fn track(entry: Doc) -> Track {
     tracks_of(doc_of(&[entry])).remove(0)
+}
+
+#[test]
+fn what_has_no_place_is_counted() {
+    let passed_over = |bytes: &[u8]| {
+        let mut demuxer = Demuxer::new();
+        demuxer.push(Bytes::copy_from_slice(bytes), &mut Vec::new()).unwrap();
+        demuxer.passed_over()
+    };
+    let group = Doc::default().element(id::BLOCK, &[0x81, 0, 0, 0, 7]).element(id::DISCARD_PADDING, &[1]);
+    let doc = video_doc().cluster(0).master(id::BLOCK_GROUP, group.element(id::BLOCK_ADDITIONS, &[]));
+    let expected = PassedOver { discard_paddings: 1, block_additions: 1, event_messages: 0 };
+    assert_eq!(passed_over(&doc.0), expected);
+    assert_eq!(samples(&doc).len(), 1);
+    assert_eq!(passed_over(&vidar_fixtures::read("audio_opus.mkv")).discard_paddings, 1, "ffmpeg cuts the last frame");
+    assert_eq!(passed_over(&vidar_fixtures::read("bbb.mkv")), PassedOver::default());
 }
 
 #[test]

@@ -82,6 +82,8 @@ ids! {
     BLOCK = 0xA1 "Block",
     BLOCK_DURATION = 0x9B "BlockDuration",
     REFERENCE_BLOCK = 0xFB "ReferenceBlock",
+    BLOCK_ADDITIONS = 0x75A1 "BlockAdditions",
+    DISCARD_PADDING = 0x75A2 "DiscardPadding",
 
     TAG = 0x7373 "Tag",
     TARGETS = 0x63C0 "Targets",
