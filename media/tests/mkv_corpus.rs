@@ -175,8 +175,10 @@ fn what_is_written_reads_back_as_it_was() {
         let first = events.iter().position(|event| *event == Event::Discontinuity).unwrap_or(events.len());
         let (config, samples_in) = (&configs(&events)[0], samples(&events[..first]));
         for live in [false, true] {
-            let (events, end) = whole(&remux(config, &samples_in, live));
+            let written = remux(config, &samples_in, live);
+            let (events, end) = whole(&written);
             assert_eq!(end, Ok(()), "{name}");
+            assert_eq!(compare_document(&name, &written), samples_in.len(), "{name}");
             let config_out = &configs(&events)[0];
             assert_eq!(config_out.tracks, config.tracks, "{name}");
             assert!(samples(&events) == samples_in, "{name}");
