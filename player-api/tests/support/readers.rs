@@ -11,7 +11,7 @@ use serde_json::Value;
 ///
 /// # Panics
 /// If one of them complains, or they do not agree.
-pub fn check_mkv(name: &str, file: &Bytes) -> Vec<usize> {
+pub(crate) fn check_mkv(name: &str, file: &Bytes) -> Vec<usize> {
     let mut reader = MatroskaFile::open(Cursor::new(file.clone())).unwrap_or_else(|e| panic!("{name}: {e}"));
     let numbers: Vec<u64> = reader.tracks().iter().map(|track| track.track_number().get()).collect();
     let (mut counts, mut frame) = (vec![0; numbers.len()], Frame::default());
@@ -35,7 +35,7 @@ pub fn check_mkv(name: &str, file: &Bytes) -> Vec<usize> {
 ///
 /// # Panics
 /// If a reader complains, or they do not agree.
-pub fn check_mp4(name: &str, file: &Bytes) -> Vec<usize> {
+pub(crate) fn check_mp4(name: &str, file: &Bytes) -> Vec<usize> {
     let reader = mp4::Mp4Reader::read_header(Cursor::new(file.clone()), file.len() as u64);
     let reader = reader.unwrap_or_else(|e| panic!("{name}: {e}"));
     let mut tracks: Vec<_> = reader.tracks().values().collect();
