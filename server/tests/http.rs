@@ -208,6 +208,82 @@ fn ffmpeg_loses_no_byte_of_its_tail() {
     }
 }
 
+/// Bytes on connections to this address that the server has not read: queued at its end, or at the other.
+fn unread_bytes(address: &str) -> u64 {
+    let port: u16 = address.rsplit(':').next().and_then(|port| port.parse().ok()).expect("a port");
+    let port = format!(":{port:04X}");
+    let text = std::fs::read_to_string("/proc/net/tcp").expect("a table of connections");
+    // sl, local address, remote address, state (0A: listening), bytes to send ':' bytes to read
+    let rows = text.lines().skip(1).map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let unread = rows.filter(|row| row[3] != "0A").map(|row| {
+        let (to_send, to_read) = row[4].split_once(':').expect("two queues");
+        let of = |local: bool, hex: &str| if local { u64::from_str_radix(hex, 16).expect("a number") } else { 0 };
+        of(row[1].ends_with(&port), to_read) + of(row[2].ends_with(&port), to_send)
+    });
+    unread.sum()
+}
+
+/// The server is stopped while megabytes come in, and again until ffmpeg has sent its end and is gone.
+#[test]
+fn ffmpeg_loses_no_byte_of_its_tail_to_a_slow_server() {
+    let vidar = start();
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let long = dir.path().join("long.mkv");
+    let (clip, long) = (vidar_fixtures::path("bbb.mkv"), long.to_str().expect("a UTF-8 path"));
+    common::ffmpeg(&["-stream_loop", "59", "-i", clip.to_str().expect("a UTF-8 path"), "-c", "copy", long]);
+    let media = std::fs::read(long).expect("a clip");
+    let (begin, rest) = media.split_at(1 << 20);
+    let (middle, tail) = rest.split_at(rest.len() - 100_000);
+
+    let url = vidar.url("/v1/streams/cam/media");
+    let mut ffmpeg = std::process::Command::new("ffmpeg")
+        .args([
+            "-hide_banner",
+            "-loglevel",
+            "error",
+            "-i",
+            "pipe:0",
+            "-c",
+            "copy",
+            "-f",
+            "matroska",
+            "-method",
+            "PUT",
+            &url,
+        ])
+        .stdin(std::process::Stdio::piped())
+        .spawn()
+        .expect("ffmpeg starts");
+    let mut input = ffmpeg.stdin.take().expect("stdin is piped");
+    input.write_all(begin).expect("ffmpeg reads");
+    let taken = |vidar: &Vidar| vidar.json("/v1/pushes")["pushes"][0]["fragments"].as_u64().filter(|count| *count > 0);
+    vidar.until("media", taken);
+
+    common::signal(vidar.pid(), "STOP");
+    let input = std::thread::scope(|scope| {
+        let writing = scope.spawn(move || input.write_all(middle).map(|()| input));
+        vidar.until("bytes that wait", |vidar| (unread_bytes(&vidar.http) > 0).then_some(()));
+        common::signal(vidar.pid(), "CONT");
+        writing.join().expect("a writer").expect("ffmpeg reads")
+    });
+    vidar.until("the server to catch up", |vidar| (unread_bytes(&vidar.http) == 0).then_some(()));
+
+    common::signal(vidar.pid(), "STOP");
+    let mut input = input;
+    input.write_all(tail).expect("ffmpeg reads");
+    drop(input);
+    assert!(ffmpeg.wait().expect("it ends").success());
+    assert!(unread_bytes(&vidar.http) > 0, "the server read while it was stopped");
+    common::signal(vidar.pid(), "CONT");
+    vidar.until("the end of the push", |v| v.json("/v1/pushes")["pushes"].as_array()?.is_empty().then_some(()));
+
+    let stored = packets(&vidar.url("/v1/streams/cam/clip.mkv"));
+    for (index, (pushed, stored)) in packets(long).iter().zip(&stored).enumerate() {
+        let hashes = |packets: &[common::Packet]| packets.iter().map(|packet| packet.hash.clone()).collect::<Vec<_>>();
+        common::assert_lists(&format!("track {index}"), &hashes(pushed), &hashes(stored));
+    }
+}
+
 #[test]
 fn acknowledgements_stream_and_expect_is_honoured_at_once() {
     let vidar = start();
