@@ -285,6 +285,30 @@ fn ffmpeg_loses_no_byte_of_its_tail_to_a_slow_server() {
 }
 
 #[test]
+fn a_body_is_asked_for_before_a_byte_of_it_came() {
+    const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+    let vidar = start();
+    let body = vidar_fixtures::read("h264_short_gop.mkv");
+    for query in ["", "?ack=stream"] {
+        let mut stream = TcpStream::connect(&vidar.http).expect("a connection");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        let (authorization, len) = (basic(), body.len());
+        let head = format!(
+            "PUT /v1/streams/cam/media{query} HTTP/1.1\r\nHost: x\r\n{authorization}\r\nConnection: close\r\n\
+             Expect: 100-continue\r\nContent-Length: {len}\r\n\r\n"
+        );
+        stream.write_all(head.as_bytes()).expect("a head");
+        let mut interim = [0; CONTINUE.len()];
+        stream.read_exact(&mut interim).expect("an answer");
+        assert_eq!(String::from_utf8_lossy(&interim), String::from_utf8_lossy(CONTINUE), "{query}");
+        stream.write_all(&body).expect("a body");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("an answer");
+        assert!(answer.starts_with("HTTP/1.1 200 ") && answer.contains("summary"), "{query}: {answer}");
+    }
+}
+
+#[test]
 fn acknowledgements_stream_and_expect_is_honoured_at_once() {
     let vidar = start();
     let clip = vidar_fixtures::path("bbb.mkv");
