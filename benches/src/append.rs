@@ -19,6 +19,8 @@ use vidar_storage::{Store, StoreOptions};
 
 use vidar_load::{Snapshot, digits, table};
 
+use crate::archive::noise;
+
 /// Samples of a fragment: it is handed over in so many pieces.
 const SAMPLE_COUNT: usize = 50;
 
@@ -208,16 +210,6 @@ impl Source {
             media: samples.collect(),
         }
     }
-}
-
-/// Bytes that do not compress.
-fn noise(len: usize) -> Vec<u8> {
-    let mut state = 1_u64;
-    let mut next = || {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (state >> 56) as u8
-    };
-    (0..len).map(|_| next()).collect()
 }
 
 #[cfg(test)]

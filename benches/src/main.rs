@@ -5,9 +5,12 @@
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 mod append;
+mod archive;
 mod measure;
 mod micro;
 mod month;
+mod rebuild;
+mod start;
 mod timeline;
 
 use clap::{Parser, Subcommand};
@@ -29,6 +32,10 @@ enum What {
     Append(append::Arguments),
     /// The timeline among up to 100 million fragments: lookups cached and cold, bytes a fragment, memory, rate.
     Timeline(timeline::Arguments),
+    /// A start after a kill: until everything is open, of many closed files and some that were being written.
+    Start(start::Arguments),
+    /// The timeline and search made again from the segment files.
+    Rebuild(rebuild::Arguments),
 }
 
 fn main() -> anyhow::Result<()> {
@@ -42,5 +49,7 @@ fn main() -> anyhow::Result<()> {
         What::Month(arguments) => month::run(&arguments),
         What::Append(arguments) => append::run(&arguments),
         What::Timeline(arguments) => timeline::run(&arguments),
+        What::Start(arguments) => start::run(&arguments),
+        What::Rebuild(arguments) => rebuild::run(&arguments),
     }
 }

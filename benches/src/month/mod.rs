@@ -30,7 +30,7 @@ use vidar_server::retention::Retention;
 use vidar_server::settings::DiskPolicy;
 use vidar_server::sink::StoreSink;
 use vidar_storage::backend::fs::FsIo;
-use vidar_storage::{DiskMarks, Store, StoreOptions};
+use vidar_storage::{DiskMarks, Distribution, Store, StoreOptions};
 
 /// What streams keep, in hours: one after the other.
 const RETENTION_HOURS: [u32; 4] = [1, 24, 720, 8760];
@@ -91,6 +91,40 @@ struct Seen {
     allocated_bytes: u64,
     alone: Vec<Duration>,
     beside_deletion: Vec<Duration>,
+    /// Syncs of segment files, alone and beside deletion.
+    syncs: [Syncs; 2],
+}
+
+/// Times of syncs, as the store counts them: how many are at most so long.
+#[derive(Default)]
+struct Syncs {
+    bounds_us: Vec<u64>,
+    counts: Vec<u64>,
+}
+
+impl Syncs {
+    /// What came between two looks.
+    fn add(&mut self, before: &Distribution, after: &Distribution) {
+        self.bounds_us = after.bounds.to_vec();
+        self.counts.resize(after.counts.len(), 0);
+        for (count, (before, after)) in self.counts.iter_mut().zip(before.counts.iter().zip(&after.counts)) {
+            *count += after - before;
+        }
+    }
+
+    /// In milliseconds, as if they lay evenly between bounds.
+    fn quantile_ms(&self, share: f64) -> f64 {
+        let wanted = self.counts.iter().sum::<u64>() as f64 * share;
+        let (mut before, mut low_us) = (0.0, 0);
+        for (index, count) in self.counts.iter().map(|count| *count as f64).enumerate() {
+            let high_us = self.bounds_us.get(index).copied().unwrap_or(low_us);
+            if before + count >= wanted && count > 0.0 {
+                return (low_us as f64 + (high_us - low_us) as f64 * (wanted - before) / count) / 1e3;
+            }
+            (before, low_us) = (before + count, high_us);
+        }
+        0.0
+    }
 }
 
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
@@ -128,6 +162,8 @@ fn show(arguments: &Arguments, seen: &Seen, written_bytes: u64) {
     row("allocated at the end, beside living records", mb(seen.allocated_bytes), mb(seen.live_bytes), "MB");
     let p99 = |times: &[Duration]| quantile(times, 0.99).as_secs_f64() * 1e3;
     row("append p99 while media goes, beside alone", p99(&seen.beside_deletion), p99(&seen.alone), "ms");
+    let [alone, beside] = &seen.syncs;
+    row("sync p99 while media goes, beside alone", beside.quantile_ms(0.99), alone.quantile_ms(0.99), "ms");
     println!(
         "{} streams, {} days, {} fragments; keeping {RETENTION_HOURS:?} hours",
         arguments.streams, arguments.days, seen.fragments
@@ -215,6 +251,7 @@ impl Month {
     /// A fragment of each stream.
     async fn step(&self, seen: &mut Seen, beside_deletion: bool) -> anyhow::Result<()> {
         let before = self.live_bytes();
+        let syncs_before = self.store.stats().sync_times_us;
         let mut appends = tokio::task::JoinSet::new();
         for (number, source) in self.sources.iter().enumerate() {
             let size = SIZES[number / RETENTION_HOURS.len() % SIZES.len()];
@@ -231,6 +268,7 @@ impl Month {
         while let Some(append) = appends.join_next().await {
             times.push(append??);
         }
+        seen.syncs[usize::from(beside_deletion)].add(&syncs_before, &self.store.stats().sync_times_us);
         if !beside_deletion {
             seen.record_bytes += self.live_bytes() - before;
         } else {
@@ -311,4 +349,21 @@ fn allocated_bytes(folder: &Path) -> anyhow::Result<u64> {
         bytes += file?.metadata()?.blocks() * 512;
     }
     Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_quantile_lies_between_its_bounds() {
+        let mut syncs = Syncs { bounds_us: vec![100, 1000], counts: vec![0, 50, 0] };
+        assert_eq!(syncs.quantile_ms(1.0), 1.0);
+        assert_eq!(syncs.quantile_ms(0.5), 0.55);
+        syncs.counts = vec![99, 0, 1];
+        assert_eq!(syncs.quantile_ms(0.99), 0.1);
+        // Longer than all bounds: as long as the greatest.
+        assert_eq!(syncs.quantile_ms(1.0), 1.0);
+        assert_eq!(Syncs::default().quantile_ms(0.99), 0.0);
+    }
 }
