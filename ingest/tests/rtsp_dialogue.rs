@@ -278,6 +278,16 @@ async fn slow_and_unknown_clients_are_dropped() {
     assert!(reading.answer().await.is_none());
 }
 
+/// It asks and asks, and takes no answer.
+#[tokio::test]
+async fn a_client_that_does_not_read_is_dropped() {
+    let server = Server::with(Store::Takes, |options| options.write_timeout = Duration::from_millis(100)).await;
+    let mut client = Client::connect(server.address).await;
+    let questions = b"OPTIONS * RTSP/1.0\r\nCSeq: 1\r\n\r\n".repeat(1000);
+    let asking = async { while client.stream.write_all(&questions).await.is_ok() {} };
+    tokio::time::timeout(Duration::from_secs(60), asking).await.expect("the server hangs up");
+}
+
 #[tokio::test]
 async fn receiver_reports_are_sent() {
     let server = open().await;

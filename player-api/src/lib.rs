@@ -4,6 +4,7 @@
 //! fragments are stored or indexed: media comes through [`FragmentSource`], times through the [index](vidar_indexer::Index).
 
 pub mod auth;
+mod body;
 mod bound;
 mod cache;
 mod clip;
@@ -20,6 +21,7 @@ mod shift;
 mod virtual_file;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use vidar_core::auth::Authenticator;
@@ -28,6 +30,7 @@ use vidar_core::registry::StreamRegistry;
 use vidar_core::source::FragmentSource;
 
 pub use crate::auth::{Access, require_auth};
+pub use crate::body::read_json_bodies;
 pub use crate::error::{ApiError, ApiResult};
 
 /// Everything the routes work with.
@@ -59,11 +62,19 @@ pub struct ApiOptions {
     pub image_workers: usize,
     /// A picture that takes longer, in milliseconds, is given up.
     pub image_timeout_ms: u64,
+    /// Within which a JSON body has to arrive.
+    pub body_timeout: Duration,
 }
 
 impl Default for ApiOptions {
     fn default() -> Self {
-        Self { public_url: None, clip_fragments_max: 100_000, image_workers: 2, image_timeout_ms: 10_000 }
+        Self {
+            public_url: None,
+            clip_fragments_max: 100_000,
+            image_workers: 2,
+            image_timeout_ms: 10_000,
+            body_timeout: Duration::from_secs(10),
+        }
     }
 }
 

@@ -18,8 +18,6 @@ use crate::error::{ApiError, ApiResult};
 pub const LIMIT_DEFAULT: usize = 100;
 /// Entries of a page at most.
 pub const LIMIT_MAX: usize = 1000;
-/// Largest JSON body, in bytes.
-pub const JSON_BYTES_MAX: usize = 64 << 10;
 
 /// The parameters of a query, each at most once and none unknown.
 #[derive(Debug, Clone, Default)]

@@ -118,7 +118,8 @@ async fn what_is_wrong_is_said_with_its_status() {
         }
     }
     let huge = format!("{{\"name\": \"{}\"}}", "x".repeat(100_000));
-    assert_eq!(archive.send(Method::POST, "/v1/streams", &huge).await.status, 413);
+    let answer = archive.send(Method::POST, "/v1/streams", &huge).await;
+    assert_eq!((answer.status, answer.header("content-type")), (413, "application/problem+json"));
 }
 
 #[tokio::test]

@@ -25,6 +25,8 @@ use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 use tracing::Instrument;
 
+use crate::stalled::CutIfStalled;
+
 /// hyper's own default grows to 417,792 bytes a connection.
 const READ_BUFFER_BYTES_MAX: usize = 64 << 10;
 /// How long a refused sender has to notice.
@@ -35,6 +37,8 @@ const LINGER: Duration = Duration::from_secs(1);
 pub struct HttpOptions {
     /// Within which a request's head has to arrive.
     pub header_timeout: Duration,
+    /// A connection whose peer takes none of what is written for so long is cut.
+    pub write_timeout: Duration,
     /// Connections at the same time.
     pub connections_max: usize,
 }
@@ -82,6 +86,7 @@ async fn serve_connection(
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "set TCP_NODELAY");
     }
+    let stream = CutIfStalled::new(stream, options.write_timeout);
     let refused = Arc::new(AtomicBool::new(false));
     let service = hyper::service::service_fn({
         let refused = Arc::clone(&refused);

@@ -5,24 +5,23 @@ use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use anyhow::bail;
 use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, RawQuery, State};
+use axum::extract::{RawQuery, State};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use uuid::Uuid;
-use vidar_core::auth::Authenticator;
-use vidar_core::clock::SharedClock;
 use vidar_core::control::{Control, StreamRecord};
 use vidar_core::error::ErrorKind;
 use vidar_core::ids::{StreamId, StreamName};
 use vidar_core::log::{LogEvent, LogObserver};
 use vidar_core::registry::{RegistryError, StreamRegistry};
 use vidar_core::time::UnixMs;
-use vidar_player_api::params::{JSON_BYTES_MAX, Params, bad_token, json_body, page_token};
+use vidar_player_api::params::{Params, bad_token, json_body, page_token};
 use vidar_player_api::{ApiError, ApiResult};
 use vidar_storage::crypto::kek::{KekError, KekProvider, KeyEnv, KeyFile};
 use vidar_storage::{KeyInfo, RotateError, Store};
@@ -139,14 +138,10 @@ impl Keys {
     }
 }
 
-/// `/v1/keys`.
-pub fn router(keys: Arc<Keys>, auth: Arc<dyn Authenticator>, clock: SharedClock) -> Router {
-    let routes = Router::new()
-        .route("/v1/keys", get(list))
-        .route("/v1/keys/rotate", post(rotate))
-        .layer(DefaultBodyLimit::max(JSON_BYTES_MAX))
-        .with_state(keys);
-    vidar_player_api::require_auth(routes, auth, clock)
+/// `/v1/keys`. The caller adds authentication.
+pub fn router(keys: Arc<Keys>, body_timeout: Duration) -> Router {
+    let routes = Router::new().route("/v1/keys", get(list)).route("/v1/keys/rotate", post(rotate)).with_state(keys);
+    vidar_player_api::read_json_bodies(routes, body_timeout)
 }
 
 /// Where a key stands in a list.

@@ -10,4 +10,5 @@ pub mod retention;
 pub mod serve;
 pub mod settings;
 pub mod sink;
+mod stalled;
 pub mod verify;

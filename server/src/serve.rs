@@ -126,10 +126,14 @@ impl Server {
         let router = self.router(Arc::clone(&retention), Arc::clone(&verifier));
         let http_options = HttpOptions {
             header_timeout: self.settings.header_timeout,
+            write_timeout: self.settings.write_timeout,
             connections_max: self.settings.connections_max,
         };
         let rtsp_options = vidar_ingest::rtsp::RtspOptions {
             max_connections: self.settings.connections_max,
+            session_timeout: self.settings.rtsp_timeout,
+            message_timeout: self.settings.header_timeout,
+            write_timeout: self.settings.write_timeout,
             allow_basic: true, // offered to clients on this machine only
             ..vidar_ingest::rtsp::RtspOptions::new(
                 Arc::clone(&self.auth) as _,
@@ -181,6 +185,7 @@ impl Server {
             options: ApiOptions {
                 public_url: self.settings.public_url.clone(),
                 image_workers: self.settings.image_workers,
+                body_timeout: self.settings.header_timeout,
                 ..ApiOptions::default()
             },
         };
@@ -195,10 +200,11 @@ impl Server {
         };
         let keys =
             Keys { store: self.store.clone(), registry: Arc::clone(&self.registry), log: Arc::clone(&self.key_log) };
+        let keys = keys::router(Arc::new(keys), self.settings.header_timeout);
         let push = vidar_ingest::http_push::router(Arc::clone(&self.ingest));
         vidar_player_api::router(Arc::new(api))
             .merge(vidar_player_api::require_auth(push, Arc::clone(&auth) as _, Arc::clone(&clock)))
-            .merge(keys::router(Arc::new(keys), Arc::clone(&auth) as _, Arc::clone(&clock)))
+            .merge(vidar_player_api::require_auth(keys, Arc::clone(&auth) as _, Arc::clone(&clock)))
             .merge(operate::router(Arc::new(operating), auth, clock))
             .fallback(vidar_player_api::error::not_found)
             .layer(axum::middleware::map_response(vidar_player_api::error::as_problem))

@@ -40,12 +40,18 @@ pub struct ServeArgs {
     /// Seconds after which a silent publisher may be replaced [default: 10].
     #[arg(long, env = "VIDAR_PUBLISHER_SILENCE_S")]
     pub publisher_silence_s: Option<u64>,
-    /// Seconds without a byte after which a push over HTTP ends [default: 30]. RTSP sessions have 60 s.
+    /// Seconds without a byte after which a push over HTTP ends [default: 30].
     #[arg(long, env = "VIDAR_IDLE_TIMEOUT_S")]
     pub idle_timeout_s: Option<u64>,
-    /// Seconds within which a request's head has to arrive [default: 10].
+    /// Seconds after which a silent RTSP session ends [default: 60].
+    #[arg(long, env = "VIDAR_RTSP_TIMEOUT_S")]
+    pub rtsp_timeout_s: Option<u64>,
+    /// Seconds within which a request's head, a body of JSON, an RTSP message has to arrive [default: 10].
     #[arg(long, env = "VIDAR_HEADER_TIMEOUT_S")]
     pub header_timeout_s: Option<u64>,
+    /// Seconds after which a connection is cut whose peer takes nothing of what is written to it [default: 60].
+    #[arg(long, env = "VIDAR_WRITE_TIMEOUT_S")]
+    pub write_timeout_s: Option<u64>,
     /// Longest fragment in milliseconds; a longer GOP is cut and marked [default: 20000].
     #[arg(long, env = "VIDAR_FRAGMENT_DURATION_MS_MAX")]
     pub fragment_duration_ms_max: Option<u32>,
@@ -120,10 +126,14 @@ pub struct Settings {
     pub create_streams: bool,
     /// After which a publisher may be replaced.
     pub publisher_silence: Duration,
-    /// After which a silent push or session ends.
+    /// After which a silent push over HTTP ends.
     pub idle_timeout: Duration,
-    /// Within which a request's head has to arrive.
+    /// After which a silent RTSP session ends.
+    pub rtsp_timeout: Duration,
+    /// Within which a request's head, a body of JSON, an RTSP message has to arrive.
     pub header_timeout: Duration,
+    /// After which a connection is cut whose peer takes nothing of what is written to it.
+    pub write_timeout: Duration,
     /// Longest fragment.
     pub fragment_duration_ms_max: u32,
     /// For samples on their way to the disk and to viewers.
@@ -152,6 +162,8 @@ pub struct Settings {
     pub stop_timeout: Duration,
 }
 
+/// A day. Timers are not made for ages.
+const TIMEOUT_MAX: Duration = Duration::from_secs(86_400);
 /// The variables that are not settings of `serve`.
 const OTHER_VARIABLES: [&str; 9] = [
     crate::keys::KEK_VARIABLE,
@@ -193,7 +205,9 @@ impl ServeArgs {
             create_streams: over.create_streams.unwrap_or(true),
             publisher_silence: seconds(over.publisher_silence_s, 10),
             idle_timeout: seconds(over.idle_timeout_s, 30),
+            rtsp_timeout: seconds(over.rtsp_timeout_s, 60),
             header_timeout: seconds(over.header_timeout_s, 10),
+            write_timeout: seconds(over.write_timeout_s, 60),
             fragment_duration_ms_max: over.fragment_duration_ms_max.unwrap_or(20_000),
             ingest_memory_bytes,
             live_memory_bytes: over.live_memory_mib.map_or(ingest_memory_bytes / 4, |mib| mib.saturating_mul(1 << 20)),
@@ -224,7 +238,9 @@ impl ServeArgs {
             create_streams: self.create_streams.or(file.create_streams),
             publisher_silence_s: self.publisher_silence_s.or(file.publisher_silence_s),
             idle_timeout_s: self.idle_timeout_s.or(file.idle_timeout_s),
+            rtsp_timeout_s: self.rtsp_timeout_s.or(file.rtsp_timeout_s),
             header_timeout_s: self.header_timeout_s.or(file.header_timeout_s),
+            write_timeout_s: self.write_timeout_s.or(file.write_timeout_s),
             fragment_duration_ms_max: self.fragment_duration_ms_max.or(file.fragment_duration_ms_max),
             ingest_memory_mib: self.ingest_memory_mib.or(file.ingest_memory_mib),
             live_memory_mib: self.live_memory_mib.or(file.live_memory_mib),
@@ -253,6 +269,13 @@ impl Settings {
         in_range("ingest_memory_mib", self.ingest_memory_bytes >= 128 << 20, "128 at least")?;
         in_range("retention_mib", self.retention_bytes != Some(0), "1 at least")?;
         in_range("verify_mib_s", self.verify_bytes_s >= 1, "1 at least")?;
+        for (name, timeout) in [
+            ("rtsp_timeout_s", self.rtsp_timeout),
+            ("header_timeout_s", self.header_timeout),
+            ("write_timeout_s", self.write_timeout),
+        ] {
+            in_range(name, (Duration::from_secs(1)..=TIMEOUT_MAX).contains(&timeout), "1 to 86400")?;
+        }
         let half = self.live_memory_bytes <= self.ingest_memory_bytes / 2;
         in_range("live_memory_mib", half, "at most half of ingest_memory_mib")?;
         in_range("image_workers", self.image_workers >= 1, "1 at least")?;
@@ -316,6 +339,8 @@ mod tests {
         assert!(args(|a| a.default_retention_hours = Some(0)).starts_with("default_retention_hours"));
         assert!(args(|a| a.fragment_duration_ms_max = Some(30_000)).starts_with("fragment_duration_ms_max"));
         assert!(args(|a| a.retention_mib = Some(0)).starts_with("retention_mib"));
+        assert!(args(|a| a.rtsp_timeout_s = Some(0)).starts_with("rtsp_timeout_s"));
+        assert!(args(|a| a.write_timeout_s = Some(u64::MAX)).starts_with("write_timeout_s"));
         assert!(args(|a| a.live_memory_mib = Some(129)).starts_with("live_memory_mib"));
         assert!(args(|a| a.disk_policy_mib = Some(1)).starts_with("disk_policy_mib"));
         assert!(ServeArgs::default().settings().unwrap_err().to_string().contains("--data-dir"));

@@ -7,36 +7,11 @@ use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
-use common::{ID, PATIENCE, SECRET, Vidar, signal, start_with};
+use common::{ID, PATIENCE, SECRET, Vidar, matroska, signal, start_with};
 use serde_json::Value;
 
 const PUBLISHERS: usize = 60;
 const BLOCK_BYTES: usize = 6 << 20;
-
-/// A Matroska element: its id, its size in 8 bytes (None: unknown), its body.
-fn element(id: &[u8], body: &[u8], known: bool) -> Vec<u8> {
-    let size = if known { (1 << 56) | body.len() as u64 } else { u64::MAX >> 7 };
-    [id, &size.to_be_bytes(), body].concat()
-}
-
-/// A document of one track of pictures, each a keyframe as large as given, a second apart.
-fn matroska(sizes: &[usize]) -> Vec<u8> {
-    let el = |id: &[u8], body: &[u8]| element(id, body, true);
-    let video = el(&[0xe0], &[el(&[0xb0], &[16]), el(&[0xba], &[16])].concat());
-    let entry =
-        [el(&[0xd7], &[1]), el(&[0x73, 0xc5], &[1]), el(&[0x83], &[1]), el(&[0x86], b"V_MJPEG"), video].concat();
-    let tracks = el(&[0x16, 0x54, 0xae, 0x6b], &el(&[0xae], &entry));
-    let info = el(&[0x15, 0x49, 0xa9, 0x66], &el(&[0x2a, 0xd7, 0xb1], &1_000_000_u32.to_be_bytes()));
-    let mut cluster = el(&[0xe7], &[0]);
-    for (second, size) in (0_u16..).zip(sizes) {
-        let [high, low] = (second * 1000).to_be_bytes();
-        let block = [&[0x81, high, low, 0x80][..], &vec![second as u8; *size]].concat();
-        cluster.extend(el(&[0xa3], &block));
-    }
-    let ebml = el(&[0x1a, 0x45, 0xdf, 0xa3], &el(&[0x42, 0x82], b"matroska"));
-    let segment = [info, tracks, element(&[0x1f, 0x43, 0xb6, 0x75], &cluster, false)].concat();
-    [ebml, element(&[0x18, 0x53, 0x80, 0x67], &segment, false)].concat()
-}
 
 /// Pushes a body over a socket of its own; the whole answer.
 fn push(http: &str, stream: &str, body: &[u8]) -> String {

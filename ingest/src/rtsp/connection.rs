@@ -26,10 +26,6 @@ use super::rtcp;
 use super::session::{Path, Recording, Session};
 use super::udp::{self, Datagram};
 
-/// A message that began must have ended within this.
-const MESSAGE_TIMEOUT: Duration = Duration::from_secs(10);
-/// A client that does not take its answers is dropped after this.
-const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Receiver reports (RFC 3550 section 6.2: 5 s at most bandwidths). Some cameras leave after 10 s without one.
 pub(super) const REPORT_INTERVAL: Duration = Duration::from_secs(5);
 /// Time between looks at the clock.
@@ -175,7 +171,7 @@ impl Connection {
         let recording = self.session.as_ref().and_then(|session| session.recording.as_ref());
         let media = recording.and_then(|recording| recording.media.deadline());
         let report = recording.map(|recording| recording.next_report);
-        let message = self.mid_message.map(|since| since + MESSAGE_TIMEOUT);
+        let message = self.mid_message.map(|since| since + self.options.message_timeout);
         let silence = self.heard + self.options.session_timeout;
         [media, report, message].into_iter().flatten().fold(silence, Duration::min)
     }
@@ -185,7 +181,7 @@ impl Connection {
         if now.monotonic.saturating_sub(self.heard) >= self.options.session_timeout {
             return Err(End::Ours("silent for too long".to_owned()));
         }
-        if self.mid_message.is_some_and(|since| now.monotonic.saturating_sub(since) >= MESSAGE_TIMEOUT) {
+        if self.mid_message.is_some_and(|since| now.monotonic.saturating_sub(since) >= self.options.message_timeout) {
             self.write(Answer::new(408, "Request Time-out").into_bytes()).await?;
             return Err(End::Ours("a message did not end".to_owned()));
         }
@@ -341,7 +337,7 @@ impl Connection {
     }
 
     async fn write(&mut self, bytes: Vec<u8>) -> Result<(), End> {
-        match tokio::time::timeout(WRITE_TIMEOUT, self.stream.write_all(&bytes)).await {
+        match tokio::time::timeout(self.options.write_timeout, self.stream.write_all(&bytes)).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => {
                 tracing::info!(%error, "answer not sent");

@@ -52,6 +52,10 @@ pub struct RtspOptions {
     pub clock: SharedClock,
     /// A client that is silent for longer is dropped.
     pub session_timeout: Duration,
+    /// A message that began must have ended within this.
+    pub message_timeout: Duration,
+    /// A client that does not take its answers is dropped after this.
+    pub write_timeout: Duration,
     /// Connections at a time.
     pub max_connections: usize,
     /// Offer Basic, to clients on this machine only: others would send the secret in clear.
@@ -61,7 +65,7 @@ pub struct RtspOptions {
 }
 
 impl RtspOptions {
-    /// The defaults: 60 s, 1000 connections, no Basic, 3.5 s for reports (RFC 3550 section 6.2: the first is due
+    /// The defaults: 60 s for sessions and answers, 10 s for messages, 1000 connections, no Basic, 3.5 s for reports (RFC 3550 section 6.2: the first is due
     /// within 3.1 s).
     #[must_use]
     pub fn new(auth: Arc<dyn Authenticator>, publishers: Arc<dyn Publishers>, clock: SharedClock) -> Self {
@@ -70,6 +74,8 @@ impl RtspOptions {
             publishers,
             clock,
             session_timeout: Duration::from_secs(60),
+            message_timeout: Duration::from_secs(10),
+            write_timeout: Duration::from_secs(60),
             max_connections: 1000,
             allow_basic: false,
             report_wait: Duration::from_millis(3500),

@@ -12,16 +12,16 @@ mod timeline;
 
 use std::sync::Arc;
 
-use axum::extract::DefaultBodyLimit;
 use axum::routing::{get, post};
 use axum::{Extension, Router};
 use serde_json::{Value, json};
 use vidar_core::ids::StreamId;
 use vidar_indexer::TimeAxis;
 
+use crate::body::read_json_bodies;
 use crate::error;
 use crate::image::ImagePool;
-use crate::params::{JSON_BYTES_MAX, Params};
+use crate::params::Params;
 use crate::{Api, ApiResult};
 
 /// All routes, open to everybody.
@@ -31,7 +31,8 @@ pub(crate) fn routes(api: Arc<Api>) -> Router {
         .route("/v1/streams/{stream}/image.jpg", get(image::jpeg))
         .route("/v1/streams/{stream}/image.png", get(image::png))
         .layer(Extension(Arc::new(images)));
-    Router::new()
+    let body_timeout = api.options.body_timeout;
+    let routes = Router::new()
         .route("/v1/streams", get(streams::list).post(streams::create))
         .route("/v1/streams/{stream}", get(streams::get).patch(streams::change).delete(streams::delete))
         .route("/v1/streams/{stream}/fragments", get(fragments::list))
@@ -45,8 +46,8 @@ pub(crate) fn routes(api: Arc<Api>) -> Router {
         .route("/v1/sign", post(sign::sign))
         .merge(pictures)
         .method_not_allowed_fallback(error::method_not_allowed)
-        .layer(DefaultBodyLimit::max(JSON_BYTES_MAX))
-        .with_state(api)
+        .with_state(api);
+    read_json_bodies(routes, body_timeout)
 }
 
 /// `time`: whose clock `start`, `end` and the order are by.

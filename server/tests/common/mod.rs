@@ -3,6 +3,8 @@
 // Every test file uses some of it; the log of a server is shown where its test failed.
 #![allow(dead_code, unreachable_pub, clippy::print_stderr)]
 
+pub mod rtsp;
+
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -317,6 +319,31 @@ pub fn assert_lists<T: PartialEq + std::fmt::Debug>(what: &str, expected: &[T], 
     let same = expected.len() == got.len() && differs.is_none();
     let (a, b) = (expected.get(at), got.get(at));
     assert!(same, "{what}: {} expected, {} got; the first difference at {at}: {a:?}, {b:?}", expected.len(), got.len());
+}
+
+/// A Matroska element: its id, its size in 8 bytes (None: unknown), its body.
+pub fn element(id: &[u8], body: &[u8], known: bool) -> Vec<u8> {
+    let size = if known { (1 << 56) | body.len() as u64 } else { u64::MAX >> 7 };
+    [id, &size.to_be_bytes(), body].concat()
+}
+
+/// A document of one track of pictures, each a keyframe as large as given, a second apart.
+pub fn matroska(sizes: &[usize]) -> Vec<u8> {
+    let el = |id: &[u8], body: &[u8]| element(id, body, true);
+    let video = el(&[0xe0], &[el(&[0xb0], &[16]), el(&[0xba], &[16])].concat());
+    let entry =
+        [el(&[0xd7], &[1]), el(&[0x73, 0xc5], &[1]), el(&[0x83], &[1]), el(&[0x86], b"V_MJPEG"), video].concat();
+    let tracks = el(&[0x16, 0x54, 0xae, 0x6b], &el(&[0xae], &entry));
+    let info = el(&[0x15, 0x49, 0xa9, 0x66], &el(&[0x2a, 0xd7, 0xb1], &1_000_000_u32.to_be_bytes()));
+    let mut cluster = el(&[0xe7], &[0]);
+    for (second, size) in (0_u16..).zip(sizes) {
+        let [high, low] = (second * 1000).to_be_bytes();
+        let block = [&[0x81, high, low, 0x80][..], &vec![second as u8; *size]].concat();
+        cluster.extend(el(&[0xa3], &block));
+    }
+    let ebml = el(&[0x1a, 0x45, 0xdf, 0xa3], &el(&[0x42, 0x82], b"matroska"));
+    let segment = [info, tracks, element(&[0x1f, 0x43, 0xb6, 0x75], &cluster, false)].concat();
+    [ebml, element(&[0x18, 0x53, 0x80, 0x67], &segment, false)].concat()
 }
 
 /// The same numbers in each run (SplitMix64, public domain by Sebastiano Vigna).
