@@ -307,16 +307,8 @@ async fn udp_packets_of_the_peer_only_in_their_order() {
     let mut client = Client::connect(server.address).await;
     let sockets = [bind("127.0.0.1").await, bind("127.0.0.1").await, bind("127.0.0.1").await, bind("127.0.0.2").await];
     let [rtp_socket, rtcp_socket, late_comer, stranger] = sockets;
-    assert_eq!(client.announce(SDP).await.status, 200);
-    let transport = format!("RTP/AVP;unicast;client_port={}-{};mode=record", port(&rtp_socket), port(&rtcp_socket));
-    let answer = client.set_up("video", &transport).await;
-    let ports = answer.field("Transport").split("server_port=").nth(1).unwrap().split(';').next().unwrap();
-    let (rtp_port, rtcp_port) = ports.split_once('-').unwrap();
-    let (rtp_port, rtcp_port): (u16, u16) = (rtp_port.parse().unwrap(), rtcp_port.parse().unwrap());
-    assert_eq!((rtp_port % 2, rtcp_port), (0, rtp_port + 1));
-    assert_eq!(client.request("RECORD", "cam", "", "").await.status, 200);
-    let to = ("127.0.0.1", rtp_port);
-    rtcp_socket.send_to(&report(96, 0, 9000), ("127.0.0.1", rtcp_port)).await.unwrap();
+    let to = begin_over_udp(&mut client, &rtp_socket, &rtcp_socket).await;
+    rtcp_socket.send_to(&report(96, 0, 9000), (to.0, to.1 + 1)).await.unwrap();
     stranger.send_to(&rtp(96, 10, 77, IDR), to).await.unwrap();
     let packet = |sequence: u16| {
         rtp(96, sequence, 9000 + u32::from(sequence - 10) * 3600, if sequence == 10 { IDR } else { SLICE })
@@ -331,6 +323,59 @@ async fn udp_packets_of_the_peer_only_in_their_order() {
     assert_eq!(times, [0, 1, 2, 3, 5, 6]);
     assert_eq!(run.lost(), 1);
     assert_eq!(run.walls()[0].1, 0);
+}
+
+/// Records video over UDP; where RTP goes to, and RTCP to the port above.
+async fn begin_over_udp(client: &mut Client, rtp: &UdpSocket, rtcp: &UdpSocket) -> (&'static str, u16) {
+    assert_eq!(client.announce(SDP).await.status, 200);
+    let transport = format!("RTP/AVP;unicast;client_port={}-{};mode=record", port(rtp), port(rtcp));
+    let answer = client.set_up("video", &transport).await;
+    let ports = answer.field("Transport").split("server_port=").nth(1).unwrap().split(';').next().unwrap();
+    let (rtp_port, rtcp_port) = ports.split_once('-').unwrap();
+    let (rtp_port, rtcp_port): (u16, u16) = (rtp_port.parse().unwrap(), rtcp_port.parse().unwrap());
+    assert_eq!((rtp_port % 2, rtcp_port), (0, rtp_port + 1));
+    assert_eq!(client.request("RECORD", "cam", "", "").await.status, 200);
+    ("127.0.0.1", rtp_port)
+}
+
+#[tokio::test]
+async fn receiver_reports_over_udp_come_every_5_s() {
+    let clock = ManualClock::new(UnixMs(0));
+    let server =
+        Server::with(Store::Takes, |options| (options.allow_basic, options.clock) = (true, clock.clone())).await;
+    let mut client = Client::connect(server.address).await;
+    let (rtp_socket, rtcp_socket) = (bind("127.0.0.1").await, bind("127.0.0.1").await);
+    let to = begin_over_udp(&mut client, &rtp_socket, &rtcp_socket).await;
+    rtcp_socket.send_to(&report(96, 0, 9000), (to.0, to.1 + 1)).await.unwrap();
+    let mut names = Vec::new();
+    // What is sent, samples and losses so far; in the report: fraction and count of the lost, the highest number, the delay.
+    for (sequences, samples, lost_word, highest, delay_s) in
+        [(&[10, 13, 11][..], 3, 64 << 24 | 1, 13, 5), (&[14, 15], 5, 1, 15, 10)]
+    {
+        for sequence in sequences {
+            let payload = if *sequence == 10 { IDR } else { SLICE };
+            let packet = rtp(96, *sequence, 9000 + u32::from(sequence - 10) * 3600, payload);
+            rtp_socket.send_to(&packet, to).await.unwrap();
+        }
+        // Where 11 is known, 13 came: it waits for 12 until the clock goes on.
+        server.run_when(|run| run.samples(0).len() + 1 >= samples && !run.walls().is_empty()).await;
+        clock.advance(Duration::from_millis(4900));
+        server.run_when(|run| run.samples(0).len() == samples && run.lost() == 1).await;
+        assert_eq!(client.request("GET_PARAMETER", "cam", "", "").await.status, 200);
+        let mut buffer = [0; 256];
+        let early = rtcp_socket.try_recv(&mut buffer);
+        assert!(early.is_err(), "a report after 4.9 s: {early:?}");
+        clock.advance(Duration::from_millis(100));
+        let received = tokio::time::timeout(Duration::from_secs(20), rtcp_socket.recv(&mut buffer)).await;
+        let packet = &buffer[..received.expect("in time").unwrap()];
+        assert_eq!(packet[..4], [0x81, 201, 0, 7]);
+        let words: Vec<u32> =
+            packet[4..32].chunks(4).map(|word| u32::from_be_bytes(word.try_into().unwrap())).collect();
+        assert_eq!(words[1..4], [96, lost_word, highest]);
+        assert_eq!(words[5..], [(3_990_000_000_u64 as u32) << 16, delay_s << 16], "of the sender report");
+        names.push(words[0]);
+    }
+    assert_eq!(names[0], names[1]);
 }
 
 async fn bind(address: &str) -> UdpSocket {
