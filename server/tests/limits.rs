@@ -7,7 +7,7 @@ use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
-use common::{ID, PATIENCE, SECRET, Vidar, matroska, signal, start_with};
+use common::{ID, PATIENCE, SECRET, Vidar, element, matroska, signal, start, start_with};
 use serde_json::Value;
 
 const PUBLISHERS: usize = 60;
@@ -124,4 +124,64 @@ fn a_sender_is_told_what_is_durable_when_the_server_stops() {
     vidar.until("fragments", |vidar| (vidar.json("/v1/pushes")["pushes"][0]["fragments"] == 3).then_some(()));
     signal(vidar.pid(), "TERM");
     assert_ended(waiting.answer(&mut vidar), 503, "the server stops");
+}
+
+/// Pushes the beginning of a long body; the whole answer, which comes before the rest.
+fn push_beginning(vidar: &Vidar, stream: &str, beginning: &[u8]) -> String {
+    let mut socket = TcpStream::connect(&vidar.http).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    let head = format!(
+        "PUT /v1/streams/{stream}/media HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {ID}:{SECRET}\r\n\
+         Content-Length: 99999999\r\n\r\n"
+    );
+    socket.write_all(head.as_bytes()).unwrap();
+    socket.write_all(beginning).unwrap();
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+#[test]
+fn what_is_over_a_limit_is_refused_where_it_begins() {
+    const SEGMENT: &[u8] = &[0x18, 0x53, 0x80, 0x67];
+    const TRACKS: &[u8] = &[0x16, 0x54, 0xae, 0x6b];
+    let vidar = start();
+    let el = |id: &[u8], body: &[u8]| element(id, body, true);
+    // An element that says how long it will be.
+    let long = |id: &[u8], len: u64| [id, &((1 << 56) | len).to_be_bytes()].concat();
+    let segment = |child: &[u8]| {
+        let ebml = el(&[0x1a, 0x45, 0xdf, 0xa3], &el(&[0x42, 0x82], b"matroska"));
+        [&ebml, &element(SEGMENT, child, false)[..]].concat()
+    };
+    let track = |number: u8, more: &[u8]| {
+        let fields = [el(&[0xd7], &[number]), el(&[0x83], &[2]), el(&[0x86], b"A_OPUS"), more.to_vec()];
+        el(&[0xae], &fields.concat())
+    };
+    let private = el(&[0x63, 0xa2], &vec![0; (1 << 20) + 1]);
+    let eleven: Vec<u8> = (1..=11).flat_map(|number| track(number, &[])).collect();
+    let file_type = b"\0\0\0\x10ftypiso6\0\0\0\0";
+    let movie = [&file_type[..], &((4_u32 << 20) + 9).to_be_bytes(), b"moov"].concat();
+    for (what, body) in [
+        ("sample", [matroska(&[10, 10]), long(&[0xa3], 51 << 20)].concat()),
+        ("header", segment(&long(TRACKS, (4 << 20) + 1))),
+        ("private", segment(&el(TRACKS, &track(1, &private)))),
+        ("tracks", segment(&el(TRACKS, &eleven))),
+        ("movie", movie),
+    ] {
+        let answer = push_beginning(&vidar, what, &body);
+        assert!(answer.starts_with("HTTP/1.1 413 "), "{what}: {answer}");
+        assert!(answer.contains("\"offset\":"), "{what}: {answer}");
+        assert_eq!(answer.matches(r#""event":"durable""#).count(), if what == "sample" { 2 } else { 0 }, "{answer}");
+    }
+    assert_eq!(vidar.fragments("sample").len(), 2);
+
+    let name = "x".repeat(64 << 10);
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("json");
+    std::fs::write(&file, format!(r#"{{"name":"{name}"}}"#)).unwrap();
+    let data = format!("@{}", file.display());
+    let (status, body) =
+        vidar.request(&["-H", "content-type: application/json", "--data-binary", &data], "/v1/streams");
+    let problem: Value = serde_json::from_slice(&body).unwrap();
+    assert_eq!((status, problem["status"].as_u64()), (413, Some(413)), "{problem}");
 }
