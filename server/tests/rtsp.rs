@@ -2,7 +2,9 @@
 
 mod common;
 
-use common::{Pusher, Vidar, assert_lists, decoded, start};
+use std::process::{Command, Stdio};
+
+use common::{ID, Pusher, SECRET, Vidar, assert_lists, decoded, start};
 use serde_json::Value;
 
 fn ended(vidar: &Vidar) -> Option<()> {
@@ -40,4 +42,59 @@ fn parameter_sets_that_change_begin_a_config() {
             assert_lists(&format!("{container} {range}"), &decoded(clip, "v"), &decoded(&url, "v"));
         }
     }
+}
+
+/// libcurl, by way of Python: the program `curl` cannot say ANNOUNCE.
+const CURL: &str = r#"
+import ctypes, sys
+curl = ctypes.CDLL("libcurl.so.4")
+curl.curl_easy_init.restype = ctypes.c_void_p
+handle = ctypes.c_void_p(curl.curl_easy_init())
+URL, USERPWD, HTTPAUTH, VERBOSE, POSTFIELDS, POSTFIELDSIZE = 10002, 10005, 107, 41, 10015, 60
+RTSP_REQUEST, RTSP_STREAM_URI, RTSP_TRANSPORT = 189, 10191, 10192
+RESPONSE_CODE, DIGEST = 0x200002, 2
+def setopt(option, value):
+    value = ctypes.c_char_p(value.encode()) if isinstance(value, str) else ctypes.c_long(value)
+    assert curl.curl_easy_setopt(handle, ctypes.c_int(option), value) == 0, option
+url, user, sdp = sys.argv[1:]
+for option, value in [(URL, url), (USERPWD, user), (HTTPAUTH, DIGEST), (VERBOSE, 1)]:
+    setopt(option, value)
+def ask(request, uri):
+    setopt(RTSP_REQUEST, request)
+    setopt(RTSP_STREAM_URI, uri)
+    result, status = curl.curl_easy_perform(handle), ctypes.c_long(0)
+    curl.curl_easy_getinfo(handle, ctypes.c_int(RESPONSE_CODE), ctypes.byref(status))
+    print(request, result, status.value)
+# It connects anew for a request with a body that gets a challenge: this one without, in no state to be done, gets it.
+setopt(RTSP_TRANSPORT, "RTP/AVP/TCP;unicast;interleaved=0-1;mode=record")
+ask(4, url + "/audio")
+setopt(POSTFIELDS, sdp)
+setopt(POSTFIELDSIZE, len(sdp))
+ask(3, url)
+ask(4, url + "/audio")
+ask(10, url)
+ask(7, url)
+"#;
+
+#[test]
+fn libcurl_comes_in_by_digest_with_sha_256() {
+    let vidar = start();
+    let url = format!("rtsp://{}/cam", vidar.rtsp);
+    let ask = |secret: &str| {
+        let output = Command::new("python3")
+            .args(["-c", CURL, &url, &format!("{ID}:{secret}"), common::rtsp::SOUND])
+            .stdin(Stdio::null())
+            .output()
+            .expect("python3 runs");
+        let (said, log) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success(), "{log}");
+        (said.into_owned(), log.into_owned())
+    };
+    // SETUP, ANNOUNCE, SETUP, RECORD, TEARDOWN: result and status.
+    let (said, log) = ask(SECRET);
+    assert_eq!(said, "4 0 455\n3 0 200\n4 0 200\n10 0 200\n7 0 200\n", "{log}");
+    let answers: Vec<&str> = log.lines().filter(|line| line.contains("Authorization: Digest ")).collect();
+    assert!(!answers.is_empty() && answers.iter().all(|answer| answer.contains("algorithm=SHA-256")), "{log}");
+    let (said, log) = ask("wrong");
+    assert!(said.starts_with("4 0 401\n"), "{said}\n{log}");
 }
