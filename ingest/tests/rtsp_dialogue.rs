@@ -134,9 +134,42 @@ async fn methods_out_of_order() {
     assert_eq!(client.raw("OPTIONS cam RTSP/1.0\r\nCSeq: 9\r\n\r\n").await.status, 400);
     assert_eq!(client.request("TEARDOWN", "cam", "", "").await.status, 200);
     client.session = None;
-    assert_eq!(server.finished().await.finished, Some((true, "TEARDOWN".to_owned())));
+    assert_eq!(ends(&server), ["PAUSE", "TEARDOWN"]);
     client.begin().await;
-    assert_eq!(server.run_count(), 2, "the connection can be used again");
+    assert_eq!(server.run_count(), 3, "the connection can be used again");
+}
+
+/// How the runs ended, those that did.
+fn ends(server: &Server) -> Vec<String> {
+    server.runs().into_iter().filter_map(|run| run.finished.map(|(_, cause)| cause)).collect()
+}
+
+/// A paused session is kept for as long as its client is heard of.
+#[tokio::test]
+async fn a_pause_ends_a_run_and_the_next_record_begins_one() {
+    let clock = ManualClock::new(UnixMs(0));
+    let server =
+        Server::with(Store::Takes, |options| (options.allow_basic, options.clock) = (true, clock.clone())).await;
+    let mut client = Client::connect(server.address).await;
+    client.begin().await;
+    client.send(&interleaved(0, &rtp(96, 10, 9000, IDR))).await;
+    assert_eq!(client.request("PAUSE", "cam", "", "").await.status, 200);
+    assert_eq!(ends(&server), ["PAUSE"], "what was sent is kept before the answer");
+    assert_eq!(client.request("PAUSE", "cam", "", "").await.status, 200, "again");
+    client.send(&interleaved(0, &rtp(96, 11, 12_600, SLICE))).await;
+    for _ in 0..3 {
+        clock.advance(Duration::from_secs(59));
+        assert_eq!(client.request("GET_PARAMETER", "cam", "", "").await.status, 200);
+    }
+    assert_eq!(client.request("RECORD", "cam", "", "").await.status, 200);
+    client.send(&interleaved(0, &rtp(96, 12, 16_200, IDR))).await;
+    client.send(&interleaved(0, &rtp(96, 13, 19_800, SLICE))).await;
+    assert_eq!(client.request("PAUSE", "cam", "", "").await.status, 200);
+    let runs = server.runs();
+    assert_eq!(runs.iter().map(|run| run.samples(0).len()).collect::<Vec<_>>(), [1, 2], "nothing of the pause");
+    assert_eq!(runs.iter().map(|run| run.finished.as_ref().unwrap().0).collect::<Vec<_>>(), [true, true]);
+    clock.advance(Duration::from_secs(60));
+    assert!(client.answer().await.is_none(), "a silent client, paused or not, is dropped");
 }
 
 #[tokio::test]

@@ -4,7 +4,8 @@ mod common;
 
 use std::process::{Command, Stdio};
 
-use common::{ID, Pusher, SECRET, Vidar, assert_lists, decoded, start};
+use common::rtsp::Rtsp;
+use common::{ID, Pusher, Random, SECRET, Vidar, assert_lists, decoded, ffmpeg, start};
 use serde_json::Value;
 
 fn ended(vidar: &Vidar) -> Option<()> {
@@ -42,6 +43,34 @@ fn parameter_sets_that_change_begin_a_config() {
             assert_lists(&format!("{container} {range}"), &decoded(clip, "v"), &decoded(&url, "v"));
         }
     }
+}
+
+#[test]
+fn what_came_before_and_after_a_pause_is_kept() {
+    let vidar = start();
+    let mut random = Random(7);
+    let sound: Vec<u8> = (0..160 * 100).map(|_| random.below(256) as u8).collect();
+    let (before, after) = sound.split_at(160 * 60);
+    let mut client = Rtsp::connect(&vidar);
+    client.set_up_sound("cam");
+    client.ask("RECORD", "cam", "", "");
+    client.send_report(0, 0);
+    client.send_sound(0, before);
+    client.ask("PAUSE", "cam", "", "");
+    // The answer says that all of it is kept.
+    vidar.until("what came before the pause", |vidar| (vidar.fragments("cam").len() == 1).then_some(()));
+    client.ask("RECORD", "cam", "", "");
+    client.send_report(10, 60);
+    client.send_sound(60, after);
+    client.ask("TEARDOWN", "cam", "", "");
+
+    vidar.until("the end of the push", ended);
+    let timeline = vidar.json("/v1/streams/cam/timeline");
+    let causes: Vec<&str> =
+        timeline["runs"].as_array().expect("runs").iter().filter_map(|run| run["end_cause"].as_str()).collect();
+    assert_eq!(causes, ["PAUSE", "TEARDOWN"], "{timeline}");
+    let url = vidar.url("/v1/streams/cam/clip.mkv");
+    assert_lists("sound", &sound, &ffmpeg(&["-i", &url, "-c", "copy", "-f", "mulaw", "-"]));
 }
 
 /// libcurl, by way of Python: the program `curl` cannot say ANNOUNCE.

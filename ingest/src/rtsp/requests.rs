@@ -35,7 +35,7 @@ impl Connection {
             Method::Announce => self.announce(request),
             Method::Setup => self.set_up(request).await,
             Method::Record => self.record(request).await,
-            Method::Pause => self.pause(request),
+            Method::Pause => return self.pause(request).await,
             Method::Teardown => return self.teardown(request).await,
             Method::GetParameter => Ok(self.with_session(Answer::ok())),
             Method::SetParameter => self.set_parameter(request),
@@ -156,13 +156,17 @@ impl Connection {
         Ok(self.with_session(Answer::ok()))
     }
 
-    /// What comes nevertheless is taken: the run goes on with the next RECORD.
-    fn pause(&mut self, request: &Request<Vec<u8>>) -> Result<Answer, Refused> {
-        let uri = request_uri(request)?;
-        match &self.session {
-            Some(session) if !session.set_up.is_empty() => only_aggregate(session, uri)?,
-            _ => return Err(wrong_state("nothing was set up")),
+    /// The run ends, so that all of it is kept for however long the pause is; the next RECORD begins another.
+    async fn pause(&mut self, request: &Request<Vec<u8>>) -> Result<Answer, End> {
+        let refused = match (&self.session, request_uri(request)) {
+            (Some(session), Ok(uri)) if !session.set_up.is_empty() => only_aggregate(session, uri).err(),
+            (_, Err(refused)) => Some(refused),
+            _ => Some(wrong_state("nothing was set up")),
+        };
+        if let Some(refused) = refused {
+            return Ok(refused);
         }
+        self.end_run(true, "PAUSE", true).await?;
         Ok(self.with_session(Answer::ok()))
     }
 

@@ -202,6 +202,10 @@ impl Server {
         Self { address, runs, stop: idle }.finished().await
     }
 
+    pub(crate) fn runs(&self) -> Vec<Run> {
+        self.runs.borrow().clone()
+    }
+
     pub(crate) fn run_count(&self) -> usize {
         self.runs.borrow().len()
     }
