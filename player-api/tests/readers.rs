@@ -5,6 +5,8 @@
 mod readers;
 mod support;
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use readers::{check_mkv, check_mp4};
 use support::{Archive, Push, START};
@@ -78,10 +80,18 @@ async fn on_hls() {
             .unwrap_or_else(|error| panic!("{clip}: {error}: {}", master.text()));
         let uris = master.variants.iter().map(|variant| variant.uri.clone());
         let uris = uris.chain(master.alternatives.iter().filter_map(|alternative| alternative.uri.clone()));
+        let mut found = BTreeMap::new();
         for uri in uris {
             let (name, file) = (format!("{clip}: {uri}"), rendition(&archive, base, &uri).await);
             let counts = check_mp4(&name, &file);
-            assert!(counts.len() == 1 && counts[0] > 0, "{name}: {counts:?}");
+            assert_eq!(counts.len(), 1, "{name}: {counts:?}");
+            found.insert(uri, counts[0]);
+        }
+        // No sample is lost or told twice.
+        let config = archive.api.source.config(&entries[0]).await.unwrap();
+        let stored = stored(&entries, config.tracks.len());
+        for (uri, count) in found {
+            assert!(stored.contains(&count), "{clip}: {uri} has {count} samples, stored are {stored:?}");
         }
     }
 }
