@@ -389,6 +389,23 @@ async fn a_file_that_was_being_made_is_removed() {
 }
 
 #[tokio::test]
+async fn a_file_that_was_being_made_is_no_damage_after_a_start_at_which_it_did_not_read() {
+    let io = MemoryIo::new();
+    open(&io).store.close().await.unwrap();
+    let name = crate::segment_file::header::file_name(9, FileId::new());
+    io.create(&name, 8192).unwrap();
+    io.set_readable(&name, Some(0));
+    let unread = open(&io);
+    assert_ne!(unread.report.damage, []);
+    unread.store.close().await.unwrap();
+    assert_eq!(io.list().unwrap(), [name.clone()]);
+    io.set_readable(&name, None);
+    let again = open(&io);
+    assert_eq!((again.report.files, again.report.damage), (0, vec![]));
+    assert_eq!(io.list().unwrap(), Vec::<String>::new());
+}
+
+#[tokio::test]
 async fn a_file_of_a_later_version_is_refused_and_kept() {
     let io = MemoryIo::new();
     let opened = open(&io);

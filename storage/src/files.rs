@@ -42,6 +42,8 @@ pub(crate) struct FileInfo {
     pub(crate) witness: Option<Witness>,
     /// End of the batches of a closed file; 0 of another.
     pub(crate) data_end: u64,
+    /// It is known to have been begun: the list of files names it.
+    pub(crate) is_begun: bool,
     /// Of a file without footer.
     configs: Option<Box<ConfigMap>>,
 }
@@ -64,7 +66,7 @@ pub(crate) fn witness<'a>(entries: impl Iterator<Item = &'a RecordEntry>, contro
 
 impl FileInfo {
     pub(crate) fn new(header: FileHeader, closed: bool) -> Self {
-        Self { header, closed, first: None, witness: None, data_end: 0, configs: None }
+        Self { header, closed, first: None, witness: None, data_end: 0, is_begun: true, configs: None }
     }
 
     pub(crate) fn name(&self) -> String {
@@ -145,7 +147,8 @@ impl Files {
     }
 
     fn listed(&self) -> Vec<(FileId, Listed)> {
-        self.read().iter().map(|(file, info)| (*file, info.listed())).collect()
+        let table = self.read();
+        table.iter().filter(|(_, info)| info.is_begun).map(|(file, info)| (*file, info.listed())).collect()
     }
 
     fn read(&self) -> RwLockReadGuard<'_, HashMap<FileId, FileInfo>> {

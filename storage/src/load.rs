@@ -507,13 +507,17 @@ impl Log {
         table: &Files,
         seen: &mut HashSet<FragmentNumber>,
     ) -> bool {
+        // One that does not read, and that nothing names, may be one whose making was interrupted.
+        let is_known = !file.header.read_only || self.listing.0.contains_key(&file.header.file);
         let records = match records {
             Ok(Records::Scanned(scan)) => Records::Scanned(self.without_torn(scan, earlier, keys)),
             Ok(records) => records,
             Err(error) => {
                 self.damage(&file.name, 0, 0, format!("cannot be read: {error}"));
                 self.is_hiding = true;
-                table.insert(FileInfo::new(file.header, false));
+                let mut info = FileInfo::new(file.header, false);
+                info.is_begun = is_known;
+                table.insert(info);
                 return true;
             }
         };
@@ -531,6 +535,7 @@ impl Log {
             Records::Scanned(scan) => self.close_scanned(file, scan, keys),
         };
         let mut info = FileInfo::new(file.header, closed);
+        info.is_begun = is_known || records.iter().next().is_some();
         if closed {
             info.data_end = records.data_end();
         }
