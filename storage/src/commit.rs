@@ -99,13 +99,14 @@ impl Committer {
 
     /// Closes the open file and gives the directory free.
     pub(crate) fn end(self, done: Option<Closing>) {
+        let archive = self.rolling.archived();
         let closed = self.rolling.finish(&self.fragments);
         self.shared.files.save_list();
         if let Some(keeper) = self.keeper {
             keeper.stop(&self.shared);
         }
         if let (Ok(()), Some(last)) = (&closed, self.shared.files.last()) {
-            keeper::make(&self.shared, Mark { last, archive: self.shared.archive.now(), open: self.fragments });
+            keeper::make(&self.shared, Mark { last, archive, open: self.fragments });
         }
         drop(self.lock);
         if let Some(reply) = done {

@@ -18,6 +18,7 @@ use std::time::Duration;
 use vidar_core::ids::FileId;
 use vidar_core::sink::SinkError;
 use vidar_core::source::ConfigKey;
+use vidar_core::time::UnixMs;
 
 use crate::backend::blocks::Blocks;
 use crate::checkpoint::keeper::{self, Mark};
@@ -55,6 +56,8 @@ pub(crate) struct Rolling {
     pub(crate) open: Option<Open>,
     /// The file before the open one.
     pub(crate) previous: Option<FileId>,
+    /// What the log says of the archive clock up to that one.
+    archived: UnixMs,
     next_sequence: u32,
     /// A file that failed, until the header of a newer one says so.
     condemned: Option<(FileId, u64)>,
@@ -69,11 +72,13 @@ pub(crate) struct Rolling {
 impl Rolling {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
         let (made, spares) = mpsc::channel();
+        let archived = shared.archive.now();
         let worker = Worker { shared: Arc::clone(&shared), made, closed: Ok(()) };
         let mut rolling = Self {
             shared,
             open: None,
             previous: None,
+            archived,
             next_sequence: 0,
             condemned: None,
             buffer: Blocks::default(),
@@ -177,6 +182,7 @@ impl Rolling {
         let _ = open.writer.handle.truncate(end).and_then(|()| open.writer.handle.sync_data());
         self.condemned = Some((file, end));
         self.previous = Some(file);
+        self.archived = open.writer.archive;
         open.writer.swap_buffer(&mut self.buffer);
     }
 
@@ -204,6 +210,7 @@ impl Rolling {
         }
         let Some(Open { mut writer, .. }) = self.open.take() else { return };
         self.previous = Some(writer.header.file);
+        self.archived = writer.archive;
         writer.swap_buffer(&mut self.buffer);
         if !self.reserve_held && self.shared.space() == Space::Ok {
             self.hold_reserve();
@@ -211,11 +218,17 @@ impl Rolling {
         let shared = &self.shared;
         let mark = shared.checkpoints.is_due(shared.clock.monotonic()).then(|| Mark {
             last: (writer.header.epoch, writer.header.sequence),
-            archive: shared.archive.now(),
+            archive: self.archived,
             open: fragments.clone(),
         });
         let pending = Pending::new(shared);
         self.helper.send(Job::Close(Box::new(writer), mark, pending));
+    }
+
+    /// What the log says of the archive clock: its time at the last batch. The clock itself may be far ahead of that, and a
+    /// start that goes on from a checkpoint has to begin where one begins that reads the log.
+    pub(crate) fn archived(&self) -> UnixMs {
+        self.open.as_ref().map_or(self.archived, |open| open.writer.archive)
     }
 
     /// Closes the open file and waits for all footers. Answers how the last one went.

@@ -1,7 +1,7 @@
 //! What may go.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap, HashMap};
+use std::collections::{BinaryHeap, HashMap};
 
 use vidar_core::entry::SharedEntry;
 use vidar_core::ids::{FragmentNumber, StreamId};
@@ -64,7 +64,7 @@ pub(super) fn oldest_overall(
     for (index, walk) in walks.iter_mut().enumerate() {
         heads.extend(walk.peek().map(|entry| Reverse((entry.meta.number, index))));
     }
-    let (mut taken, mut freed): (BTreeMap<usize, Vec<SharedEntry>>, u64) = (BTreeMap::new(), 0);
+    let (mut taken, mut freed): (HashMap<usize, Vec<SharedEntry>>, u64) = (HashMap::new(), 0);
     while freed < bytes
         && let Some(Reverse((_, index))) = heads.pop()
         && let Some(walk) = walks.get_mut(index)
@@ -78,5 +78,8 @@ pub(super) fn oldest_overall(
         let (stream, _, place) = streams.get(index)?;
         Some((*stream, expiry(entries, *place)?))
     };
-    taken.into_iter().filter_map(expiry).collect()
+    let mut all: Vec<_> = taken.into_iter().filter_map(expiry).collect();
+    // The same each time, in whatever order the streams are held.
+    all.sort_unstable_by_key(|(_, expiry)| expiry.below);
+    all
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use vidar_core::clock::ManualClock;
 use vidar_core::control::Control;
@@ -16,7 +17,10 @@ use crate::testing::{Collector, Saving, Source, media, options, source};
 use crate::{OpenReport, Store, replay_on};
 
 fn open(io: &MemoryIo, observer: &Arc<Saving>) -> (Store, OpenReport) {
-    let clock = ManualClock::new(UnixMs(1_700_000_000_000));
+    open_at(io, observer, ManualClock::new(UnixMs(1_700_000_000_000)))
+}
+
+fn open_at(io: &MemoryIo, observer: &Arc<Saving>, clock: Arc<ManualClock>) -> (Store, OpenReport) {
     let observers = vec![Arc::clone(observer) as Arc<dyn LogObserver>];
     Store::open(options(), Arc::new(io.clone()), clock, observers).unwrap()
 }
@@ -71,6 +75,22 @@ async fn a_start_goes_on_from_the_checkpoint() {
     assert_eq!((report.resumed, report.damage.len()), (true, 0));
     assert!(observer.told() <= 2, "{} fragments were told again", observer.told());
     equals_a_replay(&io, &store, &observer).await;
+}
+
+#[tokio::test]
+async fn idle_time_counts_no_more_from_a_checkpoint_than_in_a_replay() {
+    let (io, observer) = (MemoryIo::new(), Arc::new(Saving::default()));
+    let clock = ManualClock::new(UnixMs(1_700_000_000_000));
+    let (store, _) = open_at(&io, &observer, Arc::clone(&clock));
+    source(&store).await.append(&store, &media(1, 60_000)).await;
+    clock.advance(Duration::from_secs(3600));
+    store.close().await.unwrap();
+    let image = io.image();
+    let (resumed, report) = open(&io, &observer.again());
+    assert!(report.resumed);
+    let (replayed, report) = open(&image, &Arc::new(Saving::default()));
+    assert!(!report.resumed);
+    assert_eq!(resumed.archive_now(), replayed.archive_now());
 }
 
 #[tokio::test]

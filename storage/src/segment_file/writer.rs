@@ -25,7 +25,7 @@ pub(crate) struct Writer {
     /// Where the next batch goes; everything before it is synced.
     offset: u64,
     sequence: u64,
-    archive: UnixMs,
+    pub(crate) archive: UnixMs,
     /// The batch that is being filled.
     buffer: Blocks,
     /// Checksum of its payload up to `crc_end`.
