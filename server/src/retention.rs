@@ -4,7 +4,7 @@
 //! 1. A stream's own settings hold; the server's default is only what a stream made by its first push begins with.
 //! 2. Of hours and bytes the stricter holds.
 //! 3. What is over the cap for all streams after that goes by age, whatever stream it is of.
-//! 4. So it does when the disk runs full, if the policy says so. Before that search files are no longer merged.
+//! 4. So it does when the disk runs full, if the policy says so.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -144,8 +144,6 @@ pub struct Retention {
     pub sink: Arc<StoreSink>,
     /// Bytes that all streams may hold.
     pub total_bytes: Option<u64>,
-    /// Free space below which search files are not merged.
-    pub merge_bytes: u64,
     /// What to do when space runs short.
     pub policy: DiskPolicy,
     /// What went, in the order of [`Reason::ALL`].
@@ -165,7 +163,6 @@ impl Retention {
 
     /// Looks once.
     pub async fn step(&self) {
-        self.index.search().allow_merges(self.store.stats().free_bytes >= self.merge_bytes);
         let limits: Vec<Limits> = self.registry.list().iter().map(|record| Limits::of(record)).collect();
         let mut plan = self.plan(&limits);
         for reason in Reason::ALL {

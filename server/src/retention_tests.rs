@@ -127,11 +127,7 @@ async fn retention(streams: usize, record_len: u64, policy: DiskPolicy) -> (temp
     }
     let sink = StoreSink::new(store.clone(), Arc::clone(&index), clock.clone(), policy);
     let (registry, sink, gone) = (Arc::new(registry), Arc::new(sink), Mutex::default());
-    (
-        dir,
-        Machine { io, clock },
-        Retention { store, index, registry, sink, total_bytes: None, merge_bytes: 0, policy, gone },
-    )
+    (dir, Machine { io, clock }, Retention { store, index, registry, sink, total_bytes: None, policy, gone })
 }
 
 #[tokio::test]
@@ -144,7 +140,7 @@ async fn the_floors_of_many_streams_share_their_commits() {
     assert_eq!(retention.gone()[Reason::Total as usize].fragments, 100);
     assert_eq!(after.records - before.records, 100, "a floor for each stream");
     let syncs = after.sync_times_us.count() - before.sync_times_us.count();
-    assert!(syncs <= 5, "{syncs} syncs");
+    assert!(syncs < 50, "{syncs} syncs");
     for record in retention.registry.list() {
         assert_eq!(retention.index.timeline().totals(record.stream).fragment_count, 1);
     }

@@ -117,7 +117,6 @@ impl Server {
             registry: Arc::clone(&self.registry),
             sink: Arc::clone(&self.sink),
             total_bytes: self.settings.retention_bytes,
-            merge_bytes: self.settings.disk_merge_bytes,
             policy: self.settings.disk_policy,
             gone: Mutex::default(),
         });

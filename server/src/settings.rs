@@ -64,9 +64,6 @@ pub struct ServeArgs {
     /// Size at which a segment file is closed, in MiB [default: 256].
     #[arg(long, env = "VIDAR_SEGMENT_MIB")]
     pub segment_mib: Option<u64>,
-    /// Free space in MiB below which files of the search index are not merged [default: 2048].
-    #[arg(long, env = "VIDAR_DISK_MERGE_MIB")]
-    pub disk_merge_mib: Option<u64>,
     /// Free space in MiB below which the oldest media goes [default: 1024].
     #[arg(long, env = "VIDAR_DISK_POLICY_MIB")]
     pub disk_policy_mib: Option<u64>,
@@ -142,8 +139,6 @@ pub struct Settings {
     pub live_memory_bytes: u64,
     /// At which a segment file is closed.
     pub segment_bytes: u64,
-    /// Free space below which search files are not merged.
-    pub disk_merge_bytes: u64,
     /// Free space below which the policy applies.
     pub disk_policy_bytes: u64,
     /// Free space below which new media is refused.
@@ -212,7 +207,6 @@ impl ServeArgs {
             ingest_memory_bytes,
             live_memory_bytes: over.live_memory_mib.map_or(ingest_memory_bytes / 4, |mib| mib.saturating_mul(1 << 20)),
             segment_bytes: mib(over.segment_mib, 256),
-            disk_merge_bytes: mib(over.disk_merge_mib, 2048),
             disk_policy_bytes: mib(over.disk_policy_mib, 1024),
             disk_refuse_bytes: mib(over.disk_refuse_mib, 256),
             disk_policy: over.disk_policy.unwrap_or(DiskPolicy::DeleteOldest),
@@ -245,7 +239,6 @@ impl ServeArgs {
             ingest_memory_mib: self.ingest_memory_mib.or(file.ingest_memory_mib),
             live_memory_mib: self.live_memory_mib.or(file.live_memory_mib),
             segment_mib: self.segment_mib.or(file.segment_mib),
-            disk_merge_mib: self.disk_merge_mib.or(file.disk_merge_mib),
             disk_policy_mib: self.disk_policy_mib.or(file.disk_policy_mib),
             disk_refuse_mib: self.disk_refuse_mib.or(file.disk_refuse_mib),
             disk_policy: self.disk_policy.or(file.disk_policy),

@@ -43,7 +43,7 @@ fn every_error_is_problem_details() {
         (&[], "/".into(), 404, None, "no such resource"),
         // What axum refuses before a handler is asked.
         (&[], "/v1/streams/%ff".into(), 400, None, "UTF-8"),
-        (&["-X", "POST", "-d", &long], "/v1/streams".into(), 413, None, "length limit"),
+        (&["-X", "POST", "-d", &long], "/v1/streams".into(), 413, None, "longer than 65536 bytes"),
     ] {
         let output = vidar.curl(&[args, &["-D", "-"]].concat(), &path);
         let text = String::from_utf8_lossy(&output.stdout).into_owned();

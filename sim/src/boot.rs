@@ -175,7 +175,6 @@ impl Boot {
             registry: Arc::clone(&registry),
             sink: inner,
             total_bytes: None,
-            merge_bytes: 0,
             policy,
             gone: Mutex::default(),
         };

@@ -307,7 +307,11 @@ pub(crate) fn plain_config(shared: &Shared, file: FileId, key: ConfigKey) -> Res
 
 fn find_config(wanted: Wanted<'_>, file: FileId, key: (StreamId, ConfigId)) -> Result<Bytes, ReadError> {
     let shared = wanted.shared;
-    let found = shared.files.config(file, key, &shared.keys.ring()).map_err(|error| wanted.corrupt(error))?;
+    let found = shared.files.config(file, key, &shared.keys.ring()).map_err(|error| match error {
+        // A disk that does not answer now says nothing of the bytes.
+        FooterError::Io(error) => ReadError::Io { file: wanted.file_name(), offset_bytes: 0, detail: error.to_string() },
+        damaged => wanted.corrupt(damaged),
+    })?;
     let locator = found.ok_or_else(|| wanted.corrupt(format!("its config {} is not in its file", key.1)))?;
     let is_it = |shape: &RecordShape| shape.kind == RecordKind::Config && (shape.meta.stream, shape.meta.config) == key;
     Wanted { locator: &locator, ..wanted }.table(is_it)

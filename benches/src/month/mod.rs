@@ -207,7 +207,6 @@ impl Month {
             registry: Arc::new(registry.clone()),
             sink: Arc::clone(&sink),
             policy,
-            merge_bytes: 0,
             total_bytes: None,
             gone: Mutex::default(),
         };

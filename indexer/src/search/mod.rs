@@ -23,7 +23,6 @@ mod view;
 mod worker;
 
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -239,7 +238,6 @@ impl Search {
             queue: Queue::new(options.queue_changes),
             known: Known::default(),
             view: RwLock::default(),
-            merging: AtomicBool::new(true),
         });
         let home = match options.dir {
             None => Home::Memory,
@@ -379,12 +377,6 @@ impl Search {
     /// Waits until all that was observed so far is in the files.
     pub fn commit(&self) {
         self.shared.queue.settle(true);
-    }
-
-    /// Whether files may be merged, as they are at first: it takes room before it gives some back. Those of deleted streams
-    /// are written anew in any case.
-    pub fn allow_merges(&self, allowed: bool) {
-        self.shared.merging.store(allowed, Ordering::Relaxed);
     }
 
     /// How search is doing.

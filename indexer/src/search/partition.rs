@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::{fs, io};
 
 use tantivy::directory::RamDirectory;
-use tantivy::indexer::{IndexWriterOptions, LogMergePolicy, MergePolicy, NoMergePolicy};
+use tantivy::indexer::{IndexWriterOptions, NoMergePolicy};
 use tantivy::schema::IndexRecordOption;
 use tantivy::store::Compressor;
 use tantivy::{
@@ -43,7 +43,6 @@ pub(super) struct Partition {
     pub(super) path: Option<PathBuf>,
     /// Greatest sequence of a fragment that it may hold.
     newest: u64,
-    merging: bool,
 }
 
 impl Home {
@@ -158,7 +157,7 @@ impl Partition {
         }
         let reader: IndexReader = index.reader_builder().reload_policy(ReloadPolicy::Manual).try_into()?;
         let newest = newest(&reader.searcher())?;
-        Ok(Self { index, reader, writer: None, fields: Arc::clone(fields), path, newest, merging: true })
+        Ok(Self { index, reader, writer: None, fields: Arc::clone(fields), path, newest })
     }
 
     pub(super) fn searcher(&self) -> Searcher {
@@ -297,15 +296,6 @@ impl Partition {
         }
     }
 
-    /// Whether commits may have files merged.
-    pub(super) fn set_merging(&mut self, merging: bool) {
-        if std::mem::replace(&mut self.merging, merging) != merging
-            && let Some(writer) = &self.writer
-        {
-            writer.set_merge_policy(merge_policy(merging));
-        }
-    }
-
     fn writer(&mut self) -> tantivy::Result<&mut IndexWriter> {
         if self.writer.is_none() {
             let options = IndexWriterOptions::builder()
@@ -313,16 +303,10 @@ impl Partition {
                 .num_merge_threads(1)
                 .memory_budget_per_thread(WRITER_BYTES)
                 .build();
-            let writer: IndexWriter = self.index.writer_with_options(options)?;
-            writer.set_merge_policy(merge_policy(self.merging));
-            self.writer = Some(writer);
+            self.writer = Some(self.index.writer_with_options(options)?);
         }
         self.writer.as_mut().ok_or_else(|| tantivy::TantivyError::InternalError("no writer".to_owned()))
     }
-}
-
-fn merge_policy(merging: bool) -> Box<dyn MergePolicy> {
-    if merging { Box::new(LogMergePolicy::default()) } else { Box::new(NoMergePolicy) }
 }
 
 /// Greatest sequence of a fragment.

@@ -757,33 +757,6 @@ fn devices(dir: &Path) -> Vec<String> {
 }
 
 #[test]
-fn files_are_merged_only_while_that_is_allowed() {
-    let dir = tempfile::tempdir().unwrap();
-    let index = disk(dir.path());
-    index.search().allow_merges(false);
-    let world = World::new(200);
-    let segments = || -> usize {
-        let partitions = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().path());
-        let partitions = partitions.filter(|path| path.file_name().unwrap().to_str().unwrap().starts_with('v'));
-        let open = |path| directory::SealedDirectory::open(path, KEY, ChunkCache::new(1 << 20)).unwrap();
-        partitions.map(|path| tantivy::Index::open(open(path)).unwrap().searchable_segment_ids().unwrap().len()).sum()
-    };
-    let mut commits = 0;
-    for events in world.events.chunks(10) {
-        feed(&index, events);
-        index.search().commit();
-        commits += 1;
-    }
-    assert!(commits > 20 && segments() >= commits, "{}", segments());
-    index.search().allow_merges(true);
-    feed(&index, &[testing::run_ended(500, world.streams[0], world.runs[0])]);
-    index.search().commit();
-    // Closing waits for merges.
-    index.close();
-    assert!(segments() < commits, "{}", segments());
-}
-
-#[test]
 fn nothing_of_a_deleted_stream_is_in_any_file_once_it_is_purged() {
     let dir = tempfile::tempdir().unwrap();
     let index = disk(dir.path());

@@ -5,7 +5,6 @@
 //! twice, and what says something else by now is replaced.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
@@ -52,8 +51,6 @@ pub(super) struct Shared {
     pub(super) queue: Queue,
     pub(super) known: Known,
     pub(super) view: RwLock<Arc<View>>,
-    /// Files may be merged, which takes room before it gives some back.
-    pub(super) merging: AtomicBool,
 }
 
 pub(super) struct Worker {
@@ -375,7 +372,6 @@ impl Worker {
             self.partitions.insert(id, self.home.make(id, &self.shared.fields)?);
         }
         let Some(partition) = self.partitions.get_mut(&id) else { return Ok(()) };
-        partition.set_merging(self.shared.merging.load(Ordering::Relaxed));
         for (subject, document) in documents {
             partition.add(subject, document)?;
         }
