@@ -398,7 +398,7 @@ async fn a_file_that_was_being_made_is_no_damage_after_a_start_at_which_it_did_n
     let unread = open(&io);
     assert_ne!(unread.report.damage, []);
     unread.store.close().await.unwrap();
-    assert_eq!(io.list().unwrap(), [name.clone()]);
+    assert_eq!(io.list().unwrap(), std::slice::from_ref(&name));
     io.set_readable(&name, None);
     let again = open(&io);
     assert_eq!((again.report.files, again.report.damage), (0, vec![]));

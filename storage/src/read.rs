@@ -11,6 +11,7 @@ use vidar_core::source::{ConfigKey, FragmentHead, ReadError};
 use vidar_core::track::StreamConfig;
 
 use crate::cache::Cache;
+use crate::segment_file::reader::FooterError;
 use crate::segment_file::record::{
     FACTS_LEN_MAX, MEDIA_LEN_MAX, RECORD_HEADER_LEN, RecordHeader, RecordKind, RecordOpener, RecordShape, TABLE_LEN_MAX,
 };
@@ -309,7 +310,9 @@ fn find_config(wanted: Wanted<'_>, file: FileId, key: (StreamId, ConfigId)) -> R
     let shared = wanted.shared;
     let found = shared.files.config(file, key, &shared.keys.ring()).map_err(|error| match error {
         // A disk that does not answer now says nothing of the bytes.
-        FooterError::Io(error) => ReadError::Io { file: wanted.file_name(), offset_bytes: 0, detail: error.to_string() },
+        FooterError::Io(error) => {
+            ReadError::Io { file: wanted.file_name(), offset_bytes: 0, detail: error.to_string() }
+        }
         damaged => wanted.corrupt(damaged),
     })?;
     let locator = found.ok_or_else(|| wanted.corrupt(format!("its config {} is not in its file", key.1)))?;
