@@ -65,8 +65,8 @@ pub struct RtspOptions {
 }
 
 impl RtspOptions {
-    /// The defaults: 60 s for sessions and answers, 10 s for messages, 1000 connections, no Basic, 3.5 s for reports (RFC 3550 section 6.2: the first is due
-    /// within 3.1 s).
+    /// The defaults: 60 s for sessions and answers, 10 s for messages, 1000 connections, no Basic, 3.5 s for reports
+    /// (RFC 3550 section 6.2: the first is due within 3.1 s).
     #[must_use]
     pub fn new(auth: Arc<dyn Authenticator>, publishers: Arc<dyn Publishers>, clock: SharedClock) -> Self {
         Self {
