@@ -2,11 +2,13 @@
 
 mod common;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use common::{Vidar, start_in};
-use serde_json::Value;
+use serde_json::{Value, json};
+
+const TS_PACKET_LEN: usize = 188;
 
 /// Every answer that depends on catalog, timeline or search.
 fn answers(vidar: &Vidar, streams: &[&str]) -> Vec<(String, Value)> {
@@ -27,6 +29,24 @@ fn answers(vidar: &Vidar, streams: &[&str]) -> Vec<(String, Value)> {
     ] {
         paths.push(format!("/v1/search?limit=1000&q={q}"));
     }
+    let mut answers: Vec<(String, Value)> = Vec::new();
+    for stream in streams {
+        for playlist in
+            ["", "v1/", "a1/"].iter().flat_map(|of| ["index", "live"].map(|name| format!("{of}{name}.m3u8")))
+        {
+            let path = format!("/v1/streams/{stream}/hls/{playlist}");
+            let (status, body) = vidar.request(&[], &path);
+            answers.push((path, json!([status, String::from_utf8(body).expect("UTF-8")])));
+        }
+        for clip in ["clip.mp4", "clip.mkv"] {
+            let path = format!("/v1/streams/{stream}/{clip}?start=1970-01-01T00:00:00Z&end=2100-01-01T00:00:00Z");
+            let (_, head) = vidar.request(&["-I"], &path);
+            let head = String::from_utf8(head).expect("UTF-8").to_ascii_lowercase();
+            let told = ["http/", "etag:", "content-length:"];
+            let lines = head.lines().filter(|line| told.iter().any(|name| line.starts_with(name)));
+            answers.push((path, lines.collect()));
+        }
+    }
     let answer = |path: String| {
         let (status, body) = vidar.request(&[], &path);
         let mut value: Value = serde_json::from_slice(&body).unwrap_or_else(|e| panic!("{path}: {e}"));
@@ -35,7 +55,31 @@ fn answers(vidar: &Vidar, streams: &[&str]) -> Vec<(String, Value)> {
         value["indexed_watermark"].take();
         (path, value)
     };
-    paths.into_iter().map(answer).collect()
+    answers.extend(paths.into_iter().map(answer));
+    answers
+}
+
+/// A recording that lost a fifth of its packets on the way.
+fn lossy(dir: &Path) -> PathBuf {
+    let whole = std::fs::read(vidar_fixtures::path("bbb.ts")).expect("a clip");
+    let count = whole.len() / TS_PACKET_LEN;
+    let (start, end) = (count * 2 / 5 * TS_PACKET_LEN, count * 3 / 5 * TS_PACKET_LEN);
+    let path = dir.join("lossy.ts");
+    std::fs::write(&path, [&whole[..start], &whole[end..]].concat()).expect("a file");
+    path
+}
+
+/// Leaves nothing but segment files and the keys that open them.
+fn keep_the_log_alone(dir: &Path) {
+    for entry in std::fs::read_dir(dir).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        let name = path.file_name().and_then(|name| name.to_str()).expect("a name");
+        if name == "segments" || name.starts_with("keyring.") {
+            continue;
+        }
+        let removed = if path.is_dir() { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
+        removed.expect("it can be removed");
+    }
 }
 
 /// Search is complete when it says so.
@@ -65,6 +109,9 @@ fn the_index_is_made_again_from_the_segment_files_alone() {
         let (status, lines) = server.push(stream, "?start=2026-01-01T00:00:00Z", &vidar_fixtures::path(clip));
         assert_eq!(status, 200, "{lines:?}");
     }
+    assert_eq!(server.push("lossy", "?start=2026-01-01T00:00:00Z", &lossy(own.path())).0, 200);
+    let gaps = server.json("/v1/streams/lossy/timeline")["gaps"].take();
+    assert_eq!(gaps[0]["cause"], "loss", "{gaps}");
     // Overlaps in producer time, changed settings, a deleted stream and its name again, an expired beginning.
     assert_eq!(server.push("a", "?start=2026-01-01T00:00:03Z", &vidar_fixtures::path("bbb.ts")).0, 200);
     let marked = |fragment: &&Value| fragment["overlapped"] == true;
@@ -84,21 +131,24 @@ fn the_index_is_made_again_from_the_segment_files_alone() {
     assert_eq!(server.request(&change, "/v1/streams/c").0, 200);
     server.until("retention", |v| (v.fragments("c").len() < before).then_some(()));
 
-    let streams = ["a", "b", "c", "gone"];
+    let streams = ["a", "b", "c", "gone", "lossy"];
     let count = streams.iter().map(|stream| server.fragments(stream).len()).sum();
     searchable(&server, count);
     let expected = answers(&server, &streams);
+    let has = |text: &str| expected.iter().filter(|(_, answer)| answer.to_string().contains(text)).count();
+    assert!(has("etag:") >= 5 && has("#EXT-X-ENDLIST") >= 5 && has("#EXT-X-MEDIA-SEQUENCE") >= 5, "{expected:?}");
     assert_eq!(server.terminate(), Some(0));
 
-    // Started again, and then with the index gone.
-    for round in ["as it is", "rebuilt", "deleted"] {
+    // Started again, and then with all that is derived gone.
+    for round in ["as it is", "rebuilt", "index deleted", "all but the log deleted"] {
         match round {
             "rebuilt" => {
                 let (code, text) = vidar(&["index", "rebuild", "--json"], &dir);
                 assert_eq!(code, Some(0), "{text}");
                 assert!(text.contains(&format!("\"fragments\":{count}")), "{text}");
             }
-            "deleted" => std::fs::remove_dir_all(dir.join("index")).expect("an index"),
+            "index deleted" => std::fs::remove_dir_all(dir.join("index")).expect("an index"),
+            "all but the log deleted" => keep_the_log_alone(&dir),
             _ => {}
         }
         let mut server = start_in(&dir, &[]);
