@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use anyhow::ensure;
+use anyhow::{bail, ensure};
 use comfy_table::Table;
 use vidar_core::clock::SystemClock;
 use vidar_core::log::{LogEvent, LogObserver};
@@ -72,13 +72,17 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let options = |key: [u8; 32]| IndexOptions::new(folder.path().join("index"), key, SystemClock::shared());
     row("timeline, from the log", TIMELINE_GOAL, &mut || {
         let mut index = None;
-        replay_with(&StoreOptions::new(&data), |key| {
-            let opened = Index::open(options(*key.bytes()))?;
-            // Search has a row of its own.
-            opened.close();
-            index = Some(Arc::clone(&opened));
-            anyhow::Ok(vec![opened as Arc<dyn LogObserver>])
-        })?;
+        replay_with(
+            &StoreOptions::new(&data),
+            |key| {
+                let opened = Index::open(options(*key.bytes()))?;
+                // Search has a row of its own.
+                opened.close();
+                index = Some(Arc::clone(&opened));
+                anyhow::Ok(vec![opened as Arc<dyn LogObserver>])
+            },
+            &mut |_| {},
+        )?;
         let found = index.as_ref().map_or(0, |index| {
             index.timeline().settle();
             index.timeline().entry_count()
@@ -87,22 +91,23 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         Index::wipe(&folder.path().join("index"))?;
         Ok(found)
     })?;
-    let mut index = None;
-    row("timeline and search beside it, until the log is told", "", &mut || {
-        replay_with(&StoreOptions::new(&data), |key| {
-            let opened = Index::open(options(*key.bytes()))?;
-            index = Some(Arc::clone(&opened));
-            anyhow::Ok(vec![opened as Arc<dyn LogObserver>])
-        })?;
-        Ok(count)
-    })?;
-    if let Some(index) = index {
-        row("search, until all is found", SEARCH_GOAL, &mut || {
-            index.search().commit();
-            Ok(index.search().status().document_count)
-        })?;
+    row("timeline and search, until all is found", SEARCH_GOAL, &mut || {
+        let mut index = None;
+        replay_with(
+            &StoreOptions::new(&data),
+            |key| {
+                let opened = Index::open(options(*key.bytes()))?;
+                index = Some(Arc::clone(&opened));
+                anyhow::Ok(vec![opened as Arc<dyn LogObserver>])
+            },
+            &mut |_| {},
+        )?;
+        let Some(index) = index else { bail!("the log was read without its observers") };
+        index.search().commit();
+        let found = index.search().status().document_count;
         index.close();
-    }
+        Ok(found)
+    })?;
     println!("{rows}");
     Ok(())
 }

@@ -192,10 +192,11 @@ impl Verifier {
     fn show(&self) -> Value {
         let run = lock(&self.run);
         let depth = DEPTHS.iter().find(|(_, depth)| *depth == run.depth).map(|(name, _)| *name);
-        let Progress { files, files_total, records, bytes } = run.progress;
+        let Progress { files, files_total, records, bytes, done_bytes, total_bytes } = run.progress;
         json!({
             "state": run.phase.name(), "depth": depth, "started": run.started, "ended": run.ended,
             "files": files, "files_total": files_total, "records": records, "bytes": bytes,
+            "done_bytes": done_bytes, "total_bytes": total_bytes,
             "findings_total": run.findings_total, "findings": run.findings,
         })
     }

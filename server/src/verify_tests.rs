@@ -40,6 +40,7 @@ async fn one_check_at_a_time_which_waits_as_it_must_and_stops_when_told() {
         ended(&quick).await;
         let shown = quick.show();
         assert_eq!((&shown["state"], &shown["files"], &shown["records"]), (&"done".into(), &1.into(), &1.into()));
+        assert_eq!(shown["done_bytes"], shown["total_bytes"]);
         assert_eq!((&shown["findings_total"], quick.stats().runs), (&0.into(), runs));
     }
     assert!(quick.stats().bytes > 0);

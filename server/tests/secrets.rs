@@ -35,10 +35,14 @@ fn inner_keys(dir: &Path) -> Vec<String> {
     let context = [b"secret", &ring[32..48]].concat();
     let secret = KeyFile::beside(dir).unwrap(&context, &ring[48..128]).expect("it opens");
     let mut all = forms(secret.bytes());
-    let taken = vidar_storage::replay_with(&StoreOptions::new(dir), |key| {
-        all.extend(forms(key.bytes()));
-        Ok::<_, OpenError>(Vec::new())
-    });
+    let taken = vidar_storage::replay_with(
+        &StoreOptions::new(dir),
+        |key| {
+            all.extend(forms(key.bytes()));
+            Ok::<_, OpenError>(Vec::new())
+        },
+        &mut |_| {},
+    );
     taken.expect("the log is read");
     all
 }

@@ -191,10 +191,11 @@ impl Files {
     }
 
     /// All closed files, in the order of the log.
-    pub(crate) fn closed(&self) -> Vec<FileHeader> {
+    pub(crate) fn closed(&self) -> Vec<(FileHeader, u64)> {
         let table = self.read();
-        let mut closed: Vec<_> = table.values().filter(|info| info.closed).map(|info| info.header).collect();
-        closed.sort_by_key(|header| (header.epoch, header.sequence, header.file));
+        let closed = table.values().filter(|info| info.closed);
+        let mut closed: Vec<_> = closed.map(|info| (info.header, info.data_end)).collect();
+        closed.sort_by_key(|(header, _)| (header.epoch, header.sequence, header.file));
         closed
     }
 

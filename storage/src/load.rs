@@ -34,6 +34,7 @@ use crate::segment_file::reader::{self, Footer};
 use crate::segment_file::record::{RECORD_HEADER_LEN, RecordHeader, RecordKind, RecordOpener};
 use crate::segment_file::recover::{self, BadSpan, Scan};
 use crate::segment_file::writer;
+use crate::verify::Progress;
 
 /// A replay of so many files ends with a checkpoint.
 const FILES_PER_REPLAY: usize = 64;
@@ -64,6 +65,11 @@ impl LogFile {
     /// Opens it, if it is not open.
     pub(crate) fn handle(&self) -> io::Result<Arc<dyn SegmentHandle>> {
         self.handles.get(self.header.epoch, self.header.file)
+    }
+
+    /// In bytes; 0 if it cannot be read.
+    pub(crate) fn len(&self) -> u64 {
+        self.handle().and_then(|handle| handle.len()).unwrap_or(0)
     }
 }
 
@@ -687,13 +693,14 @@ impl Log {
 
     /// Tells observers everything. Learns open fragments and runs on the way; in `Recover` after a crash, holes that were
     /// not punched are. With `save` there are checkpoints on the way. Answers all control records, if the next one may be
-    /// made from them.
+    /// made from them. `progress` hears of each file.
     pub(crate) fn replay(
         &mut self,
         keys: &Keyring,
         table: &Files,
         observers: &[Arc<dyn LogObserver>],
         save: Option<&dyn SegmentIo>,
+        progress: &mut dyn FnMut(Progress),
     ) -> Option<Vec<Arc<ControlRecord>>> {
         let all = self.records.clone();
         let old: HashSet<FragmentNumber> = self
@@ -714,6 +721,8 @@ impl Log {
         let files = std::mem::take(&mut self.files);
         self.told = files.iter().any(|file| file.header.read_only).then(HashSet::new);
         let mut unread = false;
+        let total = files.len() as u64;
+        let step = |files| Progress { files, files_total: total, ..Progress::default() };
         // Fragments do not change what is gone.
         let gone = self.controls.clone();
         let work = |file: &LogFile| {
@@ -722,6 +731,7 @@ impl Log {
             ((records, wrong), heads)
         };
         ahead::in_order(&files, self.threads, work, |index, (read, heads)| {
+            progress(step(index as u64));
             let file = &files[index];
             // What could not be read was reported by the first pass.
             let before = self.report.damage.len();
@@ -769,6 +779,7 @@ impl Log {
                 self.save(keys, table, observers, save, &all, file);
             }
         });
+        progress(step(total));
         for Early { file, entry, head, archived } in std::mem::take(&mut self.early) {
             self.fragment(&files[file], &entry, head, archived, &tell);
         }

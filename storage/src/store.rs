@@ -110,7 +110,7 @@ impl Store {
         let ring = keys.ring();
         let observers = observers(ring.index_key())?;
         let mut log = read_log(&*io, &ring, &files, &observers, ahead::threads(options.by_hand))?;
-        let records = log.replay(&ring, &files, &observers, Some(&*io));
+        let records = log.replay(&ring, &files, &observers, Some(&*io), &mut |_| {});
         let Log { controls, archive, open, mut report, .. } = log;
         report.epoch = epoch;
         report.keyring_repaired = keyring_repaired;

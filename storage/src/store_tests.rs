@@ -568,6 +568,32 @@ async fn a_replay_tells_the_same_and_changes_nothing() {
     assert_eq!(verified(&image, Depth::Decrypt).unclosed, 1);
 }
 
+#[tokio::test]
+async fn progress_goes_up_to_the_end() {
+    let io = MemoryIo::new();
+    let opened = open(&io);
+    let from = source(&opened.store).await;
+    fill(&opened, &from, 10).await;
+    opened.store.close().await.unwrap();
+    for depth in [Depth::Presence, Depth::Checksum, Depth::Decrypt] {
+        let mut steps = Vec::new();
+        verify_on(&options(), Arc::new(io.clone()), depth, &mut |step| steps.push(step)).unwrap();
+        let last = steps.last().unwrap();
+        assert!(last.files > 1 && last.total_bytes > 100_000, "{last:?}");
+        assert_eq!((last.files, last.done_bytes), (last.files_total, last.total_bytes), "{depth:?}");
+        assert!(steps.is_sorted_by_key(|step| (step.done_bytes, step.bytes)), "{depth:?}");
+        // Not only when a file is done.
+        assert_eq!(steps.len() as u64 > last.files, depth > Depth::Presence, "{depth:?}");
+    }
+    let (table, mut files) = (Files::new(Arc::new(io.clone())), Vec::new());
+    let ring = opened.store.shared().keys.ring();
+    let mut log = Log::read(&io, &ring, Mode::ReadOnly, &table, 1).unwrap();
+    log.replay(&ring, &table, &[], None, &mut |step| files.push((step.files, step.files_total)));
+    assert!(
+        files.len() > 2 && files.iter().copied().eq((0..files.len() as u64).map(|at| (at, files.len() as u64 - 1)))
+    );
+}
+
 async fn store_gap_and_end(store: &Store, from: &crate::testing::Source) {
     let (stream, run) = (from.stream, from.run);
     store.control(Control::RunEnded { stream, run, at: UnixMs(9), cause: "eof".into() }).await.unwrap();

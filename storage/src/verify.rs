@@ -17,7 +17,7 @@ use crate::crypto::keychain;
 use crate::crypto::keyring::Keyring;
 use crate::crypto::keys::Secret;
 use crate::files::Files;
-use crate::load::{Log, Mode, Records};
+use crate::load::{Log, LogFile, Mode, Records};
 use crate::options::{Damage, OpenError, OpenReport, StoreOptions};
 use crate::segment_file::footer::RecordEntry;
 use crate::segment_file::header::{FileHeader, HEADER_LEN};
@@ -35,7 +35,7 @@ pub enum Depth {
     Decrypt,
 }
 
-/// How far a verification is.
+/// How far a verification, a repair or a replay is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Progress {
     /// Files done.
@@ -46,6 +46,29 @@ pub struct Progress {
     pub records: u64,
     /// Bytes read.
     pub bytes: u64,
+    /// Length of the files that are done, and of what was read of the next one. 0 in a replay.
+    pub done_bytes: u64,
+    /// Of all files so many.
+    pub total_bytes: u64,
+}
+
+impl Progress {
+    fn of(files: u64, total_bytes: u64) -> Self {
+        Self { files_total: files, total_bytes, ..Self::default() }
+    }
+
+    /// Bytes of a file were read that ends at `end`.
+    fn read(&mut self, bytes: u64, depth: Depth, end: u64) {
+        self.bytes += bytes;
+        // What is opened is read twice.
+        let share = if depth == Depth::Decrypt { bytes.div_ceil(2) } else { bytes };
+        self.done_bytes = (self.done_bytes + share).min(end);
+    }
+
+    fn file_done(&mut self, end: u64) {
+        self.files += 1;
+        self.done_bytes = end;
+    }
 }
 
 /// What a verification found.
@@ -118,14 +141,16 @@ pub(crate) fn examine(
     let table = Files::new(Arc::clone(io));
     let heard = Arc::new(Heard::default());
     let mut log = Log::read(&**io, keys, Mode::ReadOnly, &table, threads)?;
-    log.replay(keys, &table, &[Arc::clone(&heard) as Arc<dyn LogObserver>], None);
+    log.replay(keys, &table, &[Arc::clone(&heard) as Arc<dyn LogObserver>], None, &mut |_| {});
     let (streams, gaps) = std::mem::take(&mut *heard.lock());
     let mut report =
         VerifyReport { files: log.report.files, unclosed: log.report.unclosed, streams, ..VerifyReport::default() };
     let mut findings = Vec::new();
     let mut of_log = std::mem::take(&mut log.report.damage);
     let files = std::mem::take(&mut log.files);
-    for (index, file) in files.iter().enumerate() {
+    let mut so_far = Progress::of(report.files, files.iter().map(LogFile::len).sum());
+    for file in &files {
+        let end = so_far.done_bytes + file.len();
         let records = log.records_of(file, keys);
         log.report.damage.clear();
         let (own, others): (Vec<_>, Vec<_>) = of_log.into_iter().partition(|damage| damage.file == file.name);
@@ -147,7 +172,8 @@ pub(crate) fn examine(
             keys,
             is_gone: &|shape| controls.is_gone_record(shape),
             pace: &mut |bytes| {
-                report.bytes += bytes;
+                so_far.read(bytes, depth, end);
+                progress(so_far);
                 Ok(())
             },
         };
@@ -159,11 +185,12 @@ pub(crate) fn examine(
             }
         }
         let (count, found) = check.run(&entries, depth).map_err(OpenError::io("check a segment file"))?;
-        report.records += count;
         findings.extend(found);
-        let (records, bytes) = (report.records, report.bytes);
-        progress(Progress { files: index as u64 + 1, files_total: report.files, records, bytes });
+        so_far.records += count;
+        so_far.file_done(end);
+        progress(so_far);
     }
+    (report.records, report.bytes) = (so_far.records, so_far.bytes);
     log.files = files;
     findings.extend(of_log.into_iter().map(|damage| Finding { damage, shape: None }));
     // Of two that say the same the one that names the record.
@@ -188,8 +215,9 @@ pub(crate) fn verify_running(
         found(damage);
     };
     let files = shared.files.closed();
-    let mut progress = Progress { files: 0, files_total: files.len() as u64, records: 0, bytes: 0 };
-    for header in files {
+    let mut progress = Progress::of(files.len() as u64, files.iter().map(|(_, len)| len).sum());
+    for (header, len) in files {
+        let end = progress.done_bytes + len;
         let name = shared.files.name(header.file);
         // What went meanwhile is not looked at.
         if let (Some(name), Ok(Some(handle))) = (name, shared.files.handle(header.file)) {
@@ -205,7 +233,7 @@ pub(crate) fn verify_running(
                 keys: &keys,
                 is_gone: &|shape| shared.controls().is_gone_record(shape),
                 pace: &mut |bytes| {
-                    progress.bytes += bytes;
+                    progress.read(bytes, depth, end);
                     pace(progress)
                 },
             };
@@ -213,7 +241,7 @@ pub(crate) fn verify_running(
             progress.records += records;
             findings.into_iter().filter(|_| exists()).for_each(|finding| found(finding.damage));
         }
-        progress.files += 1;
+        progress.file_done(end);
         pace(progress)?;
     }
     Ok(progress)
@@ -274,21 +302,22 @@ impl LogObserver for Heard {
 /// # Errors
 /// If it is in use or its keys are not at hand. Damage is in the report.
 pub fn replay(options: &StoreOptions, observers: &[Arc<dyn LogObserver>]) -> Result<OpenReport, OpenError> {
-    replay_with(options, |_| Ok(observers.to_vec()))
+    replay_with(options, |_| Ok(observers.to_vec()), &mut |_| {})
 }
 
-/// As [`replay`], with observers that need the index key.
+/// As [`replay`], with observers that need the index key. `progress` hears of each file whose records were told.
 ///
 /// # Errors
 /// As `replay`, and what `observers` answers.
 pub fn replay_with<E: From<OpenError>>(
     options: &StoreOptions,
     observers: impl FnOnce(&Secret) -> Result<Vec<Arc<dyn LogObserver>>, E>,
+    progress: &mut dyn FnMut(Progress),
 ) -> Result<OpenReport, E> {
     let io: Arc<dyn SegmentIo> = Arc::new(FsIo::new(&options.data_dir));
     let (_lock, ring, same) = open(options, &*io)?;
     let observers = observers(ring.index_key())?;
-    Ok(replay_log(&io, &ring, same, &observers, ahead::threads(options.by_hand))?)
+    Ok(replay_log(&io, &ring, same, &observers, ahead::threads(options.by_hand), progress)?)
 }
 
 /// As [`replay`], on another [`SegmentIo`].
@@ -301,7 +330,7 @@ pub fn replay_on(
     observers: &[Arc<dyn LogObserver>],
 ) -> Result<OpenReport, OpenError> {
     let (_lock, ring, same) = open(options, &*io)?;
-    replay_log(&io, &ring, same, observers, ahead::threads(options.by_hand))
+    replay_log(&io, &ring, same, observers, ahead::threads(options.by_hand), &mut |_| {})
 }
 
 fn replay_log(
@@ -310,10 +339,11 @@ fn replay_log(
     same: bool,
     observers: &[Arc<dyn LogObserver>],
     threads: usize,
+    progress: &mut dyn FnMut(Progress),
 ) -> Result<OpenReport, OpenError> {
     let table = Files::new(Arc::clone(io));
     let mut log = Log::read(&**io, ring, Mode::ReadOnly, &table, threads)?;
-    log.replay(ring, &table, observers, None);
+    log.replay(ring, &table, observers, None, progress);
     log.report.incomplete = log.open.len() as u64;
     log.report.keyring_repaired = !same;
     Ok(log.report)

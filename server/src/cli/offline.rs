@@ -10,8 +10,9 @@ use serde_json::json;
 use vidar_core::clock::SystemClock;
 use vidar_core::log::LogObserver;
 use vidar_indexer::{Index, IndexOptions};
-use vidar_storage::StoreOptions;
+use vidar_storage::{Secret, StoreOptions};
 
+use super::client::progress;
 use super::{DataDir, EXIT_DAMAGE};
 use crate::credentials::{FILE_NAME, RootPair};
 use crate::serve::INDEX_DIR;
@@ -91,12 +92,18 @@ pub(crate) fn index(args: IndexArgs) -> anyhow::Result<ExitCode> {
     let clock = SystemClock::shared();
     let mut index = None;
     // The lock of the directory is held here: no server has the index open.
-    let report = vidar_storage::replay_with(&data.store_options()?, |key| {
+    let observers = |key: &Secret| {
         Index::wipe(&dir)?;
         let opened = Index::open(IndexOptions::new(dir.clone(), *key.bytes(), clock))?;
         index = Some(Arc::clone(&opened));
         anyhow::Ok(vec![opened as Arc<dyn LogObserver>])
+    };
+    let bar = progress(Some(0), "{pos} of {len} files {wide_bar} {eta}");
+    let report = vidar_storage::replay_with(&data.store_options()?, observers, &mut |step| {
+        bar.set_length(step.files_total);
+        bar.set_position(step.files);
     })?;
+    bar.finish_and_clear();
     let index = index.context("the log was read without its observers")?;
     let streams = index.catalog().streams();
     let fragments: u64 = streams.iter().map(|stream| index.timeline().totals(stream.stream).fragment_count).sum();

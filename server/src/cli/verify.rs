@@ -23,7 +23,7 @@ use crate::verify::{DEPTHS, finding};
 const POLL: Duration = Duration::from_millis(200);
 /// Folder in the data directory that damaged files are moved to.
 const QUARANTINE_DIR: &str = "quarantine";
-const BAR: &str = "{pos} of {len} files {wide_bar} {eta}";
+const BAR: &str = "{bytes} of {total_bytes} {wide_bar} {eta}";
 
 #[derive(Debug, Args)]
 pub(crate) struct VerifyArgs {
@@ -102,8 +102,8 @@ async fn verify_online(client: &Client, depth: Depth) -> anyhow::Result<Value> {
     let mut report = client.json(Method::POST, &path, None).await?;
     let bar = progress(Some(0), BAR);
     while report["state"] == "running" {
-        bar.set_length(report["files_total"].as_u64().unwrap_or(0));
-        bar.set_position(report["files"].as_u64().unwrap_or(0));
+        bar.set_length(report["total_bytes"].as_u64().unwrap_or(0));
+        bar.set_position(report["done_bytes"].as_u64().unwrap_or(0));
         tokio::time::sleep(POLL).await;
         report = client.json(Method::GET, "/v1/verify", None).await?;
     }
@@ -112,8 +112,8 @@ async fn verify_online(client: &Client, depth: Depth) -> anyhow::Result<Value> {
 }
 
 fn advance(bar: &ProgressBar, step: Progress) {
-    bar.set_length(step.files_total);
-    bar.set_position(step.files);
+    bar.set_length(step.total_bytes);
+    bar.set_position(step.done_bytes);
 }
 
 fn depth_name(depth: Depth) -> &'static str {
