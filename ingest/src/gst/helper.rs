@@ -1,6 +1,6 @@
 //! The helper process: the only place where GStreamer meets bytes from outside.
 
-use std::io::{self, Read, Stdout};
+use std::io::{self, Read, Stdout, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -51,7 +51,7 @@ pub enum HelperError {
     Output(#[from] io::Error),
 }
 
-type Shared = Arc<Mutex<Collector<Stdout>>>;
+type Shared<W = Stdout> = Arc<Mutex<Collector<W>>>;
 
 /// Takes a container on standard input apart; messages on standard output. Faults of the input are messages.
 ///
@@ -188,19 +188,19 @@ fn sink(slot: usize, shared: &Shared) -> gst::Element {
 }
 
 /// Of one track.
-struct TrackState {
+struct TrackState<W = Stdout> {
     slot: usize,
-    shared: Shared,
+    shared: Shared<W>,
     caps: Option<gst::Caps>,
     track: Option<Track>,
-    /// For pictures that say when they are decoded, or nothing, and not when they are shown.
+    /// For pictures that say when they are decoded, or nothing, and not when they are shown: until one does.
     shown: Option<ShownTimes<RawSample>>,
     /// Where the last sample ended, for one without times.
     next_ticks: i64,
 }
 
-impl TrackState {
-    fn new(slot: usize, shared: Shared) -> Self {
+impl<W: Write> TrackState<W> {
+    fn new(slot: usize, shared: Shared<W>) -> Self {
         Self { slot, shared, caps: None, track: None, shown: None, next_ticks: 0 }
     }
 
@@ -214,6 +214,11 @@ impl TrackState {
                 self.shown = ShownTimes::of(track).filter(|_| buffer.pts().is_none());
                 lock(&self.shared).track(self.slot, track.clone())?;
             }
+        }
+        if self.shown.is_some() && buffer.pts().is_some() {
+            // Times of its own: none of them may become another picture's.
+            self.end()?;
+            self.shown = None;
         }
         let Some(track) = &self.track else { return Ok(()) };
         let data = bytes_of(buffer);
@@ -335,7 +340,7 @@ fn pipeline_error(error: impl std::fmt::Display) -> HelperError {
     HelperError::Pipeline(error.to_string())
 }
 
-fn lock(shared: &Shared) -> MutexGuard<'_, Collector<Stdout>> {
+fn lock<W>(shared: &Shared<W>) -> MutexGuard<'_, Collector<W>> {
     shared.lock().expect("no panic under this lock")
 }
 
@@ -345,3 +350,7 @@ fn written(result: io::Result<()>) {
         std::process::exit(1);
     }
 }
+
+#[cfg(test)]
+#[path = "helper_tests.rs"]
+mod tests;
