@@ -78,6 +78,12 @@ const CELLS: &[Cell] = &[
         &[Decoded("a"), Packets, Times],
         false,
     ),
+    cell(
+        "adts-tag",
+        Made(BBB, &["-vn", "-c:a", "copy", "-write_id3v2", "1", "-metadata", "title=x", "tag.aac"]),
+        &[Decoded("a"), Times],
+        false,
+    ),
     cell("ac3", Made(BBB, &["-vn", "a.ac3"]), &[Decoded("a"), Packets, Times], false),
     cell("ivf-vp8", Made("vp8_vorbis.webm", &["-c", "copy", "-an", "8.ivf"]), &[Decoded("v"), Packets, Times], true),
     cell("ivf-vp9", Made("vp9_opus.webm", &["-c", "copy", "-an", "9.ivf"]), &[Decoded("v"), Packets, Times], true),

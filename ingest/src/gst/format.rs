@@ -1,5 +1,10 @@
 //! Which formats, and which elements may touch them.
 
+use super::id3;
+
+/// Tags that end behind this are not waited for, to see what follows them: a cover picture may be that long.
+const TAGS_BYTES_MAX: usize = 64 << 10;
+
 /// A container, or a bare elementary stream, that GStreamer reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Foreign {
@@ -67,6 +72,9 @@ const fn masked(bytes: &'static [u8], mask: &'static [u8]) -> Magic {
 
 /// A chunk's name, any length, the form's name.
 const FORM: &[u8] = b"\xff\xff\xff\xff\0\0\0\0\xff\xff\xff\xff";
+
+/// A name, and what else a tag's header is long.
+const NAME_OF_TAG: &[u8] = b"\xff\xff\xff\0\0\0\0\0\0\0";
 
 use Source::{Demuxer, Elementary};
 
@@ -145,8 +153,12 @@ const TABLE: [Row; 14] = [
     Row {
         format: Foreign::Mp3,
         name: "mp3",
-        // A tag, or eleven ones, any version, layer III or II.
-        magics: &[exact(b"ID3"), masked(b"\xff\xe2", b"\xff\xe6"), masked(b"\xff\xe4", b"\xff\xe6")],
+        // A tag that is none, or eleven ones, any version, layer III or II.
+        magics: &[
+            masked(b"ID3\0\0\0\0\0\0\0", NAME_OF_TAG),
+            masked(b"\xff\xe2", b"\xff\xe6"),
+            masked(b"\xff\xe4", b"\xff\xe6"),
+        ],
         media_types: &["audio/mpeg", "audio/mp3", "audio/x-mpeg"],
         source: Elementary("audio/mpeg,mpegversion=1"),
     },
@@ -190,18 +202,27 @@ const TABLE: [Row; 14] = [
 ];
 
 impl Foreign {
-    /// Of the first bytes of an input.
+    /// Of the first bytes of an input. What follows ID3v2 tags tells the format; where it does not, what the input is
+    /// declared to be does, else it is MP3, whose tags they are.
     #[must_use]
-    pub fn sniff(head: &[u8]) -> Option<Self> {
-        let fits = |magic: &Magic| head.len() >= magic.bytes.len() && magic.fits(head);
-        TABLE.iter().find(|row| row.magics.iter().any(fits)).map(|row| row.format)
+    pub fn sniff(head: &[u8], media_type: Option<&str>) -> Option<Self> {
+        let tags_end = id3::end(head);
+        let behind = head.get(tags_end..).unwrap_or_default();
+        let fits = |magic: &Magic| behind.len() >= magic.bytes.len() && magic.fits(behind);
+        let format = TABLE.iter().find(|row| row.magics.iter().any(fits)).map(|row| row.format);
+        if format.is_some() || tags_end == 0 || Self::could_be(head) {
+            return format;
+        }
+        media_type.and_then(Self::from_media_type).or(Some(Self::Mp3))
     }
 
     /// More bytes could make it one of these.
     #[must_use]
     pub fn could_be(head: &[u8]) -> bool {
-        let could_fit = |magic: &Magic| head.len() < magic.bytes.len() && magic.fits(head);
-        TABLE.iter().any(|row| row.magics.iter().any(could_fit))
+        let tags_end = id3::end(head);
+        let behind = head.get(tags_end..).unwrap_or_default();
+        let could_fit = |magic: &Magic| behind.len() < magic.bytes.len() && magic.fits(behind);
+        tags_end <= TAGS_BYTES_MAX && TABLE.iter().any(|row| row.magics.iter().any(could_fit))
     }
 
     /// Of a media type (RFC 6838), parameters ignored.
@@ -250,7 +271,7 @@ impl Magic {
 mod tests {
     use super::*;
 
-    const HEADS: [(&[u8], Foreign); 22] = [
+    const HEADS: [(&[u8], Foreign); 26] = [
         (b"FLV\x01\x05", Foreign::Flv),
         (b"RIFF\x10\x20\x30\x40AVI LIST", Foreign::Avi),
         (b"OggS\0\x02", Foreign::Ogg),
@@ -263,7 +284,11 @@ mod tests {
         (b"fLaC\0\0\0\x22", Foreign::Flac),
         (&[0xff, 0xf1, 0x4c], Foreign::Adts),
         (&[0xff, 0xf9, 0x4c], Foreign::Adts),
-        (b"ID3\x04", Foreign::Mp3),
+        (b"ID3\x04\0\0\0\0\0\x02\xff\xff\xff\xfb\x90", Foreign::Mp3),
+        (b"ID3\x04\0\0\0\0\0\x02\xff\xff\xff\xf1\x4c", Foreign::Adts),
+        (b"ID3\x04\0\x10\0\0\0\x01\xff3DI\x04\0\x10\0\0\0\x01fLaC", Foreign::Flac),
+        (b"ID3\x03\0\0\0\0\0\0ID3\x04\0\0\0\0\0\0\x0b\x77", Foreign::Ac3),
+        (b"ID3\x04\0\0\0\0\0\x80", Foreign::Mp3),
         (&[0xff, 0xfb, 0x90], Foreign::Mp3),
         (&[0xff, 0xf3, 0x90], Foreign::Mp3),
         (&[0xff, 0xfd, 0x90], Foreign::Mp3),
@@ -278,15 +303,15 @@ mod tests {
     #[test]
     fn formats_are_told_by_their_first_bytes() {
         for (head, format) in HEADS {
-            assert_eq!(Foreign::sniff(head), Some(format));
-            let needed = (0..=head.len()).find(|len| Foreign::sniff(&head[..*len]).is_some()).unwrap();
+            assert_eq!(Foreign::sniff(head, Some("audio/x-au")), Some(format));
+            let needed = (0..=head.len()).find(|len| Foreign::sniff(&head[..*len], None).is_some()).unwrap();
             for len in 0..needed {
                 assert!(Foreign::could_be(&head[..len]), "{format:?} {len}");
             }
             assert!(!Foreign::could_be(head), "{format:?}");
         }
-        assert_eq!(Foreign::sniff(&vidar_fixtures::read("other.flv")), Some(Foreign::Flv));
-        assert_eq!(Foreign::sniff(&vidar_fixtures::read("other.avi")), Some(Foreign::Avi));
+        assert_eq!(Foreign::sniff(&vidar_fixtures::read("other.flv"), None), Some(Foreign::Flv));
+        assert_eq!(Foreign::sniff(&vidar_fixtures::read("other.avi"), None), Some(Foreign::Avi));
         let others = [
             &b"FLV\x02"[..],
             b"RIFF....WEBPVP8 ",
@@ -298,9 +323,25 @@ mod tests {
             &[0xff, 0xfe, b'a', 0],
         ];
         for other in others {
-            assert_eq!(Foreign::sniff(other), None, "{other:?}");
+            assert_eq!(Foreign::sniff(other, None), None, "{other:?}");
             assert!(!Foreign::could_be(other), "{other:?}");
         }
+    }
+
+    #[test]
+    fn behind_a_tag_that_is_too_long_the_declared_type_counts() {
+        let long = b"ID3\x04\0\0\0\x04\0\0";
+        let unknown = [&b"ID3\x04\0\0\0\0\0\x02\xff\xff"[..], &[0; 10]].concat();
+        for head in [&long[..], &unknown] {
+            assert!(!Foreign::could_be(head));
+            assert_eq!(Foreign::sniff(head, Some("audio/aac")), Some(Foreign::Adts));
+            assert_eq!(Foreign::sniff(head, Some("audio/flac; x=y")), Some(Foreign::Flac));
+            assert_eq!(Foreign::sniff(head, Some("application/octet-stream")), Some(Foreign::Mp3));
+            assert_eq!(Foreign::sniff(head, None), Some(Foreign::Mp3));
+        }
+        // One that is waited for, whatever is declared.
+        assert_eq!(Foreign::sniff(b"ID3\x04\0\0\0\x03\0\0", Some("audio/aac")), None);
+        assert!(Foreign::could_be(b"ID3\x04\0\0\0\x03\0\0"));
     }
 
     #[test]

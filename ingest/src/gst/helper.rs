@@ -16,6 +16,7 @@ use vidar_media::codec::{self, picture_order::ShownTimes};
 use super::collect::Collector;
 use super::extent::Extent;
 use super::format::{Foreign, Source};
+use super::id3::Untagged;
 use super::message::TIMESCALE_HZ;
 use super::tracks::{self, bytes_of};
 
@@ -292,7 +293,7 @@ fn running_ticks(segment: Option<&gst::Segment>, time: gst::ClockTime) -> Option
 
 /// Standard input to the pipeline. Blocks while the pipeline is behind. `cut`: it ended inside a unit of its format.
 fn feed(source: &AppSrc, mut extent: Extent, cut: &AtomicBool) {
-    let mut input = io::stdin().lock();
+    let (mut input, mut untagged) = (io::stdin().lock(), Untagged::default());
     loop {
         let mut chunk = vec![0; READ_BYTES];
         match input.read(&mut chunk) {
@@ -300,6 +301,11 @@ fn feed(source: &AppSrc, mut extent: Extent, cut: &AtomicBool) {
             Ok(len) => chunk.truncate(len),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             Err(_) => break,
+        }
+        // Parsers would look for frames in a tag's pictures.
+        let chunk = untagged.push(chunk);
+        if chunk.is_empty() {
+            continue;
         }
         extent.push(&chunk);
         if source.push_buffer(gst::Buffer::from_mut_slice(chunk)).is_err() {

@@ -12,6 +12,7 @@ mod collect;
 mod extent;
 mod format;
 mod helper;
+mod id3;
 mod message;
 mod tracks;
 

@@ -141,7 +141,7 @@ impl Reader {
         #[cfg(feature = "gst")]
         {
             use crate::gst::Foreign;
-            if let Some(format) = Foreign::sniff(head) {
+            if let Some(format) = Foreign::sniff(head, self.media_type.as_deref()) {
                 return Ok(Some(Parser::Foreign(format)));
             }
             if !ended && Foreign::could_be(head) {
