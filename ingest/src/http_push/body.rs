@@ -212,10 +212,17 @@ impl Reader {
                     }
                 }
                 Ok(Step::Hungry) => {}
-                Ok(Step::End) => break body_end.unwrap_or(End::Clean),
+                Ok(Step::End) => {
+                    helper.wait().await;
+                    return body_end.unwrap_or(End::Clean);
+                }
                 Err(failure) => match body_end {
-                    // Of course the input then ends inside something.
-                    Some(lost @ End::Lost(_)) => break lost,
+                    // Of course the input then ends inside something; but the helper may also have failed.
+                    Some(lost @ End::Lost(_)) => {
+                        let (log, detail) = (self.push.log(), failure.detail);
+                        tracing::info!(stream = %log.stream, push = %log.push, detail, "the helper ends after the body was lost");
+                        break lost;
+                    }
                     _ => {
                         self.push.note_error(failure.status, failure.detail, None);
                         break End::Failed;
@@ -223,10 +230,8 @@ impl Reader {
                 },
             }
         };
-        match end {
-            End::Failed => helper.kill().await,
-            End::Clean | End::Lost(_) => helper.wait().await,
-        }
+        // Nothing more is expected of it.
+        helper.kill().await;
         end
     }
 
