@@ -56,6 +56,16 @@ struct Row {
     source: Source,
 }
 
+const fn row(
+    format: Foreign,
+    name: &'static str,
+    magics: &'static [Magic],
+    media_types: &'static [&'static str],
+    source: Source,
+) -> Row {
+    Row { format, name, magics, media_types, source }
+}
+
 /// Bytes that have to be equal where the mask has ones; no mask is all ones.
 struct Magic {
     bytes: &'static [u8],
@@ -79,101 +89,65 @@ const NAME_OF_TAG: &[u8] = b"\xff\xff\xff\0\0\0\0\0\0\0";
 use Source::{Demuxer, Elementary};
 
 const TABLE: [Row; 14] = [
-    Row {
-        format: Foreign::Flv,
-        name: "flv",
-        magics: &[exact(b"FLV\x01")],
-        media_types: &["video/x-flv", "video/flv"],
-        source: Demuxer("flvdemux"),
-    },
-    Row {
-        format: Foreign::Avi,
-        name: "avi",
-        magics: &[masked(b"RIFF\0\0\0\0AVI ", FORM)],
-        media_types: &["video/x-msvideo", "video/avi", "video/vnd.avi"],
-        source: Demuxer("avidemux"),
-    },
-    Row {
-        format: Foreign::Ogg,
-        name: "ogg",
-        magics: &[exact(b"OggS")],
-        media_types: &["video/ogg", "audio/ogg", "application/ogg"],
-        source: Demuxer("oggdemux"),
-    },
-    Row {
-        format: Foreign::MpegPs,
-        name: "mpeg-ps",
-        magics: &[exact(b"\0\0\x01\xba")],
-        media_types: &["video/mp2p", "video/mpeg"],
-        source: Demuxer("mpegpsdemux"),
-    },
-    Row {
-        format: Foreign::Wav,
-        name: "wav",
-        magics: &[masked(b"RIFF\0\0\0\0WAVE", FORM)],
-        media_types: &["audio/vnd.wave", "audio/wav", "audio/wave", "audio/x-wav"],
-        source: Demuxer("wavparse"),
-    },
-    Row {
-        format: Foreign::Aiff,
-        name: "aiff",
-        magics: &[masked(b"FORM\0\0\0\0AIFF", FORM), masked(b"FORM\0\0\0\0AIFC", FORM)],
-        media_types: &["audio/aiff", "audio/x-aiff"],
-        source: Demuxer("aiffparse"),
-    },
-    Row {
-        format: Foreign::Au,
-        name: "au",
-        magics: &[exact(b".snd")],
-        media_types: &["audio/x-au"],
-        source: Demuxer("auparse"),
-    },
-    Row {
-        format: Foreign::Ivf,
-        name: "ivf",
-        magics: &[exact(b"DKIF\0\0\x20\0VP80"), exact(b"DKIF\0\0\x20\0VP90")],
-        media_types: &["video/x-ivf"],
-        source: Demuxer("ivfparse"),
-    },
-    Row {
-        format: Foreign::Flac,
-        name: "flac",
-        magics: &[exact(b"fLaC")],
-        media_types: &["audio/flac", "audio/x-flac"],
-        source: Elementary("audio/x-flac"),
-    },
-    Row {
-        format: Foreign::Adts,
-        name: "adts",
+    row(Foreign::Flv, "flv", &[exact(b"FLV\x01")], &["video/x-flv", "video/flv"], Demuxer("flvdemux")),
+    row(
+        Foreign::Avi,
+        "avi",
+        &[masked(b"RIFF\0\0\0\0AVI ", FORM)],
+        &["video/x-msvideo", "video/avi", "video/vnd.avi"],
+        Demuxer("avidemux"),
+    ),
+    row(Foreign::Ogg, "ogg", &[exact(b"OggS")], &["video/ogg", "audio/ogg", "application/ogg"], Demuxer("oggdemux")),
+    row(Foreign::MpegPs, "mpeg-ps", &[exact(b"\0\0\x01\xba")], &["video/mp2p", "video/mpeg"], Demuxer("mpegpsdemux")),
+    row(
+        Foreign::Wav,
+        "wav",
+        &[masked(b"RIFF\0\0\0\0WAVE", FORM)],
+        &["audio/vnd.wave", "audio/wav", "audio/wave", "audio/x-wav"],
+        Demuxer("wavparse"),
+    ),
+    row(
+        Foreign::Aiff,
+        "aiff",
+        &[masked(b"FORM\0\0\0\0AIFF", FORM), masked(b"FORM\0\0\0\0AIFC", FORM)],
+        &["audio/aiff", "audio/x-aiff"],
+        Demuxer("aiffparse"),
+    ),
+    row(Foreign::Au, "au", &[exact(b".snd")], &["audio/x-au"], Demuxer("auparse")),
+    row(
+        Foreign::Ivf,
+        "ivf",
+        &[exact(b"DKIF\0\0\x20\0VP80"), exact(b"DKIF\0\0\x20\0VP90")],
+        &["video/x-ivf"],
+        Demuxer("ivfparse"),
+    ),
+    row(Foreign::Flac, "flac", &[exact(b"fLaC")], &["audio/flac", "audio/x-flac"], Elementary("audio/x-flac")),
+    row(
+        Foreign::Adts,
+        "adts",
         // Twelve ones, any version, layer 0.
-        magics: &[masked(b"\xff\xf0", b"\xff\xf6")],
-        media_types: &["audio/aac", "audio/aacp", "audio/x-aac"],
-        source: Elementary("audio/mpeg,mpegversion=4,stream-format=adts"),
-    },
-    Row {
-        format: Foreign::Mp3,
-        name: "mp3",
+        &[masked(b"\xff\xf0", b"\xff\xf6")],
+        &["audio/aac", "audio/aacp", "audio/x-aac"],
+        Elementary("audio/mpeg,mpegversion=4,stream-format=adts"),
+    ),
+    row(
+        Foreign::Mp3,
+        "mp3",
         // A tag that is none, or eleven ones, any version, layer III or II.
-        magics: &[
+        &[
             masked(b"ID3\0\0\0\0\0\0\0", NAME_OF_TAG),
             masked(b"\xff\xe2", b"\xff\xe6"),
             masked(b"\xff\xe4", b"\xff\xe6"),
         ],
-        media_types: &["audio/mpeg", "audio/mp3", "audio/x-mpeg"],
-        source: Elementary("audio/mpeg,mpegversion=1"),
-    },
-    Row {
-        format: Foreign::Ac3,
-        name: "ac3",
-        magics: &[exact(b"\x0b\x77")],
-        media_types: &["audio/ac3", "audio/eac3"],
-        source: Elementary("audio/x-ac3"),
-    },
-    Row {
-        format: Foreign::H264,
-        name: "h264",
+        &["audio/mpeg", "audio/mp3", "audio/x-mpeg"],
+        Elementary("audio/mpeg,mpegversion=1"),
+    ),
+    row(Foreign::Ac3, "ac3", &[exact(b"\x0b\x77")], &["audio/ac3", "audio/eac3"], Elementary("audio/x-ac3")),
+    row(
+        Foreign::H264,
+        "h264",
         // A start code; delimiter, SEI, or SPS of any nal_ref_idc.
-        magics: &[
+        &[
             exact(b"\0\0\0\x01\x09"),
             exact(b"\0\0\x01\x09"),
             exact(b"\0\0\0\x01\x06"),
@@ -181,14 +155,14 @@ const TABLE: [Row; 14] = [
             masked(b"\0\0\0\x01\x07", b"\xff\xff\xff\xff\x9f"),
             masked(b"\0\0\x01\x07", b"\xff\xff\xff\x9f"),
         ],
-        media_types: &["video/h264", "video/x-h264"],
-        source: Elementary("video/x-h264,stream-format=byte-stream"),
-    },
-    Row {
-        format: Foreign::H265,
-        name: "h265",
+        &["video/h264", "video/x-h264"],
+        Elementary("video/x-h264,stream-format=byte-stream"),
+    ),
+    row(
+        Foreign::H265,
+        "h265",
         // A start code; VPS, SPS or delimiter of the base layer.
-        magics: &[
+        &[
             exact(b"\0\0\0\x01\x40\x01"),
             exact(b"\0\0\x01\x40\x01"),
             exact(b"\0\0\0\x01\x42\x01"),
@@ -196,9 +170,9 @@ const TABLE: [Row; 14] = [
             exact(b"\0\0\0\x01\x46\x01"),
             exact(b"\0\0\x01\x46\x01"),
         ],
-        media_types: &["video/h265", "video/x-h265", "video/hevc"],
-        source: Elementary("video/x-h265,stream-format=byte-stream"),
-    },
+        &["video/h265", "video/x-h265", "video/hevc"],
+        Elementary("video/x-h265,stream-format=byte-stream"),
+    ),
 ];
 
 impl Foreign {
