@@ -91,11 +91,13 @@ fn ffmpeg_over_http(vidar: &Vidar, clip: &Path, stream: &str, copy: &Path) {
 /// Pushes with rtspclientsink until it has sent everything, or its connection has ended.
 ///
 /// Version 1.22 hangs at its end now and then, or stumbles over its own PAUSE, whatever the server: from its end of
-/// stream on it is not needed.
+/// stream on it is not needed. Where the end of a track's RTCP never comes, neither does that of the stream: it has sent
+/// everything when each sink of RTP is past its last packet. Its end has a time; that of RTCP has none.
 fn gstreamer(vidar: &Vidar, clip: &Path, stream: &str, transport: &str) {
     let demuxer = if text(clip).ends_with("mp4") { "qtdemux" } else { "matroskademux" };
     let mut pipeline = format!("filesrc location={} ! {demuxer} name=d ", text(clip));
-    for (at, (kind, codec)) in tracks(text(clip)).iter().enumerate() {
+    let tracks = tracks(text(clip));
+    for (at, (kind, codec)) in tracks.iter().enumerate() {
         let parser = match &codec[..] {
             "h264" => "h264parse !",
             "hevc" => "h265parse !",
@@ -108,12 +110,17 @@ fn gstreamer(vidar: &Vidar, clip: &Path, stream: &str, transport: &str) {
     let url = vidar.rtsp_url(stream);
     pipeline.push_str(&format!("rtspclientsink name=s location={url} protocols={transport}"));
     let mut command = Command::new("gst-launch-1.0");
-    command.args(pipeline.split_whitespace()).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+    command.args(pipeline.split_whitespace()).env("GST_DEBUG", "basesink:5").env("GST_DEBUG_NO_COLOR", "1");
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().expect("gst-launch-1.0 starts");
-    let lines = BufReader::new(child.stdout.take().expect("it is piped")).lines().map_while(Result::ok);
-    let said = std::thread::spawn(move || lines.take_while(|line| !line.contains("EOS")).count());
+    let output = BufReader::new(child.stdout.take().expect("it is piped")).lines().map_while(Result::ok);
+    let log = BufReader::new(child.stderr.take().expect("it is piped")).lines().map_while(Result::ok);
+    let ended = std::thread::spawn(move || output.take_while(|line| !line.contains("EOS")).count());
+    let of_rtp = |line: &String| line.contains("sync times for EOS 0:");
+    let sent = std::thread::spawn(move || log.filter(of_rtp).take(tracks.len()).count());
     let child = Pusher(child);
-    vidar
-        .until("all that rtspclientsink sends", |vidar| (said.is_finished() || has_ended(vidar, stream)).then_some(()));
+    vidar.until("all that rtspclientsink sends", |vidar| {
+        (ended.is_finished() || sent.is_finished() || has_ended(vidar, stream)).then_some(())
+    });
     drop(child);
 }
