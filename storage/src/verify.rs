@@ -148,9 +148,10 @@ pub(crate) fn examine(
     let mut findings = Vec::new();
     let mut of_log = std::mem::take(&mut log.report.damage);
     let files = std::mem::take(&mut log.files);
-    let mut so_far = Progress::of(report.files, files.iter().map(LogFile::len).sum());
-    for file in &files {
-        let end = so_far.done_bytes + file.len();
+    let lengths: Vec<u64> = files.iter().map(LogFile::len).collect();
+    let mut so_far = Progress::of(report.files, lengths.iter().sum());
+    for (file, len) in files.iter().zip(lengths) {
+        let end = so_far.done_bytes + len;
         let records = log.records_of(file, keys);
         log.report.damage.clear();
         let (own, others): (Vec<_>, Vec<_>) = of_log.into_iter().partition(|damage| damage.file == file.name);

@@ -302,7 +302,7 @@ fn feed(source: &AppSrc, mut extent: Extent, cut: &AtomicBool) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             Err(_) => break,
         }
-        // Parsers would look for frames in a tag's pictures.
+        // A tag's pictures may hold what looks like a frame.
         let chunk = untagged.push(chunk);
         if chunk.is_empty() {
             continue;
