@@ -8,6 +8,7 @@ pub mod av1;
 mod bits;
 pub mod g711;
 pub mod h264;
+mod h264_slice;
 pub mod h265;
 pub mod mp3;
 pub mod nal;

@@ -1,8 +1,8 @@
 //! The order in which pictures of H.264 and H.265 are shown, for streams that carry no times.
 //!
-//! Slice headers carry the low bits of a count that grows in that order and begins anew with each coded video sequence
-//! (ISO/IEC 14496-10 section 8.2.1, ISO/IEC 23008-2 section 8.3.1). Not looked into, and kept in decode order: H.264's
-//! counts of type 1. Not followed: its `memory_management_control_operation` 5, which begins anew without an IDR picture.
+//! Slice headers carry the low bits of a count that grows in that order and begins anew with each coded video sequence,
+//! in H.264 also with a `memory_management_control_operation` 5 (ISO/IEC 14496-10 section 8.2.1, ISO/IEC 23008-2 section
+//! 8.3.1). Not looked into, and kept in decode order: H.264's counts of type 1.
 
 use std::collections::VecDeque;
 
@@ -10,7 +10,7 @@ use bytes::Bytes;
 use vidar_core::track::{Codec, NalFraming, Track};
 
 use super::bits::BitReader;
-use super::{h264, h265, nal, reorder_depth};
+use super::{h264, h264_slice, h265, nal, reorder_depth};
 
 /// Pictures that wait for others to be shown before them, when the stream claims that ever more are.
 const WAITING_COUNT_MAX: usize = 64;
@@ -38,7 +38,7 @@ pub struct PictureOrder {
 
 #[derive(Debug)]
 enum Sets {
-    H264(Box<h264::Sps>, u8),
+    H264(h264_slice::Sets),
     H265(Box<h265::Sps>, Vec<Pps>),
 }
 
@@ -54,6 +54,8 @@ struct Pps {
 struct Slice {
     /// The low bits of the count.
     count: i64,
+    /// One above them.
+    max: i64,
     begins: bool,
     /// Later pictures count from it.
     reference: bool,
@@ -66,9 +68,8 @@ impl PictureOrder {
         let NalFraming::LengthPrefixed(length_size) = track.framing else { return None };
         let sets = match track.codec {
             Codec::H264 => {
-                let sps = h264::parse_sps(h264::parse_avcc(&track.codec_private).ok()?.sps.first()?).ok()?;
-                let bits = sps.order_bits?;
-                Sets::H264(Box::new(sps), bits)
+                let sets = h264_slice::Sets::new(&h264::parse_avcc(&track.codec_private).ok()?);
+                Sets::H264(Some(sets).filter(h264_slice::Sets::say_order)?)
             }
             Codec::H265 => {
                 let record = h265::parse_hvcc(&track.codec_private).ok()?;
@@ -84,7 +85,7 @@ impl PictureOrder {
     pub fn place(&mut self, sample: &[u8]) -> Place {
         let nals = || nal::iter_length_prefixed(sample, self.length_size).map_while(|nal| Some(nal.ok()?.1));
         let slice = match &self.sets {
-            Sets::H264(sps, bits) => nals().find(|nal| h264::is_vcl(nal)).and_then(|nal| h264_slice(nal, sps, *bits)),
+            Sets::H264(sets) => nals().find(|nal| h264::is_vcl(nal)).and_then(|nal| h264_slice(nal, sets)),
             Sets::H265(sps, pps) => nals()
                 .find(|nal| h265::first_slice_segment_in_pic(nal))
                 .and_then(|nal| h265_slice(nal, sps, pps, self.begins)),
@@ -99,12 +100,7 @@ impl PictureOrder {
     }
 
     fn follow(&mut self, slice: &Slice) {
-        let max = 1_i64
-            << match &self.sets {
-                Sets::H264(_, bits) => *bits,
-                Sets::H265(sps, _) => sps.order_bits,
-            };
-        let (mut high, low) = self.reference;
+        let (max, (mut high, low)) = (slice.max, self.reference);
         if slice.begins {
             (high, self.begins) = (0, false);
             self.last.sequence += 1;
@@ -120,23 +116,17 @@ impl PictureOrder {
     }
 }
 
-/// ISO/IEC 14496-10 section 7.3.3.
-fn h264_slice(nal: &[u8], sps: &h264::Sps, order_bits: u8) -> Option<Slice> {
-    let payload = nal::payload_start(nal, 1);
-    let mut r = BitReader::new(&payload);
-    let idr = h264::nal_unit_type(nal) == h264::nal_type::IDR;
-    for _ in 0..3 {
-        r.ue().ok()?;
-    }
-    r.skip(if sps.separate_planes { 2 } else { 0 } + usize::from(sps.frame_num_bits)).ok()?;
-    if !sps.frames_only && r.flag().ok()? {
-        r.skip(1).ok()?;
-    }
-    if idr {
-        r.ue().ok()?;
-    }
-    let count = r.bits(order_bits.into()).ok()?.into();
-    Some(Slice { count, begins: idr, reference: nal[0] & 0x60 != 0 })
+fn h264_slice(nal: &[u8], sets: &h264_slice::Sets) -> Option<Slice> {
+    let order = sets.order(nal)?;
+    let (count, bits) = match order.count {
+        Some((count, bits)) => (count.into(), bits),
+        // In decode order; also behind all pictures of a sequence that was counted.
+        None if order.idr => (0, 0),
+        None => return None,
+    };
+    // Section 8.2.1: what an operation 5 resets stands where its frame was, less its count.
+    let (count, begins) = order.reset.map_or((count, order.idr), |behind| (behind, true));
+    Some(Slice { count, max: 1 << bits, begins, reference: nal[0] & 0x60 != 0 })
 }
 
 /// ISO/IEC 23008-2 section 7.3.6.1. `begins`: a clean random access picture begins a sequence.
@@ -156,7 +146,8 @@ fn h265_slice(nal: &[u8], sps: &h265::Sps, pps: &[Pps], begins: bool) -> Option<
     let leading = (RADL_N..=RASL_R).contains(&kind);
     // Even types below 16 are of pictures that none of their sub-layer refers to.
     let reference = nal[1] & 7 == 1 && !leading && (kind >= BLA_W_LP || kind % 2 == 1);
-    Some(Slice { count, begins: (BLA_W_LP..=IDR_N_LP).contains(&kind) || kind == CRA && begins, reference })
+    let begins = (BLA_W_LP..=IDR_N_LP).contains(&kind) || kind == CRA && begins;
+    Some(Slice { count, max: 1 << sps.order_bits, begins, reference })
 }
 
 fn read_pps(nal: &Bytes) -> Option<Pps> {
