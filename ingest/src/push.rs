@@ -44,7 +44,7 @@ const HELD_BACK_TOUCH: Duration = Duration::from_millis(250);
 const ENDED_LOG_COUNT_MAX: usize = 256;
 
 /// Settings of ingest.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct IngestOptions {
     /// When to cut.
     pub fragmenter: fragmenter::Options,
@@ -54,6 +54,9 @@ pub struct IngestOptions {
     pub idle_timeout: Duration,
     /// For all that ingest holds.
     pub budget_bytes: u64,
+    /// What takes foreign containers apart.
+    #[cfg(feature = "gst")]
+    pub helpers: crate::gst::Helpers,
 }
 
 impl Default for IngestOptions {
@@ -63,6 +66,8 @@ impl Default for IngestOptions {
             publisher_silence: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(30),
             budget_bytes: 256 << 20,
+            #[cfg(feature = "gst")]
+            helpers: crate::gst::Helpers::default(),
         }
     }
 }
@@ -76,8 +81,6 @@ pub struct Ingest {
     pub(crate) clock: SharedClock,
     pub(crate) budget: Arc<Budget>,
     pub(crate) options: IngestOptions,
-    #[cfg(feature = "gst")]
-    pub(crate) helpers: crate::gst::Helpers,
     pub(crate) tracker: TaskTracker,
     /// Cancelled when the server goes down: pushes end where they are.
     pub stop: CancellationToken,
@@ -171,21 +174,7 @@ impl Ingest {
         let budget = Budget::new(options.budget_bytes);
         let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
         let (logs, last_runs) = (Mutex::default(), Mutex::default());
-        Arc::new(Self {
-            sink,
-            hub,
-            registry,
-            admission,
-            clock,
-            budget,
-            options,
-            #[cfg(feature = "gst")]
-            helpers: crate::gst::Helpers::default(),
-            tracker,
-            stop,
-            logs,
-            last_runs,
-        })
+        Arc::new(Self { sink, hub, registry, admission, clock, budget, options, tracker, stop, logs, last_runs })
     }
 
     /// Admits a publisher and begins a push.

@@ -67,6 +67,13 @@ impl Helpers {
         Self { executable: executable.into(), permits, stall_timeout: STALL_TIMEOUT }
     }
 
+    /// A helper that does nothing for so long has ended.
+    #[must_use]
+    pub fn stalled_after(mut self, timeout: Duration) -> Self {
+        self.stall_timeout = timeout;
+        self
+    }
+
     /// Starts a helper.
     pub(crate) fn start(&self, format: Foreign) -> Result<Helper, Failure> {
         let unavailable = |detail: String| Failure { status: ErrorKind::Unavailable.http_status(), detail };

@@ -68,8 +68,8 @@ async fn a_helper_that_fails_is_an_error_of_the_input() {
 
 #[tokio::test]
 async fn a_helper_that_hangs_is_given_up() {
-    let (_dir, mut helpers) = script("exec tail -f /dev/null");
-    helpers.stall_timeout = Duration::from_millis(50);
+    let (_dir, helpers) = script("exec tail -f /dev/null");
+    let helpers = helpers.stalled_after(Duration::from_millis(50));
     // More than a pipe holds.
     let failure = outcome(start(&helpers).await, 1 << 20).await.unwrap_err();
     assert!(failure.detail.contains("did nothing"), "{failure:?}");

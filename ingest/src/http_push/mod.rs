@@ -71,7 +71,7 @@ async fn push(
         idle_timeout,
         stop,
         #[cfg(feature = "gst")]
-        helpers: ingest.helpers.clone(),
+        helpers: ingest.options.helpers.clone(),
     };
     let done = ingest.tracker.spawn(reader.run());
     if stream_answer {
