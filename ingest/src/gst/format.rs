@@ -175,30 +175,46 @@ const TABLE: [Row; 14] = [
     ),
 ];
 
-impl Foreign {
-    /// Of the first bytes of an input. What follows ID3v2 tags tells the format; where it does not, what the input is
-    /// declared to be does, else it is MP3, whose tags they are.
-    #[must_use]
-    pub fn sniff(head: &[u8], media_type: Option<&str>) -> Option<Self> {
-        let tags_end = id3::end(head);
-        let behind = head.get(tags_end..).unwrap_or_default();
-        let fits = |magic: &Magic| behind.len() >= magic.bytes.len() && magic.fits(behind);
-        let format = TABLE.iter().find(|row| row.magics.iter().any(fits)).map(|row| row.format);
-        if format.is_some() || tags_end == 0 || Self::could_be(head) {
-            return format;
+/// Tells what an input is by its first bytes, as they come.
+#[derive(Debug, Default)]
+pub struct Sniffer {
+    /// Where the ID3v2 tags end, as far as they are there: what lies before is not looked at again.
+    tags_end: usize,
+}
+
+/// What the first bytes say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sniffed {
+    /// It is this.
+    Format(Foreign),
+    /// More of them could make it one of these.
+    NeedMore,
+    /// None of these.
+    Other,
+}
+
+impl Sniffer {
+    /// `head`: all that has come. What follows ID3v2 tags tells the format; where it does not, what the input is declared
+    /// to be does, else it is MP3, whose tags they are.
+    pub fn look(&mut self, head: &[u8], media_type: Option<&str>) -> Sniffed {
+        self.tags_end = id3::end(head, self.tags_end);
+        let behind = head.get(self.tags_end..).unwrap_or_default();
+        let is_whole = |magic: &Magic| behind.len() >= magic.bytes.len();
+        let mut magics = TABLE.iter().flat_map(|row| row.magics.iter().map(move |magic| (row.format, magic)));
+        let told = magics.clone().find(|(_, magic)| is_whole(magic) && magic.fits(behind));
+        if let Some((format, _)) = told {
+            return Sniffed::Format(format);
         }
-        media_type.and_then(Self::from_media_type).or(Some(Self::Mp3))
+        let could_fit = magics.any(|(_, magic)| !is_whole(magic) && magic.fits(behind));
+        match self.tags_end {
+            0..=TAGS_BYTES_MAX if could_fit => Sniffed::NeedMore,
+            0 => Sniffed::Other,
+            _ => Sniffed::Format(media_type.and_then(Foreign::from_media_type).unwrap_or(Foreign::Mp3)),
+        }
     }
+}
 
-    /// More bytes could make it one of these.
-    #[must_use]
-    pub fn could_be(head: &[u8]) -> bool {
-        let tags_end = id3::end(head);
-        let behind = head.get(tags_end..).unwrap_or_default();
-        let could_fit = |magic: &Magic| behind.len() < magic.bytes.len() && magic.fits(behind);
-        tags_end <= TAGS_BYTES_MAX && TABLE.iter().any(|row| row.magics.iter().any(could_fit))
-    }
-
+impl Foreign {
     /// Of a media type (RFC 6838), parameters ignored.
     #[must_use]
     pub fn from_media_type(media_type: &str) -> Option<Self> {
@@ -274,18 +290,24 @@ mod tests {
         (&[0, 0, 1, 0x46, 1, 0x50], Foreign::H265),
     ];
 
+    fn sniff(head: &[u8], media_type: Option<&str>) -> Sniffed {
+        Sniffer::default().look(head, media_type)
+    }
+
     #[test]
     fn formats_are_told_by_their_first_bytes() {
         for (head, format) in HEADS {
-            assert_eq!(Foreign::sniff(head, Some("audio/x-au")), Some(format));
-            let needed = (0..=head.len()).find(|len| Foreign::sniff(&head[..*len], None).is_some()).unwrap();
-            for len in 0..needed {
-                assert!(Foreign::could_be(&head[..len]), "{format:?} {len}");
+            assert_eq!(sniff(head, Some("audio/x-au")), Sniffed::Format(format));
+            let mut sniffer = Sniffer::default();
+            let seen: Vec<Sniffed> = (0..=head.len()).map(|len| sniffer.look(&head[..len], None)).collect();
+            let first = seen.iter().position(|sniffed| *sniffed != Sniffed::NeedMore).unwrap();
+            assert_eq!(seen[first], Sniffed::Format(format), "{format:?} {first}");
+            for (len, sniffed) in seen.iter().enumerate() {
+                assert_eq!(*sniffed, sniff(&head[..len], None), "{format:?} {len}");
             }
-            assert!(!Foreign::could_be(head), "{format:?}");
         }
-        assert_eq!(Foreign::sniff(&vidar_fixtures::read("other.flv"), None), Some(Foreign::Flv));
-        assert_eq!(Foreign::sniff(&vidar_fixtures::read("other.avi"), None), Some(Foreign::Avi));
+        assert_eq!(sniff(&vidar_fixtures::read("other.flv"), None), Sniffed::Format(Foreign::Flv));
+        assert_eq!(sniff(&vidar_fixtures::read("other.avi"), None), Sniffed::Format(Foreign::Avi));
         let others = [
             &b"FLV\x02"[..],
             b"RIFF....WEBPVP8 ",
@@ -297,8 +319,7 @@ mod tests {
             &[0xff, 0xfe, b'a', 0],
         ];
         for other in others {
-            assert_eq!(Foreign::sniff(other, None), None, "{other:?}");
-            assert!(!Foreign::could_be(other), "{other:?}");
+            assert_eq!(sniff(other, None), Sniffed::Other, "{other:?}");
         }
     }
 
@@ -307,15 +328,13 @@ mod tests {
         let long = b"ID3\x04\0\0\0\x04\0\0";
         let unknown = [&b"ID3\x04\0\0\0\0\0\x02\xff\xff"[..], &[0; 10]].concat();
         for head in [&long[..], &unknown] {
-            assert!(!Foreign::could_be(head));
-            assert_eq!(Foreign::sniff(head, Some("audio/aac")), Some(Foreign::Adts));
-            assert_eq!(Foreign::sniff(head, Some("audio/flac; x=y")), Some(Foreign::Flac));
-            assert_eq!(Foreign::sniff(head, Some("application/octet-stream")), Some(Foreign::Mp3));
-            assert_eq!(Foreign::sniff(head, None), Some(Foreign::Mp3));
+            assert_eq!(sniff(head, Some("audio/aac")), Sniffed::Format(Foreign::Adts));
+            assert_eq!(sniff(head, Some("audio/flac; x=y")), Sniffed::Format(Foreign::Flac));
+            assert_eq!(sniff(head, Some("application/octet-stream")), Sniffed::Format(Foreign::Mp3));
+            assert_eq!(sniff(head, None), Sniffed::Format(Foreign::Mp3));
         }
         // One that is waited for, whatever is declared.
-        assert_eq!(Foreign::sniff(b"ID3\x04\0\0\0\x03\0\0", Some("audio/aac")), None);
-        assert!(Foreign::could_be(b"ID3\x04\0\0\0\x03\0\0"));
+        assert_eq!(sniff(b"ID3\x04\0\0\0\x03\0\0", Some("audio/aac")), Sniffed::NeedMore);
     }
 
     #[test]

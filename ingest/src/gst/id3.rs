@@ -29,9 +29,9 @@ fn start(head: &[u8]) -> Start {
     Start::Tag(HEADER_BYTES + size + footer_bytes)
 }
 
-/// Where what follows the tags begins, as far as `head` says: it may be behind its end.
-pub(super) fn end(head: &[u8]) -> usize {
-    let mut at = 0;
+/// Where what follows the tags begins, as far as `head` says: it may be behind its end. `at`: what it was before there
+/// was more of the input, or 0.
+pub(super) fn end(head: &[u8], mut at: usize) -> usize {
     while let Start::Tag(len) = start(head.get(at..).unwrap_or_default()) {
         at += len;
     }
@@ -56,16 +56,17 @@ impl Untagged {
             return input;
         }
         self.head.extend(input);
+        let mut at = 0;
         loop {
-            let skipped = self.left.min(self.head.len());
-            self.head.drain(..skipped);
+            let skipped = self.left.min(self.head.len() - at);
+            at += skipped;
             self.left -= skipped;
-            match start(&self.head) {
-                Start::More => return Vec::new(),
+            match start(&self.head[at..]) {
                 Start::Tag(len) => self.left = len,
-                Start::Other => {
-                    self.begun = true;
-                    return std::mem::take(&mut self.head);
+                start => {
+                    self.begun = matches!(start, Start::Other);
+                    self.head.drain(..at);
+                    return if self.begun { std::mem::take(&mut self.head) } else { Vec::new() };
                 }
             }
         }
@@ -93,7 +94,14 @@ mod tests {
             [tag(3, 0, 200, 200), tag(4, 0, 1, 1)].concat(),
         ] {
             let input = [&tags[..], &sound].concat();
-            assert_eq!(end(&input), tags.len());
+            assert_eq!(end(&input, 0), tags.len());
+            let ends = (0..=input.len()).scan(0, |at, len| {
+                // What lies before is not looked at again.
+                let head = [&vec![0; (*at).min(len)], &input[(*at).min(len)..len]].concat();
+                *at = end(&head, *at);
+                Some(*at)
+            });
+            assert_eq!(ends.last(), Some(tags.len()));
             for size in [1, 7, 100, input.len()] {
                 let mut untagged = Untagged::default();
                 let out: Vec<u8> = input.chunks(size).flat_map(|chunk| untagged.push(chunk.to_vec())).collect();
@@ -106,8 +114,8 @@ mod tests {
     fn what_only_looks_like_a_tag_is_left() {
         for input in [&b"ID3\x04\0\0\0\0\x80\0x"[..], b"ID3\xff\0\0\0\0\0\0x", b"ID2"] {
             assert_eq!(Untagged::default().push(input.to_vec()), input);
-            assert_eq!(end(input), 0);
+            assert_eq!(end(input, 0), 0);
         }
-        assert_eq!(end(b"ID3\x04\0\0\0\0\x01\0"), 10 + 128, "behind the end of what is there");
+        assert_eq!(end(b"ID3\x04\0\0\0\0\x01\0", 0), 10 + 128, "behind the end of what is there");
     }
 }

@@ -18,7 +18,7 @@ mod tracks;
 
 pub use client::Helpers;
 pub(crate) use client::Step;
-pub use format::Foreign;
+pub use format::{Foreign, Sniffed, Sniffer};
 pub use helper::{HelperError, run_helper};
 #[doc(hidden)]
 pub use message::fuzz as fuzz_message;

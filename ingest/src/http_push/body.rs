@@ -32,6 +32,14 @@ pub(super) struct Reader {
     pub(super) helpers: crate::gst::Helpers,
 }
 
+/// The first bytes of a body, until they tell what it is.
+#[derive(Default)]
+struct Head {
+    bytes: Vec<u8>,
+    #[cfg(feature = "gst")]
+    sniffer: crate::gst::Sniffer,
+}
+
 /// What takes the body apart.
 enum Parser {
     Own(Box<dyn Demux>),
@@ -82,7 +90,7 @@ impl Reader {
     }
 
     async fn read(&mut self) -> End {
-        let mut head = Vec::new();
+        let mut head = Head::default();
         let mut demuxer: Option<Box<dyn Demux>> = None;
         loop {
             let chunk = match self.next_chunk().await {
@@ -98,17 +106,17 @@ impl Reader {
             let input = match &demuxer {
                 Some(_) => chunk,
                 None => {
-                    head.extend_from_slice(&chunk);
-                    match self.choose(&head, false) {
+                    head.bytes.extend_from_slice(&chunk);
+                    match self.choose(&mut head, false) {
                         Ok(Some(Parser::Own(chosen))) => demuxer = Some(chosen),
                         #[cfg(feature = "gst")]
                         Ok(Some(Parser::Foreign(format))) => {
-                            return self.read_foreign(format, head.into(), false).await;
+                            return self.read_foreign(format, head.bytes.into(), false).await;
                         }
                         Ok(None) => continue,
                         Err(()) => return End::Failed,
                     }
-                    std::mem::take(&mut head).into()
+                    std::mem::take(&mut head.bytes).into()
                 }
             };
             let Some(demuxer) = &mut demuxer else { continue };
@@ -119,10 +127,10 @@ impl Reader {
         }
         if demuxer.is_none() {
             // Shorter than what tells every format: what it looks like has to do.
-            match self.choose(&head, true) {
+            match self.choose(&mut head, true) {
                 Ok(Some(Parser::Own(chosen))) => demuxer = Some(chosen),
                 #[cfg(feature = "gst")]
-                Ok(Some(Parser::Foreign(format))) => return self.read_foreign(format, head.into(), true).await,
+                Ok(Some(Parser::Foreign(format))) => return self.read_foreign(format, head.bytes.into(), true).await,
                 Ok(None) => {}
                 Err(()) => return End::Failed,
             }
@@ -131,23 +139,23 @@ impl Reader {
             self.push.note_error(400, "the body is empty".to_owned(), Some(0));
             return End::Failed;
         };
-        if !head.is_empty() && feed(&mut self.push, &mut *demuxer, head.into()).await.is_err() {
+        if !head.bytes.is_empty() && feed(&mut self.push, &mut *demuxer, head.bytes.into()).await.is_err() {
             return End::Failed;
         }
         end(&mut self.push, &mut *demuxer, End::Clean).await
     }
 
-    fn choose(&self, head: &[u8], ended: bool) -> Result<Option<Parser>, ()> {
+    fn choose(&self, head: &mut Head, ended: bool) -> Result<Option<Parser>, ()> {
         #[cfg(feature = "gst")]
         {
-            use crate::gst::Foreign;
-            if let Some(format) = Foreign::sniff(head, self.media_type.as_deref()) {
-                return Ok(Some(Parser::Foreign(format)));
-            }
-            if !ended && Foreign::could_be(head) {
-                return Ok(None);
+            use crate::gst::Sniffed;
+            match head.sniffer.look(&head.bytes, self.media_type.as_deref()) {
+                Sniffed::Format(format) => return Ok(Some(Parser::Foreign(format))),
+                Sniffed::NeedMore if !ended => return Ok(None),
+                Sniffed::NeedMore | Sniffed::Other => {}
             }
         }
+        let head = &head.bytes[..];
         match sniff(head) {
             Sniffed::Format(format) => Ok(Some(Parser::Own(format.demuxer()))),
             Sniffed::NeedMore if !ended && head.len() < SNIFF_BYTES => Ok(None),
