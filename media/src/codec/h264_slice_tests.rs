@@ -111,10 +111,8 @@ fn places(track: &Track, pictures: &[Bytes]) -> Vec<(u64, i64)> {
 
 #[test]
 fn slices_are_read_by_the_sets_that_they_name() {
-    let (first, second) = (
-        Slices { pps: 0, frame_num_bits: 4, order_bits: 4 },
-        Slices { pps: 3, frame_num_bits: 9, order_bits: 6 },
-    );
+    let (first, second) =
+        (Slices { pps: 0, frame_num_bits: 4, order_bits: 4 }, Slices { pps: 3, frame_num_bits: 9, order_bits: 6 });
     let sets = [sps(0, 4, Some(4)), sps(1, 9, Some(6)), sps(2, 4, None)];
     let track = track(&sets, &[pps(0, 0), pps(3, 1), pps(4, 2), pps(5, 7)]);
     let pictures = [
