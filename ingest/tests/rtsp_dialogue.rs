@@ -311,16 +311,6 @@ async fn slow_and_unknown_clients_are_dropped() {
     assert!(reading.answer().await.is_none());
 }
 
-/// It asks and asks, and takes no answer.
-#[tokio::test]
-async fn a_client_that_does_not_read_is_dropped() {
-    let server = Server::with(Store::Takes, |options| options.write_timeout = Duration::from_millis(100)).await;
-    let mut client = Client::connect(server.address).await;
-    let questions = b"OPTIONS * RTSP/1.0\r\nCSeq: 1\r\n\r\n".repeat(1000);
-    let asking = async { while client.stream.write_all(&questions).await.is_ok() {} };
-    tokio::time::timeout(Duration::from_secs(60), asking).await.expect("the server hangs up");
-}
-
 #[tokio::test]
 async fn receiver_reports_are_sent() {
     let server = open().await;
@@ -340,7 +330,7 @@ async fn udp_packets_of_the_peer_only_in_their_order() {
     let mut client = Client::connect(server.address).await;
     let sockets = [bind("127.0.0.1").await, bind("127.0.0.1").await, bind("127.0.0.1").await, bind("127.0.0.2").await];
     let [rtp_socket, rtcp_socket, late_comer, stranger] = sockets;
-    let to = begin_over_udp(&mut client, &rtp_socket, &rtcp_socket).await;
+    let to = client.begin_over_udp(&rtp_socket, &rtcp_socket).await;
     rtcp_socket.send_to(&report(96, 0, 9000), (to.0, to.1 + 1)).await.unwrap();
     stranger.send_to(&rtp(96, 10, 77, IDR), to).await.unwrap();
     let packet = |sequence: u16| {
@@ -358,19 +348,6 @@ async fn udp_packets_of_the_peer_only_in_their_order() {
     assert_eq!(run.walls()[0].1, 0);
 }
 
-/// Records video over UDP; where RTP goes to, and RTCP to the port above.
-async fn begin_over_udp(client: &mut Client, rtp: &UdpSocket, rtcp: &UdpSocket) -> (&'static str, u16) {
-    assert_eq!(client.announce(SDP).await.status, 200);
-    let transport = format!("RTP/AVP;unicast;client_port={}-{};mode=record", port(rtp), port(rtcp));
-    let answer = client.set_up("video", &transport).await;
-    let ports = answer.field("Transport").split("server_port=").nth(1).unwrap().split(';').next().unwrap();
-    let (rtp_port, rtcp_port) = ports.split_once('-').unwrap();
-    let (rtp_port, rtcp_port): (u16, u16) = (rtp_port.parse().unwrap(), rtcp_port.parse().unwrap());
-    assert_eq!((rtp_port % 2, rtcp_port), (0, rtp_port + 1));
-    assert_eq!(client.request("RECORD", "cam", "", "").await.status, 200);
-    ("127.0.0.1", rtp_port)
-}
-
 #[tokio::test]
 async fn receiver_reports_over_udp_come_every_5_s() {
     let clock = ManualClock::new(UnixMs(0));
@@ -378,7 +355,7 @@ async fn receiver_reports_over_udp_come_every_5_s() {
         Server::with(Store::Takes, |options| (options.allow_basic, options.clock) = (true, clock.clone())).await;
     let mut client = Client::connect(server.address).await;
     let (rtp_socket, rtcp_socket) = (bind("127.0.0.1").await, bind("127.0.0.1").await);
-    let to = begin_over_udp(&mut client, &rtp_socket, &rtcp_socket).await;
+    let to = client.begin_over_udp(&rtp_socket, &rtcp_socket).await;
     rtcp_socket.send_to(&report(96, 0, 9000), (to.0, to.1 + 1)).await.unwrap();
     let mut names = Vec::new();
     // What is sent, samples and losses so far; in the report: fraction and count of the lost, the highest number, the delay.
@@ -413,10 +390,6 @@ async fn receiver_reports_over_udp_come_every_5_s() {
 
 async fn bind(address: &str) -> UdpSocket {
     UdpSocket::bind((address, 0)).await.unwrap()
-}
-
-fn port(socket: &UdpSocket) -> u16 {
-    socket.local_addr().unwrap().port()
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 //! # Invariants
 //! 1. Nothing but OPTIONS is done for a client that has not shown who it is.
 //! 2. A run that began is finished, whatever ends the connection.
+//! 3. Nobody waits for the client to read: media goes on, and only requests wait for room for their answers.
 
 use std::future::poll_fn;
 use std::net::SocketAddr;
@@ -11,7 +12,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use rtsp_types::Request;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -21,9 +22,10 @@ use super::RtspOptions;
 use super::auth::Challenge;
 use super::media::Now;
 use super::message::{Answer, Item, MessageReader};
+use super::outgoing::Outgoing;
 use super::publish::PublishError;
 use super::rtcp;
-use super::session::{Path, Recording, Session};
+use super::session::{Recording, Session};
 use super::udp::{self, Datagram};
 
 /// Receiver reports (RFC 3550 section 6.2: 5 s at most bandwidths). Some cameras leave after 10 s without one.
@@ -35,7 +37,7 @@ const TICK_MAX: Duration = Duration::from_secs(1);
 const DRAIN: Duration = Duration::from_millis(200);
 /// Wrong answers to the challenge before we hang up.
 const DENIED_COUNT_MAX: u32 = 5;
-/// A client that is refused for good is given this long to read why.
+/// A client is given this long to read why we hang up.
 const LINGER: Duration = Duration::from_secs(1);
 /// The longest UDP payload.
 pub(super) const DATAGRAM_BYTES_MAX: usize = 65_535;
@@ -64,6 +66,7 @@ pub(crate) struct Connection {
     pub(super) local: SocketAddr,
     pub(super) peer: SocketAddr,
     pub(super) reader: MessageReader,
+    outgoing: Outgoing,
     pub(super) challenge: Challenge,
     pub(super) denied_count: u32,
     /// A request has shown who the client is.
@@ -87,6 +90,7 @@ impl Connection {
             local,
             peer,
             reader: MessageReader::new(),
+            outgoing: Outgoing::default(),
             challenge: Challenge::new(random.simple().to_string(), basic),
             denied_count: 0,
             authorized: false,
@@ -113,6 +117,7 @@ impl Connection {
         if let Err(error) = self.end_run(complete, &cause, drain).await {
             tracing::warn!(%error, "the end of the run was not kept");
         }
+        self.say_last().await;
     }
 
     async fn serve(&mut self, stop: &CancellationToken) -> End {
@@ -120,7 +125,9 @@ impl Connection {
         let mut timer = std::pin::pin!(tokio::time::sleep(TICK_MAX));
         loop {
             let now = self.now();
-            self.mid_message = self.reader.is_mid_item().then_some(self.mid_message.unwrap_or(now.monotonic));
+            // What waits for room for its answer may be whole.
+            let mid_message = self.reader.is_mid_item() && self.outgoing.has_room();
+            self.mid_message = mid_message.then_some(self.mid_message.unwrap_or(now.monotonic));
             if let Err(end) = self.tick(now).await {
                 return end;
             }
@@ -132,11 +139,17 @@ impl Connection {
             let is_recording = self.session.as_ref().is_some_and(|session| session.recording.is_some());
             let has_udp = is_recording && self.session.as_ref().is_some_and(Session::has_udp);
             let (session, datagram) = (&mut self.session, &mut self.datagram);
+            let (mut incoming, socket) = self.stream.split();
             let mut heard = false;
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return End::Ours("the server is stopping".to_owned()),
-                read = self.stream.read_buf(self.reader.buffer()) => match read {
+                _ = socket.writable(), if !self.outgoing.is_empty() => {
+                    if let Err(end) = self.send() {
+                        return end;
+                    }
+                }
+                read = incoming.read_buf(self.reader.buffer()), if self.outgoing.has_room() => match read {
                     Ok(0) => return End::Closed { complete: !self.reader.is_mid_item() },
                     Ok(_) => heard = true,
                     Err(error) => {
@@ -172,8 +185,9 @@ impl Connection {
         let media = recording.and_then(|recording| recording.media.deadline());
         let report = recording.map(|recording| recording.next_report);
         let message = self.mid_message.map(|since| since + self.options.message_timeout);
+        let stalled = self.outgoing.stalled().map(|since| since + self.options.write_timeout);
         let silence = self.heard + self.options.session_timeout;
-        [media, report, message].into_iter().flatten().fold(silence, Duration::min)
+        [media, report, message, stalled].into_iter().flatten().fold(silence, Duration::min)
     }
 
     /// Does what is due.
@@ -182,8 +196,12 @@ impl Connection {
             return Err(End::Ours("silent for too long".to_owned()));
         }
         if self.mid_message.is_some_and(|since| now.monotonic.saturating_sub(since) >= self.options.message_timeout) {
-            self.write(Answer::new(408, "Request Time-out").into_bytes()).await?;
+            self.answer_with(Answer::new(408, "Request Time-out"))?;
             return Err(End::Ours("a message did not end".to_owned()));
+        }
+        let stalled = self.outgoing.stalled().map(|since| now.monotonic.saturating_sub(since));
+        if stalled.is_some_and(|stalled| stalled >= self.options.write_timeout) {
+            return Err(End::Ours("the client does not read its answers".to_owned()));
         }
         let Some(session) = &mut self.session else { return Ok(()) };
         let Some(recording) = &mut session.recording else { return Ok(()) };
@@ -191,38 +209,18 @@ impl Connection {
         recording.outlet.give(recording.media.take(), recording.media.unfinished_bytes()).await?;
         if now.monotonic >= recording.next_report {
             recording.next_report = now.monotonic + REPORT_INTERVAL;
-            self.send_reports(now.monotonic).await?;
+            let frames = session.report(self.ssrc, now.monotonic);
+            self.outgoing.report(&frames, now.monotonic, |bytes| self.stream.try_write(bytes)).map_err(not_sent)?;
         }
         Ok(())
     }
 
-    async fn send_reports(&mut self, now: Duration) -> Result<(), End> {
-        let mut frames = Vec::new();
-        if let Some(session) = &mut self.session
-            && let Some(recording) = &mut session.recording
-        {
-            for set_up in &session.set_up {
-                let Some(track) = set_up.track else { continue };
-                let Some(report) = recording.media.report(track, self.ssrc, now) else { continue };
-                match &set_up.path {
-                    Path::Udp(pair) => pair.send_report(&report),
-                    Path::Interleaved { rtcp, .. } => {
-                        frames.extend([b'$', *rtcp]);
-                        frames.extend((report.len() as u16).to_be_bytes());
-                        frames.extend(report);
-                    }
-                }
-            }
-        }
-        if frames.is_empty() { Ok(()) } else { self.write(frames).await }
-    }
-
-    /// Handles everything that was read.
+    /// Handles everything that was read, as far as there is room for answers.
     async fn handle_buffered(&mut self) -> Result<(), End> {
         let now = self.now();
-        loop {
+        while self.outgoing.has_room() {
             match self.reader.next() {
-                Ok(None) => return self.give().await,
+                Ok(None) => break,
                 Ok(Some(Item::Data { channel, payload })) => self.interleaved(channel, &payload, now),
                 Ok(Some(Item::Skipped(bytes))) => {
                     tracing::debug!(bytes, "skipped what is no message");
@@ -234,14 +232,15 @@ impl Connection {
                     self.request(*request).await?;
                 }
                 Ok(Some(Item::Unreadable { cseq })) => {
-                    self.write(Answer::new(400, "Bad Request").cseq(cseq.as_deref()).into_bytes()).await?;
+                    self.answer_with(Answer::new(400, "Bad Request").cseq(cseq.as_deref()))?;
                 }
                 Err(error) => {
-                    self.write(Answer::new(error.status(), &format!("Bad Request: {error}")).into_bytes()).await?;
+                    self.answer_with(Answer::new(error.status(), &format!("Bad Request: {error}")))?;
                     return Err(End::Ours(error.to_string()));
                 }
             }
         }
+        self.give().await
     }
 
     /// Packets before RECORD, and on channels that nobody asked for, are ignored.
@@ -336,15 +335,22 @@ impl Connection {
         }
     }
 
-    async fn write(&mut self, bytes: Vec<u8>) -> Result<(), End> {
-        match tokio::time::timeout(self.options.write_timeout, self.stream.write_all(&bytes)).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => {
-                tracing::info!(%error, "answer not sent");
-                Err(End::Closed { complete: false })
-            }
-            Err(_) => Err(End::Ours("the client does not read its answers".to_owned())),
-        }
+    fn answer_with(&mut self, answer: Answer) -> Result<(), End> {
+        self.outgoing.answer(&answer.into_bytes());
+        self.send()
+    }
+
+    /// Sends what the client takes now.
+    fn send(&mut self) -> Result<(), End> {
+        let now = self.options.clock.monotonic();
+        self.outgoing.send(now, |bytes| self.stream.try_write(bytes)).map_err(not_sent)
+    }
+
+    /// Sends the rest before we hang up.
+    async fn say_last(&mut self) {
+        let sending =
+            async { while !self.outgoing.is_empty() && self.stream.writable().await.is_ok() && self.send().is_ok() {} };
+        let _ = tokio::time::timeout(LINGER, sending).await;
     }
 
     async fn request(&mut self, request: Request<Vec<u8>>) -> Result<(), End> {
@@ -357,14 +363,20 @@ impl Connection {
         tracing::debug!(method, status = answer.status(), "request");
         let hang_up = answer.status() == 401 && self.denied_count >= DENIED_COUNT_MAX;
         let answer = answer.field("Server", "vidar").answering(&request);
-        self.write(answer.into_bytes()).await?;
+        self.answer_with(answer)?;
         if hang_up {
+            self.say_last().await;
             // Closing at once could take the answer back.
             let _ = tokio::time::timeout(LINGER, self.stream.read_u8()).await;
             return Err(End::Ours("too many wrong passwords".to_owned()));
         }
         Ok(())
     }
+}
+
+fn not_sent(error: std::io::Error) -> End {
+    tracing::info!(%error, "answer not sent");
+    End::Closed { complete: false }
 }
 
 fn packet(recording: &mut Recording, track: usize, is_rtcp: bool, bytes: &Bytes, now: Now) {

@@ -13,6 +13,7 @@ mod depacketize;
 pub(crate) mod fuzz;
 mod media;
 mod message;
+mod outgoing;
 mod outlet;
 mod publish;
 mod reorder;

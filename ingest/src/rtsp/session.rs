@@ -153,6 +153,25 @@ impl Session {
         })
     }
 
+    /// Sends receiver reports over UDP, and gives those that go interleaved.
+    pub(crate) fn report(&mut self, own_ssrc: u32, now: Duration) -> Vec<u8> {
+        let mut frames = Vec::new();
+        let Some(recording) = &mut self.recording else { return frames };
+        for set_up in &self.set_up {
+            let Some(track) = set_up.track else { continue };
+            let Some(report) = recording.media.report(track, own_ssrc, now) else { continue };
+            match &set_up.path {
+                Path::Udp(pair) => pair.send_report(&report),
+                Path::Interleaved { rtcp, .. } => {
+                    frames.extend([b'$', *rtcp]);
+                    frames.extend((report.len() as u16).to_be_bytes());
+                    frames.extend(report);
+                }
+            }
+        }
+        frames
+    }
+
     /// The UDP ports, each with the position of its track.
     pub(crate) fn udp(&mut self) -> impl Iterator<Item = (usize, &mut UdpPair)> {
         self.set_up.iter_mut().enumerate().filter_map(|(position, set_up)| match &mut set_up.path {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UdpSocket};
 
 use super::{SECRET, USER};
 
@@ -48,8 +48,11 @@ pub(crate) struct Client {
 impl Client {
     /// A client that sends Basic.
     pub(crate) async fn connect(address: SocketAddr) -> Self {
+        Self::over(TcpStream::connect(address).await.unwrap(), address)
+    }
+
+    pub(crate) fn over(stream: TcpStream, address: SocketAddr) -> Self {
         let basic = base64::engine::general_purpose::STANDARD.encode(format!("{USER}:{SECRET}"));
-        let stream = TcpStream::connect(address).await.unwrap();
         let authorization = Some(format!("Basic {basic}"));
         Self { stream, address, authorization, session: None, cseq: 0, buffer: Vec::new() }
     }
@@ -89,6 +92,20 @@ impl Client {
         assert_eq!(self.set_up("audio", "RTP/AVP/TCP;unicast;interleaved=2-3;mode=record").await.status, 200);
         assert_eq!(self.set_up("video", "RTP/AVP/TCP;unicast;interleaved=0-1;mode=record").await.status, 200);
         assert_eq!(self.request("RECORD", "cam", "", "").await.status, 200);
+    }
+
+    /// Records video over UDP; where RTP goes to, and RTCP to the port above.
+    pub(crate) async fn begin_over_udp(&mut self, rtp: &UdpSocket, rtcp: &UdpSocket) -> (&'static str, u16) {
+        assert_eq!(self.announce(SDP).await.status, 200);
+        let port = |socket: &UdpSocket| socket.local_addr().unwrap().port();
+        let transport = format!("RTP/AVP;unicast;client_port={}-{};mode=record", port(rtp), port(rtcp));
+        let answer = self.set_up("video", &transport).await;
+        let ports = answer.field("Transport").split("server_port=").nth(1).unwrap().split(';').next().unwrap();
+        let (rtp_port, rtcp_port) = ports.split_once('-').unwrap();
+        let (rtp_port, rtcp_port): (u16, u16) = (rtp_port.parse().unwrap(), rtcp_port.parse().unwrap());
+        assert_eq!((rtp_port % 2, rtcp_port), (0, rtp_port + 1));
+        assert_eq!(self.request("RECORD", "cam", "", "").await.status, 200);
+        ("127.0.0.1", rtp_port)
     }
 
     /// Sends bytes and reads an answer.

@@ -167,7 +167,10 @@ impl Server {
     }
 
     pub(crate) async fn with(store: Store, adjust: impl FnOnce(&mut RtspOptions)) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::on(TcpListener::bind("127.0.0.1:0").await.unwrap(), store, adjust)
+    }
+
+    pub(crate) fn on(listener: TcpListener, store: Store, adjust: impl FnOnce(&mut RtspOptions)) -> Self {
         let address = listener.local_addr().unwrap();
         let (sender, runs) = watch::channel(Vec::new());
         let publishers = Arc::new(Collector { store, runs: Arc::new(sender) });
