@@ -455,3 +455,29 @@ async fn a_damaged_fragment_is_an_error_and_never_media() {
         assert_eq!(media(answer.text()).segments.len(), entries.len());
     }
 }
+
+#[tokio::test]
+async fn a_damaged_config_is_a_gap_where_it_is_needed_and_the_rest_plays() {
+    let archive = Archive::new();
+    let broken = archive.push(Push::new("cam", "h264_ip.mkv", START)).await;
+    let whole = archive.push(Push::new("cam", "bbb.mkv", START.plus_ms(60_000))).await;
+    assert_ne!(broken[0].meta.config, whole[0].meta.config);
+    archive.source.damage_config(broken[0].meta.config);
+    let numbers: Vec<_> = broken.iter().map(|entry| format!("{}.m4s", entry.meta.number)).collect();
+    for file in ["index.m3u8", "live.m3u8"] {
+        assert_eq!(archive.get(&format!("{}/{file}", base("cam"))).await.status, 200, "{file}");
+        let answer = archive.get(&format!("{}/v1/{file}", base("cam"))).await;
+        assert_eq!(answer.status, 200, "{file}");
+        let lines: Vec<_> = answer.text().lines().collect();
+        let gaps = (0..lines.len()).filter(|index| lines[*index] == "#EXT-X-GAP").map(|index| lines[index + 2]);
+        assert_eq!(gaps.collect::<Vec<_>>(), numbers, "{file}: {}", answer.text());
+        assert_eq!(media(answer.text()).segments.len(), broken.len() + whole.len());
+    }
+    assert!(!samples(&archive, "cam", "v1", "").await.is_empty());
+    assert_eq!(archive.get(&format!("{}/v1/{}", base("cam"), numbers[0])).await.status, 500);
+    // Nothing is left that would play.
+    archive.source.damage_config(whole[0].meta.config);
+    for file in ["index.m3u8", "v1/index.m3u8", "live.m3u8", "v1/live.m3u8"] {
+        assert_eq!(archive.get(&format!("{}/{file}", base("cam"))).await.status, 500, "{file}");
+    }
+}

@@ -19,6 +19,7 @@ use super::rendition::{self, RenditionId};
 pub(crate) struct Plan {
     /// Never empty.
     pub(crate) entries: Vec<SharedEntry>,
+    /// Those that read, one at least.
     pub(crate) configs: HashMap<ConfigId, Arc<StreamConfig>>,
     /// Of the entries, those that are known not to read.
     pub(crate) damaged: HashSet<FragmentNumber>,
@@ -64,8 +65,8 @@ impl Plan {
         (!omitted.is_empty()).then(|| omitted.join(", "))
     }
 
-    /// The segments of a rendition. A fragment without samples of it is a gap, and one that is damaged; so is each ordinal that is missing
-    /// between two fragments of a run, or anywhere if `dense`.
+    /// The segments of a rendition. A fragment without samples of it is a gap, and one that is damaged, or whose config is;
+    /// so is each ordinal that is missing between two fragments of a run, or anywhere if `dense`.
     pub(crate) fn segments(&self, id: RenditionId, uris: &Uris, dense: bool) -> Vec<Segment> {
         let mut segments: Vec<Segment> = Vec::with_capacity(self.entries.len());
         let mut map: Option<ConfigId> = None;

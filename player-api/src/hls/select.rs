@@ -1,10 +1,10 @@
 //! Which fragments a playlist has.
 
-use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 
 use vidar_core::entry::SharedEntry;
 use vidar_core::ids::StreamId;
+use vidar_core::source::ReadError;
 use vidar_core::time::UnixMs;
 
 use super::plan::{MISSING_MAX, Plan, starts_with_sync};
@@ -103,12 +103,28 @@ fn window(entries: &[SharedEntry], target_s: u32) -> &[SharedEntry] {
     entries.get(from..).unwrap_or_default()
 }
 
+/// Reads the configs. A fragment whose config is damaged cannot play, and is a gap: the rest plays.
 async fn with_configs(api: &Api, entries: Vec<SharedEntry>) -> ApiResult<Plan> {
     let mut configs = HashMap::new();
+    // Every file has its own copies, each of which is tried once.
+    let (mut unreadable, mut damage) = (HashSet::new(), None);
     for entry in &entries {
-        if let Entry::Vacant(vacant) = configs.entry(entry.meta.config) {
-            vacant.insert(api.source.config(entry).await?);
+        let copy = (entry.meta.config, entry.record.file);
+        if configs.contains_key(&copy.0) || unreadable.contains(&copy) {
+            continue;
         }
+        match api.source.config(entry).await {
+            Ok(config) => drop(configs.insert(copy.0, config)),
+            Err(error @ ReadError::Corrupt { .. }) => {
+                tracing::warn!(%error, "a config does not read: fragments that need it are gaps");
+                unreadable.insert(copy);
+                damage = Some(error);
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    if let Some(damage) = damage.filter(|_| configs.is_empty()) {
+        return Err(damage.into());
     }
     let damaged = entries.iter().filter(|entry| api.source.is_damaged(entry)).map(|entry| entry.meta.number).collect();
     Ok(Plan { entries, configs, damaged })

@@ -44,6 +44,7 @@ pub struct MemorySource {
     fragments: Mutex<HashMap<FragmentNumber, Stored>>,
     configs: Mutex<HashMap<ConfigId, Arc<StreamConfig>>>,
     damaged: Mutex<Vec<FragmentNumber>>,
+    damaged_configs: Mutex<Vec<ConfigId>>,
     /// Of them, those that a read found.
     found: Mutex<Vec<FragmentNumber>>,
 }
@@ -67,6 +68,10 @@ impl MemorySource {
     pub fn damage(&self, number: FragmentNumber) {
         self.damaged.lock().unwrap().push(number);
     }
+
+    pub fn damage_config(&self, config: ConfigId) {
+        self.damaged_configs.lock().unwrap().push(config);
+    }
 }
 
 #[async_trait]
@@ -82,8 +87,12 @@ impl FragmentSource for MemorySource {
     }
 
     async fn config(&self, entry: &FragmentEntry) -> Result<Arc<StreamConfig>, ReadError> {
+        let number = entry.meta.number;
+        if self.damaged_configs.lock().unwrap().contains(&entry.meta.config) {
+            return Err(ReadError::Corrupt { number, file: "memory".into(), offset_bytes: 9, detail: "tag".into() });
+        }
         let found = self.configs.lock().unwrap().get(&entry.meta.config).cloned();
-        found.ok_or(ReadError::NotFound { number: entry.meta.number })
+        found.ok_or(ReadError::NotFound { number })
     }
 
     fn is_damaged(&self, entry: &FragmentEntry) -> bool {
