@@ -103,7 +103,13 @@ pub fn page_token(bytes: &[u8]) -> String {
 /// 400 for a page token that is not ours.
 #[must_use]
 pub fn bad_token() -> ApiError {
-    bad("next_token", "is not a token of an earlier page")
+    bad_token_for("is not a token of an earlier page")
+}
+
+/// 400 for a page token, for this reason.
+#[must_use]
+pub fn bad_token_for(what: &str) -> ApiError {
+    bad("next_token", what)
 }
 
 fn bad(name: &str, what: &str) -> ApiError {

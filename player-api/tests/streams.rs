@@ -91,7 +91,7 @@ async fn what_is_wrong_is_said_with_its_status() {
         (Method::GET, "/v1/streams/cam/fragments?time=moon", "", 400, "time"),
         (Method::GET, "/v1/streams/cam/fragments?next_token=zz", "", 400, "next_token"),
         (Method::GET, "/v1/streams/cam/timeline?time=moon", "", 400, "time"),
-        (Method::GET, "/v1/streams/cam/timeline?next_token=AAAA", "", 400, "next_token"),
+        (Method::GET, "/v1/streams/cam/timeline?next_token=AAAAAA", "", 400, "next_token"),
         (Method::GET, "/v1/streams/none/timeline", "", 404, "none"),
         (Method::GET, "/v1/streams/cam/hls/index.m3u8", "", 404, "no media"),
         (Method::GET, "/v1/streams/cam/hls/live.m3u8", "", 404, "no media"),
@@ -256,6 +256,9 @@ async fn the_timeline_shows_runs_with_totals() {
     let second = archive.get(&format!("/v1/streams/cam/timeline?limit=1&next_token={token}")).await.json();
     assert_eq!(second["runs"][0]["start"], "2026-01-01T00:01:00.000Z");
     assert_eq!(second["next_token"], Value::Null);
+    let other = archive.get(&format!("/v1/streams/cam/timeline?limit=1&time=server&next_token={token}")).await;
+    assert_eq!((other.status, &other.json()["parameter"]), (400, &json!("next_token")));
+    assert!(other.json()["detail"].as_str().unwrap().contains("the other clock"), "{:?}", other.body);
     let none = archive.get("/v1/streams/cam/timeline?start=2026-01-01T00:00:10Z&end=2026-01-01T00:00:20Z").await;
     assert_eq!(none.json()["runs"], json!([]));
 }

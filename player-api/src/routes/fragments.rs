@@ -33,12 +33,17 @@ pub(super) async fn list(
         limit: params.limit()?,
         descending: params.choice("order", &[("asc", false), ("desc", true)])?,
     };
-    let page = api.index.timeline().range(&query);
-    let overlapped = api.index.timeline().overlapped(stream, &page.entries);
-    let mut sources = WallSources { api: &api, stream, known: HashMap::new() };
-    let show = |entry: &SharedEntry| show(&api, entry, overlapped.contains(&entry.meta.number), &mut sources);
+    super::listing(move || Json(page(&api, &query))).await
+}
+
+/// A page. Opens blocks, for what overlaps its fragments those of the whole stream if its times are scattered. Blocks.
+fn page(api: &Api, query: &RangeQuery) -> Value {
+    let page = api.index.timeline().range(query);
+    let overlapped = api.index.timeline().overlapped(query.stream, &page.entries);
+    let mut sources = WallSources { api, stream: query.stream, known: HashMap::new() };
+    let show = |entry: &SharedEntry| show(api, entry, overlapped.contains(&entry.meta.number), &mut sources);
     let fragments: Vec<Value> = page.entries.iter().map(show).collect();
-    Ok(Json(json!({ "fragments": fragments, "next_token": page.next.map(|next| next.to_string()) })))
+    json!({ "fragments": fragments, "next_token": page.next.map(|next| next.to_string()) })
 }
 
 fn cursor(params: &Params) -> ApiResult<Option<Cursor>> {

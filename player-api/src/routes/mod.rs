@@ -15,6 +15,9 @@ use std::sync::Arc;
 use axum::routing::{get, post};
 use axum::{Extension, Router};
 use serde_json::{Value, json};
+use tokio::sync::Semaphore;
+use tokio::task::spawn_blocking;
+use vidar_core::error::ErrorKind;
 use vidar_core::ids::StreamId;
 use vidar_indexer::TimeAxis;
 
@@ -22,7 +25,10 @@ use crate::body::read_json_bodies;
 use crate::error;
 use crate::image::ImagePool;
 use crate::params::Params;
-use crate::{Api, ApiResult};
+use crate::{Api, ApiError, ApiResult};
+
+/// Listings that are made at the same time: one may open every block of a stream, or look at all of its runs.
+static LISTINGS: Semaphore = Semaphore::const_new(4);
 
 /// All routes, open to everybody.
 pub(crate) fn routes(api: Arc<Api>) -> Router {
@@ -48,6 +54,14 @@ pub(crate) fn routes(api: Arc<Api>) -> Router {
         .method_not_allowed_fallback(error::method_not_allowed)
         .with_state(api);
     read_json_bodies(routes, body_timeout)
+}
+
+/// Makes a listing beside the threads that serve.
+async fn listing<T: Send + 'static>(make: impl FnOnce() -> T + Send + 'static) -> ApiResult<T> {
+    let turn = LISTINGS.acquire().await.expect("the semaphore is never closed");
+    // Whoever does not wait for it any more does not end it: it keeps its turn.
+    let made = spawn_blocking(move || (make(), turn)).await;
+    made.map(|(made, _)| made).map_err(|_| ApiError::of(ErrorKind::Internal, "internal error"))
 }
 
 /// `time`: whose clock `start`, `end` and the order are by.
@@ -85,5 +99,44 @@ pub(crate) fn check_prefix_is_below_a_stream(prefix: &str) {
 pub(crate) fn check_page_token(bytes: &[u8]) {
     if let Ok(place) = timeline::Place::decode(bytes) {
         assert_eq!(place.encode(), bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+    use std::thread;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn listings_leave_the_threads_that_serve_alone_and_few_are_made_at_once() {
+        let serving = thread::current().id();
+        assert_ne!(listing(|| thread::current().id()).await.unwrap(), serving);
+        let (began, begun) = mpsc::channel();
+        let (ends, end) = std::iter::repeat_with(mpsc::channel::<()>).take(6).unzip::<_, _, Vec<_>, Vec<_>>();
+        let waiting: Vec<_> = end
+            .into_iter()
+            .map(|end| {
+                let began = began.clone();
+                tokio::spawn(listing(move || {
+                    began.send(()).unwrap();
+                    end.recv().unwrap_err();
+                }))
+            })
+            .collect();
+        while LISTINGS.available_permits() > 0 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(begun.iter().take(4).count(), 4);
+        assert!(begun.try_recv().is_err(), "no more than that");
+        // One that nobody waits for any more is still being made.
+        waiting[0].abort();
+        tokio::task::yield_now().await;
+        assert_eq!((LISTINGS.available_permits(), begun.try_recv().is_err()), (0, true));
+        drop(ends);
+        for (index, listing) in waiting.into_iter().enumerate() {
+            assert_eq!(listing.await.is_err(), index == 0);
+        }
     }
 }

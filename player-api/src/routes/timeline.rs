@@ -1,12 +1,13 @@
 //! `/v1/streams/STREAM/timeline`: runs and gaps.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Path, RawQuery, State};
 use serde_json::{Value, json};
 use vidar_core::control::GapRecord;
-use vidar_core::ids::RunId;
+use vidar_core::ids::{RunId, StreamId};
 use vidar_core::time::UnixMs;
 use vidar_core::wire::{Reader, WireError, Writer};
 use vidar_indexer::{RunOverlaps, RunView, TimeAxis};
@@ -25,13 +26,22 @@ pub(super) async fn show(
     let stream = params::stream(&api, &stream)?.stream;
     let params = Params::parse(query.as_deref(), &["start", "end", "time", "limit", "next_token"])?;
     let limit = params.limit()?;
+    let axis = super::time_axis(&params)?;
     let place = match params.next_token()? {
         Some(bytes) => Place::decode(&bytes).map_err(|_| params::bad_token())?,
-        None => Place::default(),
+        None => Place { axis, run: None, gap: None },
     };
-    let axis = super::time_axis(&params)?;
+    if place.axis != axis {
+        return Err(params::bad_token_for("is of a page by the other clock: `time` stays the same from page to page"));
+    }
     let (start, end) = params.span()?;
     let range = start.unwrap_or(UnixMs(i64::MIN))..end.unwrap_or(UnixMs(i64::MAX));
+    super::listing(move || Json(page_after(&api, stream, place, range, limit))).await
+}
+
+/// The page after a place. Looks at all runs.
+fn page_after(api: &Api, stream: StreamId, place: Place, range: Range<UnixMs>, limit: usize) -> Value {
+    let axis = place.axis;
     let catalog = api.index.catalog();
     let mut runs = catalog.runs(stream);
     let overlaps = RunOverlaps::of(&runs);
@@ -43,13 +53,13 @@ pub(super) async fn show(
     };
     let key = |gap: &Arc<GapRecord>| gap_key(axis, gap);
     let (gaps, more_gaps) = page(gaps, key, place.gap, limit);
-    let next = Place { run: runs.last().map(run_key).or(place.run), gap: gaps.last().map(key).or(place.gap) };
-    Ok(Json(json!({
+    let next = Place { axis, run: runs.last().map(run_key).or(place.run), gap: gaps.last().map(key).or(place.gap) };
+    json!({
         "runs": runs.iter().map(|run| show_run(run, &overlaps)).collect::<Vec<_>>(),
         "gaps": gaps.iter().map(|gap| show_gap(gap)).collect::<Vec<_>>(),
-        "totals": super::totals(&api, stream),
+        "totals": super::totals(api, stream),
         "next_token": (more_runs || more_gaps).then(|| params::page_token(&next.encode())),
-    })))
+    })
 }
 
 type RunKey = (UnixMs, RunId);
@@ -76,9 +86,10 @@ fn page<T, K: Ord + Copy>(mut all: Vec<T>, key: impl Fn(&T) -> K, after: Option<
     (page, more)
 }
 
-/// The last run and the last gap of a page.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+/// The last run and the last gap of a page, and the clock that gaps are in order of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Place {
+    axis: TimeAxis,
     run: Option<RunKey>,
     gap: Option<GapKey>,
 }
@@ -86,6 +97,7 @@ pub(super) struct Place {
 impl Place {
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut writer = Writer::new();
+        writer.u8(u8::from(self.axis == TimeAxis::Server));
         writer.option(self.run, |w, (started, run)| {
             w.i64(started.0).raw(run.as_bytes());
         });
@@ -97,10 +109,16 @@ impl Place {
 
     pub(super) fn decode(bytes: &[u8]) -> Result<Self, WireError> {
         let mut reader = Reader::new(bytes);
+        let start = reader.clone();
+        let axis = match reader.u8()? {
+            0 => TimeAxis::Producer,
+            1 => TimeAxis::Server,
+            _ => return Err(start.error("0 or 1")),
+        };
         let run = reader.option(|r| Ok((UnixMs(r.i64()?), RunId::from_bytes(r.array()?))))?;
         let gap = reader.option(|r| Ok((UnixMs(r.i64()?), UnixMs(r.i64()?), UnixMs(r.i64()?))))?;
         reader.finish()?;
-        Ok(Self { run, gap })
+        Ok(Self { axis, run, gap })
     }
 }
 
@@ -143,13 +161,17 @@ mod tests {
 
     #[test]
     fn places_round_trip_and_every_truncation_is_refused() {
-        let place = Place { run: Some((UnixMs(-4), RunId::new())), gap: Some((UnixMs(1), UnixMs(2), UnixMs(3))) };
-        let bytes = place.encode();
-        assert_eq!(Place::decode(&bytes), Ok(place));
-        for len in 0..bytes.len() {
-            assert!(Place::decode(&bytes[..len]).is_err(), "{len}");
+        for axis in [TimeAxis::Producer, TimeAxis::Server] {
+            let (run, gap) = (Some((UnixMs(-4), RunId::new())), Some((UnixMs(1), UnixMs(2), UnixMs(3))));
+            let place = Place { axis, run, gap };
+            let bytes = place.encode();
+            assert_eq!(Place::decode(&bytes), Ok(place));
+            for len in 0..bytes.len() {
+                assert!(Place::decode(&bytes[..len]).is_err(), "{len}");
+            }
+            let none = Place { axis, run: None, gap: None };
+            assert_eq!(Place::decode(&none.encode()), Ok(none));
         }
-        assert_eq!(Place::decode(&Place::default().encode()), Ok(Place::default()));
     }
 
     #[test]
