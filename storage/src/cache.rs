@@ -55,6 +55,14 @@ impl<K: Eq + Hash + Clone, V: Clone> Cache<K, V> {
         }
     }
 
+    pub(crate) fn remove(&self, key: &K) {
+        let mut generations = self.lock();
+        generations.old.remove(key);
+        if let Some((_, weight)) = generations.young.remove(key) {
+            generations.young_weight -= weight;
+        }
+    }
+
     /// Keeps only what `keep` wants.
     pub(crate) fn retain(&self, keep: impl Fn(&K) -> bool) {
         let mut generations = self.lock();
@@ -81,6 +89,9 @@ mod tests {
         assert_eq!(cache.get(&50), None);
         cache.retain(|key| *key != 99);
         assert_eq!(cache.get(&99), None);
+        cache.insert(8, 1, 1);
+        cache.remove(&8);
+        assert_eq!(cache.get(&8), None);
         cache.insert(7, 1, 1_000);
         assert_eq!(cache.get(&7), Some(1), "one that is too large alone is kept until the next");
     }

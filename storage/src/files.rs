@@ -229,6 +229,13 @@ impl Files {
         self.handles.cached(epoch, file)
     }
 
+    /// Whoever reads an open file next gets it from the disk.
+    pub(crate) fn forget_pages(&self, file: FileId) {
+        if let Some(handle) = self.open_handle(file) {
+            handle.forget(0, handle.len().unwrap_or(0));
+        }
+    }
+
     /// Where a config stands in a file.
     pub(crate) fn config(&self, file: FileId, key: ConfigKey, keys: &Keyring) -> Result<Option<Locator>, FooterError> {
         let open =

@@ -24,6 +24,8 @@ const OPENER_BYTES: usize = 1024;
 
 /// More takes long enough to open that it is not done on a thread of the runtime.
 const CACHED_BYTES_MAX: u64 = 1 << 20;
+/// Of the page cache.
+const PAGE_LEN: u64 = 4096;
 /// Buffers that are kept, and the largest of them: a read of 1 MiB of media, and the chunks at its edges.
 const SCRATCH_COUNT_MAX: usize = 4;
 const SCRATCH_BYTES_MAX: usize = (1 << 20) + (128 << 10) + (1 << 10);
@@ -131,13 +133,41 @@ impl Wanted<'_> {
         handle.read_at(self.bounded(from, bytes.len() as u64)?, bytes).map_err(failed)
     }
 
+    /// Reads; and once more if what came is not what was written: a bit may flip on its way. Damage is what two readings
+    /// agree on.
+    fn twice<T>(&self, read: impl Fn() -> Result<T, ReadError>) -> Result<T, ReadError> {
+        let first = match read() {
+            Err(first @ ReadError::Corrupt { .. }) => first,
+            other => return other,
+        };
+        let second = read();
+        match &second {
+            Ok(_) => tracing::warn!(error = %first, "what did not read did when it was read again"),
+            Err(ReadError::Corrupt { .. }) => {
+                count(&self.shared.counters.damage, 1);
+                self.shared.damaged.note(self.stream, self.number);
+            }
+            Err(_) => {}
+        }
+        second
+    }
+
+    /// Whoever reads the record next gets it from the disk.
+    fn forget(&self) {
+        if let Some(handle) = self.shared.files.open_handle(self.locator.file) {
+            // Only whole pages are given up.
+            let start = self.locator.offset / PAGE_LEN * PAGE_LEN;
+            let end = self.locator.offset.saturating_add(self.locator.record_len).saturating_add(PAGE_LEN);
+            handle.forget(start, end - start);
+        }
+    }
+
     /// Bytes are not what was written; or they were given back meanwhile.
     fn corrupt(&self, detail: impl ToString) -> ReadError {
         if self.shared.controls().is_gone(self.stream, self.number) {
             return ReadError::NotFound { number: self.number };
         }
-        count(&self.shared.counters.damage, 1);
-        self.shared.damaged.note(self.stream, self.number);
+        self.forget();
         let (file, detail) = (self.file_name(), detail.to_string());
         ReadError::Corrupt { number: self.number, file, offset_bytes: self.locator.offset, detail }
     }
@@ -164,10 +194,17 @@ impl Wanted<'_> {
 
     /// The head of a fragment or part, uncached.
     pub(crate) fn fragment_head(&self, expect: impl Fn(&RecordShape) -> bool) -> Result<FragmentHead, ReadError> {
-        let head = self.read(0, self.locator.head_len.into())?;
-        let opener = self.opener(&head, expect)?;
-        opener.fragment_head(head).map_err(|error| self.corrupt(error))
+        self.twice(|| {
+            let head = self.read(0, self.locator.head_len.into())?;
+            let opener = self.opener(&head, &expect)?;
+            opener.fragment_head(head).map_err(|error| self.corrupt(error))
+        })
     }
+}
+
+/// The record of a fragment, whatever it is that is read.
+fn closing<'a>(shared: &'a Shared, entry: &'a FragmentEntry) -> Wanted<'a> {
+    Wanted { shared, stream: entry.meta.stream, number: entry.meta.number, locator: &entry.record }
 }
 
 /// The record of a fragment, or one of its parts.
@@ -203,6 +240,10 @@ pub(crate) fn head(
     caches: &ReadCaches,
     entry: &FragmentEntry,
 ) -> Result<Arc<FragmentHead>, ReadError> {
+    closing(shared, entry).twice(|| read_head(shared, caches, entry))
+}
+
+fn read_head(shared: &Shared, caches: &ReadCaches, entry: &FragmentEntry) -> Result<Arc<FragmentHead>, ReadError> {
     let wanted = wanted(shared, entry, None)?;
     let head = wanted.read(0, wanted.locator.head_len.into())?;
     let weight = OPENER_BYTES + 2 * head.len();
@@ -227,29 +268,28 @@ fn media_of<'a>(
     Ok(wanted)
 }
 
-/// Plain bytes of a piece, if that takes no waiting: its key is known, its file open, its bytes in the page cache.
+/// Plain bytes of a piece, if that takes no waiting: its key is known, its file open, its bytes in the page cache. None also
+/// if they do not open: whoever waits for the disk finds out why.
 pub(crate) fn cached_media(
     shared: &Shared,
     caches: &ReadCaches,
     entry: &FragmentEntry,
     part: Option<u16>,
     range: Range<u64>,
-) -> Result<Option<Bytes>, ReadError> {
-    let wanted = media_of(shared, entry, part, &range)?;
+) -> Option<Bytes> {
+    let wanted = media_of(shared, entry, part, &range).ok()?;
     let len = range.end - range.start;
     if len > CACHED_BYTES_MAX {
-        return Ok(None);
+        return None;
     }
     let Locator { file, offset, head_len, .. } = *wanted.locator;
-    let Some(record) = caches.records.get(&(wanted.stream, file, offset)) else { return Ok(None) };
-    let Some(handle) = shared.files.open_handle(file) else { return Ok(None) };
+    let record = caches.records.get(&(wanted.stream, file, offset))?;
+    let handle = shared.files.open_handle(file)?;
     let span = record.opener.span(&range);
-    let at = wanted.bounded(u64::from(head_len) + span.offset, span.sealed_len)?;
+    let at = wanted.bounded(u64::from(head_len) + span.offset, span.sealed_len).ok()?;
     caches.scratch.with(span.sealed_len as usize, |sealed| {
-        if !handle.read_cached(at, sealed) {
-            return Ok(None);
-        }
-        record.opener.media(&span, sealed, len).map(Some).map_err(|error| wanted.corrupt(error))
+        let is_there = handle.read_cached(at, sealed);
+        is_there.then(|| record.opener.media(&span, sealed, len).ok()).flatten()
     })
 }
 
@@ -261,7 +301,17 @@ pub(crate) fn media(
     part: Option<u16>,
     range: Range<u64>,
 ) -> Result<Bytes, ReadError> {
-    let wanted = media_of(shared, entry, part, &range)?;
+    closing(shared, entry).twice(|| read_media(shared, caches, entry, part, &range))
+}
+
+fn read_media(
+    shared: &Shared,
+    caches: &ReadCaches,
+    entry: &FragmentEntry,
+    part: Option<u16>,
+    range: &Range<u64>,
+) -> Result<Bytes, ReadError> {
+    let wanted = media_of(shared, entry, part, range)?;
     if range.is_empty() {
         return Ok(Bytes::new());
     }
@@ -276,12 +326,16 @@ pub(crate) fn media(
             record
         }
     };
-    let span = record.opener.span(&range);
+    let span = record.opener.span(range);
     let from = u64::from(wanted.locator.head_len) + span.offset;
     wanted.bounded(from, span.sealed_len)?;
     caches.scratch.with(span.sealed_len as usize, |sealed| {
         wanted.read_into(from, sealed)?;
-        record.opener.media(&span, sealed, range.end - range.start).map_err(|error| wanted.corrupt(error))
+        record.opener.media(&span, sealed, range.end - range.start).map_err(|error| {
+            // Its key may have been derived from wrong bytes.
+            caches.records.remove(&key);
+            wanted.corrupt(error)
+        })
     })
 }
 
@@ -291,6 +345,10 @@ pub(crate) fn config(
     caches: &ReadCaches,
     entry: &FragmentEntry,
 ) -> Result<Arc<StreamConfig>, ReadError> {
+    closing(shared, entry).twice(|| read_config(shared, caches, entry))
+}
+
+fn read_config(shared: &Shared, caches: &ReadCaches, entry: &FragmentEntry) -> Result<Arc<StreamConfig>, ReadError> {
     let of_fragment = wanted(shared, entry, None)?;
     let key = (entry.meta.stream, entry.meta.config);
     let plain = find_config(of_fragment, entry.record.file, key)?;
@@ -303,19 +361,28 @@ pub(crate) fn config(
 /// The plain bytes of a config that stands in `file`. Blocks.
 pub(crate) fn plain_config(shared: &Shared, file: FileId, key: ConfigKey) -> Result<Bytes, ReadError> {
     let locator = Locator { volume: 0, file, offset: 0, head_len: 0, media_len: 0, record_len: 0 };
-    find_config(Wanted { shared, stream: key.0, number: FragmentNumber::MIN, locator: &locator }, file, key)
+    let wanted = Wanted { shared, stream: key.0, number: FragmentNumber::MIN, locator: &locator };
+    wanted.twice(|| find_config(wanted, file, key))
 }
 
 fn find_config(wanted: Wanted<'_>, file: FileId, key: (StreamId, ConfigId)) -> Result<Bytes, ReadError> {
     let shared = wanted.shared;
+    let damaged = |detail: String| {
+        shared.files.forget_pages(file);
+        wanted.corrupt(detail)
+    };
     let found = shared.files.config(file, key, &shared.keys.ring()).map_err(|error| match error {
         // A disk that does not answer now says nothing of the bytes.
         FooterError::Io(error) => {
             ReadError::Io { file: wanted.file_name(), offset_bytes: 0, detail: error.to_string() }
         }
-        damaged => wanted.corrupt(damaged),
+        error => damaged(error.to_string()),
     })?;
-    let locator = found.ok_or_else(|| wanted.corrupt(format!("its config {} is not in its file", key.1)))?;
+    let locator = found.ok_or_else(|| damaged(format!("its config {} is not in its file", key.1)))?;
     let is_it = |shape: &RecordShape| shape.kind == RecordKind::Config && (shape.meta.stream, shape.meta.config) == key;
     Wanted { locator: &locator, ..wanted }.table(is_it)
 }
+
+#[cfg(test)]
+#[path = "read_tests.rs"]
+mod tests;

@@ -507,7 +507,7 @@ impl FragmentSource for Store {
     }
 
     async fn media(&self, entry: &FragmentEntry, part: Option<u16>, range: Range<u64>) -> Result<Bytes, ReadError> {
-        if let Some(media) = read::cached_media(self.shared(), &self.inner.caches, entry, part, range.clone())? {
+        if let Some(media) = read::cached_media(self.shared(), &self.inner.caches, entry, part, range.clone()) {
             return Ok(media);
         }
         let entry = entry.clone();

@@ -16,6 +16,8 @@ pub enum Op {
     Sync,
     /// Reading from one.
     Read,
+    /// What was read: a bit of it is another. The error is not given.
+    Flip,
     /// Punching holes.
     Punch,
     /// Cutting one.
@@ -178,7 +180,14 @@ impl SegmentHandle for FaultyHandle {
 
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
         self.plan.io(Op::Read)?;
-        self.inner.read_at(offset, buffer)
+        self.inner.read_at(offset, buffer)?;
+        let middle = buffer.len() / 2;
+        if let Some(byte) = buffer.get_mut(middle)
+            && self.plan.check(Op::Flip).is_err()
+        {
+            *byte ^= 0x10;
+        }
+        Ok(())
     }
 
     fn forget(&self, offset: u64, len: u64) {

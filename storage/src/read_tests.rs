@@ -1,0 +1,97 @@
+//! What is damage, and what only did not read this time.
+
+use std::io::ErrorKind;
+use std::sync::Arc;
+
+use vidar_core::entry::SharedEntry;
+use vidar_core::source::{FragmentSource as _, ReadError};
+
+use crate::Store;
+use crate::backend::fault::{Fault, FaultyIo, Op};
+use crate::backend::memory::MemoryIo;
+use crate::testing::{Opened, Source, config, media, open, source};
+
+const MEDIA_LEN: usize = 70_000;
+
+struct Archive {
+    io: FaultyIo,
+    opened: Opened,
+    from: Source,
+}
+
+impl Archive {
+    async fn new() -> Self {
+        let io = FaultyIo::new(Arc::new(MemoryIo::new()));
+        let opened = open(&io);
+        let from = source(&opened.store).await;
+        Self { io, opened, from }
+    }
+
+    fn store(&self) -> &Store {
+        &self.opened.store
+    }
+
+    async fn fragment(&self) -> SharedEntry {
+        let number = self.from.append(self.store(), &media(7, MEDIA_LEN)).await;
+        self.opened.seen.entry(number).unwrap()
+    }
+
+    /// So many readings go well, then so many do not.
+    fn fail(&self, op: Op, after: u32, times: u32) {
+        self.io.fail(Fault { op, after, times, error: ErrorKind::TimedOut, torn_bytes: 0 });
+    }
+
+    fn noted(&self, entry: &SharedEntry) -> (bool, u64) {
+        (self.store().is_damaged(entry), self.store().stats().damage)
+    }
+}
+
+#[tokio::test]
+async fn damage_is_what_two_readings_agree_on() {
+    let archive = Archive::new().await;
+    let store = archive.store();
+    let read = async |entry: &SharedEntry| store.media(entry, None, 0..MEDIA_LEN as u64).await;
+    let entry = archive.fragment().await;
+    // The header that its key is derived from, then with a key at hand what is sealed.
+    for what in ["header", "media"] {
+        archive.fail(Op::Flip, 0, 1);
+        assert_eq!(read(&entry).await.expect(what), media(7, MEDIA_LEN), "{what}");
+        assert_eq!(archive.noted(&entry), (false, 0), "{what}");
+    }
+    archive.fail(Op::Flip, 0, 1);
+    store.head(&*archive.fragment().await).await.expect("a head that reads the second time");
+    assert_eq!(archive.noted(&entry), (false, 0));
+
+    archive.fail(Op::Flip, 0, 2);
+    assert!(matches!(read(&entry).await, Err(ReadError::Corrupt { .. })));
+    assert_eq!(archive.noted(&entry), (true, 1));
+    assert_eq!(read(&entry).await.unwrap(), media(7, MEDIA_LEN), "and nothing wrong is kept");
+
+    let entry = archive.fragment().await;
+    archive.fail(Op::Flip, 0, 1);
+    archive.fail(Op::Read, 1, 1);
+    assert!(matches!(read(&entry).await, Err(ReadError::Io { .. })), "the second reading says nothing");
+    assert_eq!(archive.noted(&entry), (false, 1));
+}
+
+#[tokio::test]
+async fn a_disk_error_or_a_flip_at_a_footer_or_a_config_is_no_damage() {
+    let mut archive = Archive::new().await;
+    let entry = archive.fragment().await;
+    let expected = config("one");
+    // Trailer, entries, and the config itself, of a file that nobody has open.
+    for op in [Op::Read, Op::Flip] {
+        for after in 0..3 {
+            archive.store().close().await.unwrap();
+            archive.opened = open(&archive.io);
+            archive.fail(op, after, 1);
+            let first = archive.store().config(&entry).await;
+            match op {
+                Op::Read => assert!(matches!(first, Err(ReadError::Io { .. })), "{after}: {first:?}"),
+                _ => assert_eq!(*first.expect("the second reading"), expected, "{after}"),
+            }
+            assert_eq!(archive.noted(&entry), (false, 0), "{op:?} {after}");
+            assert_eq!(*archive.store().config(&entry).await.unwrap(), expected);
+        }
+    }
+}
