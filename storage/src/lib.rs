@@ -51,6 +51,7 @@ pub mod fuzz;
 mod handles;
 mod histogram;
 mod item;
+mod lately;
 mod list;
 mod listing;
 mod load;

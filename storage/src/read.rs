@@ -10,7 +10,9 @@ use vidar_core::ids::{ConfigId, FileId, FragmentNumber, StreamId};
 use vidar_core::source::{ConfigKey, FragmentHead, ReadError};
 use vidar_core::track::StreamConfig;
 
+use crate::backend::blocks::{BLOCK_LEN, Blocks};
 use crate::cache::Cache;
+use crate::lately::Lately;
 use crate::segment_file::reader::FooterError;
 use crate::segment_file::record::{
     FACTS_LEN_MAX, MEDIA_LEN_MAX, RECORD_HEADER_LEN, RecordHeader, RecordKind, RecordOpener, RecordShape, TABLE_LEN_MAX,
@@ -26,15 +28,21 @@ const OPENER_BYTES: usize = 1024;
 const CACHED_BYTES_MAX: u64 = 1 << 20;
 /// Of the page cache.
 const PAGE_LEN: u64 = 4096;
-/// Buffers that are kept, and the largest of them: a read of 1 MiB of media, and the chunks at its edges.
-const SCRATCH_COUNT_MAX: usize = 4;
-const SCRATCH_BYTES_MAX: usize = (1 << 20) + (128 << 10) + (1 << 10);
+/// Buffers that are kept, and the largest of them: a read of 1 MiB of media, the chunks at its edges, and their blocks.
+const SCRATCH_COUNT_MAX: usize = 8;
+const SCRATCH_BYTES_MAX: usize = (1 << 20) + (128 << 10) + (9 << 10);
+/// A read of so many sealed bytes goes past the page cache, unless its place was read lately: filling the page cache costs
+/// more than all else that is done with the bytes, and what is played once need not push out what is played often.
+const DIRECT_BYTES_MIN: u64 = 128 << 10;
+/// Places are told apart by so many bytes.
+const PLACE_BYTES: u64 = 1 << 20;
 
 /// What readers keep.
 pub(crate) struct ReadCaches {
     records: Cache<(StreamId, FileId, u64), Arc<OpenedRecord>>,
     configs: Cache<ConfigKey, Arc<StreamConfig>>,
     scratch: Scratch,
+    lately: Lately,
 }
 
 /// A record whose key was derived, and whose head may be open.
@@ -45,7 +53,12 @@ pub(crate) struct OpenedRecord {
 
 impl ReadCaches {
     pub(crate) fn new(head_bytes: usize) -> Self {
-        Self { records: Cache::new(head_bytes), configs: Cache::new(CONFIG_CACHE_BYTES), scratch: Scratch::default() }
+        Self {
+            records: Cache::new(head_bytes),
+            configs: Cache::new(CONFIG_CACHE_BYTES),
+            scratch: Scratch::default(),
+            lately: Lately::default(),
+        }
     }
 
     /// Forgets everything about a stream.
@@ -66,15 +79,16 @@ impl ReadCaches {
     }
 }
 
-/// Buffers for what is sealed: read into and opened in place again and again, without being cleared in between.
+/// Buffers for what is sealed: read into and opened in place again and again, without being cleared in between. A disk can
+/// take them directly.
 #[derive(Default)]
-struct Scratch(Mutex<Vec<Vec<u8>>>);
+struct Scratch(Mutex<Vec<Blocks>>);
 
 impl Scratch {
     fn with<T>(&self, len: usize, work: impl FnOnce(&mut [u8]) -> T) -> T {
         let mut buffer = self.lock().pop().unwrap_or_default();
         if buffer.len() < len {
-            buffer.resize(len, 0);
+            buffer.resize(len);
         }
         let done = work(&mut buffer[..len]);
         let mut kept = self.lock();
@@ -84,7 +98,7 @@ impl Scratch {
         done
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<Vec<u8>>> {
+    fn lock(&self) -> MutexGuard<'_, Vec<Blocks>> {
         self.0.lock().expect("no panic under this lock")
     }
 }
@@ -160,6 +174,12 @@ impl Wanted<'_> {
             let end = self.locator.offset.saturating_add(self.locator.record_len).saturating_add(PAGE_LEN);
             handle.forget(start, end - start);
         }
+    }
+
+    /// Fills whole blocks from a place in the file, past the page cache. False: that cannot be.
+    fn read_direct(&self, offset: u64, blocks: &mut [u8]) -> bool {
+        let handle = self.shared.files.handle(self.locator.file);
+        handle.is_ok_and(|handle| handle.is_some_and(|handle| handle.read_direct(offset, blocks)))
     }
 
     /// Bytes are not what was written; or they were given back meanwhile.
@@ -328,9 +348,16 @@ fn read_media(
     };
     let span = record.opener.span(range);
     let from = u64::from(wanted.locator.head_len) + span.offset;
-    wanted.bounded(from, span.sealed_len)?;
-    caches.scratch.with(span.sealed_len as usize, |sealed| {
-        wanted.read_into(from, sealed)?;
+    let at = wanted.bounded(from, span.sealed_len)?;
+    let (block, len) = (BLOCK_LEN as u64, span.sealed_len as usize);
+    let (start, skip) = (at / block * block, (at % block) as usize);
+    let once = span.sealed_len >= DIRECT_BYTES_MIN && !caches.lately.again((wanted.locator.file, at / PLACE_BYTES));
+    caches.scratch.with((skip + len).next_multiple_of(BLOCK_LEN), |blocks| {
+        let is_there = once && wanted.read_direct(start, blocks);
+        let sealed = &mut blocks[skip..skip + len];
+        if !is_there {
+            wanted.read_into(from, sealed)?;
+        }
         record.opener.media(&span, sealed, range.end - range.start).map_err(|error| {
             // Its key may have been derived from wrong bytes.
             caches.records.remove(&key);

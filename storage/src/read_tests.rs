@@ -95,3 +95,29 @@ async fn a_disk_error_or_a_flip_at_a_footer_or_a_config_is_no_damage() {
         }
     }
 }
+
+#[tokio::test]
+async fn large_reads_go_past_the_page_cache_once() {
+    const LEN: usize = 1 << 20;
+    let archive = Archive::new().await;
+    let store = archive.store();
+    let append = async || {
+        let number = archive.from.append(store, &media(7, LEN)).await;
+        let entry = archive.opened.seen.entry(number).unwrap();
+        store.head(&entry).await.unwrap();
+        entry
+    };
+    let read = async |entry: &SharedEntry, len: usize| store.media(entry, None, 0..len as u64).await;
+    let (once, failing, flipped, small) = (append().await, append().await, append().await, append().await);
+
+    archive.fail(Op::Read, 0, 2);
+    assert_eq!(read(&once, LEN).await.unwrap(), media(7, LEN));
+    assert!(matches!(read(&once, LEN).await, Err(ReadError::Io { .. })), "the second time through the page cache");
+    assert!(matches!(read(&small, 60_000).await, Err(ReadError::Io { .. })), "little goes through it at once");
+
+    archive.fail(Op::ReadDirect, 0, 1);
+    assert_eq!(read(&failing, LEN).await.unwrap(), media(7, LEN), "what does not read past it is read through it");
+    archive.fail(Op::Flip, 0, 1);
+    assert_eq!(read(&flipped, LEN).await.unwrap(), media(7, LEN));
+    assert_eq!(archive.noted(&flipped), (false, 0));
+}

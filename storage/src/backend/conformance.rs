@@ -49,9 +49,18 @@ fn suite(io: &dyn SegmentIo) {
             assert_eq!(written, vec![9; blocks.len()]);
             let mut cached = vec![0; blocks.len()];
             assert!(!handle.read_cached(at, &mut cached) || cached == written);
+            let mut direct = Blocks::from(&vec![0; blocks.len()][..]);
+            assert!(!handle.read_direct(at, &mut direct) || direct[..] == written);
+            assert!(!handle.read_direct(at + 1, &mut direct) && !handle.read_direct(at, &mut direct[1..4097]));
         }
     }
     file.write_at(4096, &[7; 2 * 4096]).unwrap();
+    let mut direct = Blocks::from(&[0; 2 * 4096][..]);
+    assert!(
+        !again.read_direct(4096, &mut direct) || direct[..] == [7; 2 * 4096],
+        "not what the page cache still holds"
+    );
+    assert!(!again.read_direct(6 * 4096, &mut direct), "the file ends before");
     file.truncate(5 * 4096).unwrap();
 
     again.punch(4096, 8192).unwrap();

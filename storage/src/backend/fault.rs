@@ -16,6 +16,8 @@ pub enum Op {
     Sync,
     /// Reading from one.
     Read,
+    /// The same past the page cache. The error is not given.
+    ReadDirect,
     /// What was read: a bit of it is another. The error is not given.
     Flip,
     /// Punching holes.
@@ -71,6 +73,15 @@ impl Plan {
 
     fn io(&self, op: Op) -> io::Result<()> {
         self.check(op).map_err(|fault| fault.error.into())
+    }
+
+    fn flip(&self, read: &mut [u8]) {
+        let middle = read.len() / 2;
+        if let Some(byte) = read.get_mut(middle)
+            && self.check(Op::Flip).is_err()
+        {
+            *byte ^= 0x10;
+        }
     }
 }
 
@@ -181,13 +192,16 @@ impl SegmentHandle for FaultyHandle {
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
         self.plan.io(Op::Read)?;
         self.inner.read_at(offset, buffer)?;
-        let middle = buffer.len() / 2;
-        if let Some(byte) = buffer.get_mut(middle)
-            && self.plan.check(Op::Flip).is_err()
-        {
-            *byte ^= 0x10;
-        }
+        self.plan.flip(buffer);
         Ok(())
+    }
+
+    fn read_direct(&self, offset: u64, buffer: &mut [u8]) -> bool {
+        let read = self.plan.check(Op::ReadDirect).is_ok() && self.inner.read_direct(offset, buffer);
+        if read {
+            self.plan.flip(buffer);
+        }
+        read
     }
 
     fn forget(&self, offset: u64, len: u64) {

@@ -5,8 +5,8 @@ use std::io::{self, Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use super::blocks::{BLOCK_LEN, is_aligned};
@@ -120,14 +120,7 @@ impl SegmentIo for FsIo {
             fs::remove_file(&path)?;
             return Err(error);
         }
-        let mut direct = None;
-        if self.direct.load(Ordering::Relaxed) {
-            match OpenOptions::new().write(true).custom_flags(libc::O_DIRECT).open(&path) {
-                Ok(file) => direct = Some(Direct { file, works: Arc::clone(&self.direct) }),
-                Err(error) => give_up_direct(&self.direct, &error),
-            }
-        }
-        Ok(Arc::new(FsHandle { file, direct }))
+        Ok(Arc::new(FsHandle::new(file, path, &self.direct)))
     }
 
     fn open(&self, name: &str) -> io::Result<Arc<dyn SegmentHandle>> {
@@ -142,7 +135,7 @@ impl SegmentIo for FsIo {
             }
             other => other?,
         };
-        Ok(Arc::new(FsHandle { file, direct: None }))
+        Ok(Arc::new(FsHandle::new(file, path, &self.direct)))
     }
 
     fn unlink(&self, name: &str) -> io::Result<()> {
@@ -245,14 +238,27 @@ fn give_up_direct(works: &AtomicBool, error: &io::Error) {
 
 struct FsHandle {
     file: File,
-    /// The same file, past the page cache.
-    direct: Option<Direct>,
+    path: PathBuf,
+    /// The same file, past the page cache; opened when it is first needed.
+    direct: OnceLock<Option<File>>,
+    /// Of the directory: a write that was not taken ends direct reads and writes everywhere.
+    direct_works: Arc<AtomicBool>,
 }
 
-struct Direct {
-    file: File,
-    /// Of the directory: a write that was not taken ends direct writes everywhere.
-    works: Arc<AtomicBool>,
+impl FsHandle {
+    fn new(file: File, path: PathBuf, direct_works: &Arc<AtomicBool>) -> Self {
+        Self { file, path, direct: OnceLock::new(), direct_works: Arc::clone(direct_works) }
+    }
+
+    /// The file past the page cache, if it may go these bytes' way.
+    fn direct(&self, offset: u64, bytes: &[u8]) -> Option<&File> {
+        if !self.direct_works.load(Ordering::Relaxed) || !is_aligned(offset, bytes) {
+            return None;
+        }
+        let open = || OpenOptions::new().read(true).write(true).custom_flags(libc::O_DIRECT).open(&self.path);
+        // It may be gone, or too many files open: no reason to give up on others.
+        self.direct.get_or_init(|| open().ok()).as_ref()
+    }
 }
 
 impl SegmentHandle for FsHandle {
@@ -265,14 +271,11 @@ impl SegmentHandle for FsHandle {
     }
 
     fn write_blocks(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        let works = |direct: &&Direct| direct.works.load(Ordering::Relaxed) && is_aligned(offset, bytes);
-        let Some(direct) = self.direct.as_ref().filter(works) else {
-            return self.write_at(offset, bytes);
-        };
-        match direct.file.write_all_at(bytes, offset) {
+        let Some(direct) = self.direct(offset, bytes) else { return self.write_at(offset, bytes) };
+        match direct.write_all_at(bytes, offset) {
             // Some file systems take the flag, and then not the write.
             Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
-                give_up_direct(&direct.works, &error);
+                give_up_direct(&self.direct_works, &error);
                 self.write_at(offset, bytes)
             }
             other => other,
@@ -296,6 +299,10 @@ impl SegmentHandle for FsHandle {
 
     fn read_cached(&self, offset: u64, buffer: &mut [u8]) -> bool {
         sys::read_cached(&self.file, offset, buffer)
+    }
+
+    fn read_direct(&self, offset: u64, buffer: &mut [u8]) -> bool {
+        self.direct(offset, buffer).is_some_and(|direct| direct.read_exact_at(buffer, offset).is_ok())
     }
 
     fn punch(&self, offset: u64, len: u64) -> io::Result<()> {
@@ -401,8 +408,8 @@ mod tests {
         let file = OpenOptions::new().read(true).write(true).create_new(true).open(dir.path().join("file")).unwrap();
         // It answers with EINVAL to what is no number.
         let refuses = OpenOptions::new().write(true).open("/proc/self/oom_score_adj").unwrap();
-        let direct = Direct { file: refuses, works: Arc::clone(&io.direct) };
-        let handle = FsHandle { file, direct: Some(direct) };
+        let handle = FsHandle::new(file, dir.path().join("file"), &io.direct);
+        handle.direct.set(Some(refuses)).unwrap();
         let bytes = [b'x'; BLOCK_LEN];
         for place in [0, BLOCK_LEN as u64] {
             handle.write_blocks(place, &Blocks::from(&bytes[..])).unwrap();

@@ -328,6 +328,10 @@ impl SegmentHandle for MemoryHandle {
         Ok(())
     }
 
+    fn read_direct(&self, offset: u64, buffer: &mut [u8]) -> bool {
+        is_aligned(offset, buffer) && self.read_at(offset, buffer).is_ok()
+    }
+
     fn punch(&self, offset: u64, len: u64) -> io::Result<()> {
         let _state = self.alive()?;
         let mut contents = lock(&self.file);

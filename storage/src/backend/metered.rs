@@ -164,6 +164,10 @@ impl SegmentHandle for MeteredHandle {
         self.inner.read_cached(offset, buffer)
     }
 
+    fn read_direct(&self, offset: u64, buffer: &mut [u8]) -> bool {
+        self.inner.read_direct(offset, buffer)
+    }
+
     fn punch(&self, offset: u64, len: u64) -> io::Result<()> {
         self.meter.time("punch", &self.name, None, || self.inner.punch(offset, len))
     }

@@ -173,6 +173,13 @@ pub trait SegmentHandle: Send + Sync {
         false
     }
 
+    /// Fills `buffer`, whole blocks (see [`blocks::is_aligned`]) that are not expected to be read again soon, from `offset`
+    /// past the page cache. False: that cannot be, and what is in it is undefined.
+    fn read_direct(&self, offset: u64, buffer: &mut [u8]) -> bool {
+        let _ = (offset, buffer);
+        false
+    }
+
     /// Gives the blocks wholly inside a range back; zeros are read there. The length stays.
     ///
     /// # Errors
