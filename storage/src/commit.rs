@@ -15,7 +15,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::sync::oneshot;
 use vidar_core::control::{Control, ControlRecord};
 use vidar_core::ids::StreamId;
 use vidar_core::log::LogEvent;
@@ -27,6 +27,7 @@ use crate::checkpoint::keeper::{self, Keeper, Mark};
 use crate::crypto::keychain::{is_full, sink_error};
 use crate::crypto::keyring::Keyring;
 use crate::epoch;
+use crate::inbox::Room;
 use crate::item::{Body, Fragment, Item, Message};
 use crate::load::{OpenFragments, note_part, part_locators};
 use crate::options::Space;
@@ -47,7 +48,7 @@ pub(crate) type Closing = oneshot::Sender<Result<(), SinkError>>;
 pub(crate) struct Ready {
     pub(crate) what: What,
     pub(crate) reply: oneshot::Sender<Result<(), SinkError>>,
-    pub(crate) permit: Option<OwnedSemaphorePermit>,
+    pub(crate) room: Option<Room>,
 }
 
 pub(crate) enum What {
@@ -244,8 +245,8 @@ impl Committer {
                 }
             }
         }
-        for Ready { reply, permit, .. } in ready {
-            drop(permit);
+        for Ready { reply, room, .. } in ready {
+            drop(room);
             let _ = reply.send(Ok(()));
         }
     }

@@ -10,7 +10,7 @@ use crate::backend::memory::MemoryIo;
 use crate::testing::{media, open, options, source};
 
 fn message(body: Body) -> Message {
-    Message::Append(Item { body, reply: oneshot::channel().0, permit: None })
+    Message::Append(Item { body, reply: oneshot::channel().0, room: None })
 }
 
 #[tokio::test]

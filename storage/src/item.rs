@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::sync::oneshot;
 use vidar_core::control::{Control, ControlRecord};
 use vidar_core::ids::{FragmentNumber, StreamId};
 use vidar_core::record::{FragmentFacts, FragmentMeta, NewFragment};
 use vidar_core::sink::SinkError;
 use vidar_core::source::ConfigKey;
 
+use crate::inbox::Room;
 use crate::segment_file::record::{FACTS_LEN_MAX, MEDIA_LEN_MAX, RecordKind, RecordShape, TABLE_LEN_MAX};
 
 /// Who waits until something is durable, or will not become so.
@@ -28,7 +29,7 @@ pub(crate) struct Item {
     pub(crate) body: Body,
     pub(crate) reply: Reply,
     /// Given back when the item is done.
-    pub(crate) permit: Option<OwnedSemaphorePermit>,
+    pub(crate) room: Option<Room>,
 }
 
 /// What becomes a record.

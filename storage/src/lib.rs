@@ -50,6 +50,7 @@ mod files;
 pub mod fuzz;
 mod handles;
 mod histogram;
+mod inbox;
 mod item;
 mod lately;
 mod list;

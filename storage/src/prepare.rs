@@ -20,9 +20,9 @@ impl Committer {
     pub(crate) fn prepare(&self, items: Vec<Item>, keys: &Keyring) -> Vec<Ready> {
         let mut parts = HashSet::new();
         let mut ready = Vec::with_capacity(items.len());
-        for Item { body, reply, permit } in items {
+        for Item { body, reply, room } in items {
             match self.check(body, keys, &mut parts) {
-                Ok(Some(what)) => ready.push(Ready { what, reply, permit }),
+                Ok(Some(what)) => ready.push(Ready { what, reply, room }),
                 Ok(None) => drop(reply.send(Ok(()))),
                 Err(error) => drop(reply.send(Err(error))),
             }

@@ -4,13 +4,12 @@ use std::collections::HashSet;
 use std::io;
 use std::ops::Range;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::sync::{Semaphore, oneshot};
-use tokio::task::unconstrained;
 use vidar_core::clock::SharedClock;
 use vidar_core::control::Control;
 use vidar_core::entry::{FragmentEntry, SharedEntry};
@@ -34,7 +33,8 @@ use crate::crypto::keyring::Keyring;
 use crate::crypto::keys::{Secret, config_id};
 use crate::epoch;
 use crate::files::{FileInfo, Files};
-use crate::item::{Body, Fragment, Item, Message, Reply};
+use crate::inbox::Inbox;
+use crate::item::{Body, Fragment, Message};
 use crate::load::{Log, Mode, greatest_epoch};
 use crate::options::{Damage, Expired, OpenError, OpenReport, Space, StoreOptions, StoreStats};
 use crate::read::{self, ReadCaches};
@@ -44,8 +44,8 @@ use crate::verify::{Depth, Progress, verify_running};
 
 /// Records that are opened at the same time: more wait.
 const READ_COUNT_MAX: usize = 32;
-/// The inbox is counted in units of this many bytes.
-const PERMIT_BYTES: usize = 1024;
+/// Bytes that a control record takes in the inbox, about.
+const CONTROL_LEN: usize = 1024;
 
 /// The encrypted, durable log of all streams. Clones are the same store.
 ///
@@ -58,15 +58,9 @@ pub struct Store {
 struct Inner {
     shared: Arc<Shared>,
     caches: ReadCaches,
-    /// None once closed.
-    inbox: Mutex<Option<Sender<Message>>>,
+    inbox: Arc<Inbox>,
     /// The writer of a store that is driven [by hand](StoreOptions::by_hand); else it runs on a thread of its own.
     by_hand: Mutex<Option<(Committer, Receiver<Message>)>>,
-    /// Who comes next to ask for room.
-    turn: tokio::sync::Mutex<()>,
-    /// Room in the inbox.
-    room: Arc<Semaphore>,
-    room_max: u32,
     reads: Semaphore,
     /// One removal of files at a time.
     removing: tokio::sync::Mutex<()>,
@@ -116,8 +110,7 @@ impl Store {
         report.keyring_repaired = keyring_repaired;
         report.incomplete = open.len() as u64;
 
-        let head_bytes = options.head_cache_bytes;
-        let room_max = u32::try_from(options.inbox_bytes.div_ceil(PERMIT_BYTES)).unwrap_or(u32::MAX).max(1);
+        let (head_bytes, inbox_bytes) = (options.head_cache_bytes, options.inbox_bytes);
         let shared = Shared::new(options, io, disk, clock, archive, keys, files, controls, observers, epoch, records);
         let shared = Arc::new(shared);
         let closing = closing_records(&shared, &open, &mut report);
@@ -136,11 +129,8 @@ impl Store {
             inner: Arc::new(Inner {
                 shared,
                 caches: ReadCaches::new(head_bytes),
-                inbox: Mutex::new(Some(inbox)),
+                inbox: Arc::new(Inbox::new(inbox, inbox_bytes)),
                 by_hand: Mutex::new(by_hand),
-                turn: tokio::sync::Mutex::default(),
-                room: Arc::new(Semaphore::new(room_max as usize)),
-                room_max,
                 reads: Semaphore::new(READ_COUNT_MAX),
                 removing: tokio::sync::Mutex::new(()),
             }),
@@ -236,8 +226,8 @@ impl Store {
             size_bytes: fragment.facts.size_bytes(),
         };
         let fragment = Fragment::new(fragment);
-        let units = fragment.len().div_ceil(PERMIT_BYTES);
-        self.enqueue(Body::Fragment(Box::new(fragment)), units).await?;
+        let len = fragment.len();
+        self.enqueue(Body::Fragment(Box::new(fragment)), len).await?;
         Ok(durable)
     }
 
@@ -254,29 +244,19 @@ impl Store {
     }
 
     async fn append_control(&self, body: Body) -> Result<(), SinkError> {
-        self.enqueue(body, 1).await
+        self.enqueue(body, CONTROL_LEN).await
     }
 
     /// Waits for room, and then for the disk.
-    async fn enqueue(&self, body: Body, units: usize) -> Result<(), SinkError> {
+    async fn enqueue(&self, body: Body, len: usize) -> Result<(), SinkError> {
         let (reply, answer) = oneshot::channel();
-        // A task that was busy for long would have to yield here, and then poll its futures in another order.
-        unconstrained(self.hand_in(body, units, reply)).await?;
+        let _place = self.inner.inbox.hand_in(body, len, reply);
         answer.await.map_err(|_| SinkError::Closed)?
-    }
-
-    /// In the order of asking: room is asked for by one at a time, until what it was given for is in the inbox.
-    async fn hand_in(&self, body: Body, units: usize, reply: Reply) -> Result<(), SinkError> {
-        let _turn = self.inner.turn.lock().await;
-        let units = u32::try_from(units).unwrap_or(u32::MAX).clamp(1, self.inner.room_max);
-        let room = Arc::clone(&self.inner.room).acquire_many_owned(units);
-        let permit = room.await.map_err(|_| SinkError::Closed)?;
-        self.send(Message::Append(Item { body, reply, permit: Some(permit) }))
     }
 
     fn append_blocking(&self, body: Body) -> Result<(), SinkError> {
         let (reply, answer) = oneshot::channel();
-        self.send(Message::Append(Item { body, reply, permit: None }))?;
+        self.inner.inbox.force_in(body, reply)?;
         while self.turn() {}
         // On a thread of its own: `open` may be called inside a runtime, where waiting would panic.
         let answer = std::thread::scope(|scope| scope.spawn(|| answer.blocking_recv()).join());
@@ -298,12 +278,6 @@ impl Store {
             committer.end(Some(closing));
         }
         true
-    }
-
-    fn send(&self, message: Message) -> Result<(), SinkError> {
-        let inbox = self.inner.inbox.lock().unwrap_or_else(PoisonError::into_inner);
-        let inbox = inbox.as_ref().ok_or(SinkError::Closed)?;
-        inbox.send(message).map_err(|_| SinkError::Closed)
     }
 
     /// Lets all fragments of a stream below a number go: durably first, then their blocks and files. `entries` are
@@ -456,11 +430,10 @@ impl Store {
     /// # Errors
     /// If the file could not be closed; everything that was answered is durable all the same.
     pub async fn close(&self) -> Result<(), SinkError> {
-        let inbox = self.inner.inbox.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Some(inbox) = inbox else { return Ok(()) };
-        self.inner.room.close();
         let (reply, answer) = oneshot::channel();
-        inbox.send(Message::Close(reply)).map_err(|_| SinkError::Closed)?;
+        if !self.inner.inbox.close(reply) {
+            return Ok(());
+        }
         answer.await.map_err(|_| SinkError::Closed)?
     }
 

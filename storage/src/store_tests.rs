@@ -745,20 +745,70 @@ async fn a_task_that_was_busy_for_long_hands_in_records_in_the_order_it_asked() 
     part.await.unwrap();
 }
 
+/// Commits whatever waits, whenever something does.
+async fn turning(store: &Store) {
+    loop {
+        store.turn();
+        tokio::task::yield_now().await;
+    }
+}
+
+/// With room for four control records, driven by hand.
+async fn open_narrow() -> (crate::testing::Opened, crate::testing::Source) {
+    let mut narrow = options();
+    (narrow.inbox_bytes, narrow.by_hand) = (4 * CONTROL_LEN, true);
+    let opened = open_with(narrow, &MemoryIo::new());
+    let from = tokio::select! { from = source(&opened.store) => from, () = turning(&opened.store) => unreachable!() };
+    (opened, from)
+}
+
+#[tokio::test]
+async fn a_record_that_nobody_polls_any_more_holds_nobody_up() {
+    let (opened, from) = open_narrow().await;
+    let store = &opened.store;
+    let mut all_room = pin!(store.append(from.fragment(store.next_number(UnixMs(5)), &media(1, 100_000))));
+    let mut left = pin!(store.append(from.fragment(store.next_number(UnixMs(5)), &media(2, 100_000))));
+    let mut last = pin!(store.control(key_event(5)));
+    assert!(is_pending(all_room.as_mut()).await && is_pending(left.as_mut()).await && is_pending(last.as_mut()).await);
+    while store.turn() {}
+    assert!(!is_pending(last.as_mut()).await, "it does not wait for who was before it to look");
+    assert_eq!(opened.seen.words(), ["stream", "run", "fragment", "fragment", "key"]);
+}
+
+#[tokio::test]
+async fn a_record_that_is_dropped_before_there_is_room_is_not_appended_and_makes_way() {
+    let (opened, from) = open_narrow().await;
+    let store = &opened.store;
+    let mut first = pin!(store.control(key_event(5)));
+    let mut dropped = Box::pin(store.append(from.fragment(store.next_number(UnixMs(5)), &media(1, 100_000))));
+    let mut last = pin!(store.control(key_event(6)));
+    assert!(is_pending(first.as_mut()).await && is_pending(dropped.as_mut()).await && is_pending(last.as_mut()).await);
+    drop(dropped);
+    assert!(store.turn());
+    assert!(!is_pending(first.as_mut()).await && !is_pending(last.as_mut()).await, "one batch had both");
+    while store.turn() {}
+    assert_eq!(opened.seen.words(), ["stream", "run", "key", "key"]);
+}
+
+#[tokio::test]
+async fn what_waits_for_room_when_the_store_closes_is_told_so() {
+    let (opened, from) = open_narrow().await;
+    let store = &opened.store;
+    let mut first = pin!(store.append(from.fragment(store.next_number(UnixMs(5)), &media(1, 100_000))));
+    let mut waits = pin!(store.append(from.fragment(store.next_number(UnixMs(5)), &media(2, 100_000))));
+    let mut closed = pin!(store.close());
+    assert!(is_pending(first.as_mut()).await && is_pending(waits.as_mut()).await && is_pending(closed.as_mut()).await);
+    assert!(matches!(waits.await, Err(SinkError::Closed)));
+    assert!(matches!(store.control(key_event(5)).await, Err(SinkError::Closed)));
+    while store.turn() {}
+    assert!(first.await.is_ok() && closed.await.is_ok());
+    assert_eq!(opened.seen.words(), ["stream", "run", "fragment"]);
+}
+
 #[tokio::test]
 async fn nothing_overtakes_a_record_that_was_given_room_and_did_not_run_since() {
-    let mut narrow = options();
-    (narrow.inbox_bytes, narrow.by_hand) = (4 * PERMIT_BYTES, true);
-    let opened = open_with(narrow, &MemoryIo::new());
+    let (opened, from) = open_narrow().await;
     let store = &opened.store;
-    let turning = async {
-        loop {
-            store.turn();
-            tokio::task::yield_now().await;
-        }
-    };
-    let mut turning = pin!(turning);
-    let from = tokio::select! { from = source(store) => from, () = &mut turning => unreachable!() };
     let number = store.next_number(UnixMs(5));
     let mut all_room = pin!(store.append(from.fragment(store.next_number(UnixMs(5)), &media(1, 100_000))));
     let mut part = pin!(store.append(from.part(number, 0, &media(2, 10))));
@@ -768,7 +818,7 @@ async fn nothing_overtakes_a_record_that_was_given_room_and_did_not_run_since() 
     // There is more room than the part was given.
     assert!(is_pending(close.as_mut()).await && is_pending(part.as_mut()).await);
     let both = async { tokio::join!(part, close) };
-    let (part, close) = tokio::select! { both = both => both, () = &mut turning => unreachable!() };
+    let (part, close) = tokio::select! { both = both => both, () = turning(store) => unreachable!() };
     part.unwrap();
     close.unwrap();
 }
