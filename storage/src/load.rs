@@ -168,6 +168,8 @@ pub(crate) struct Log {
     checkpoint: Option<Checkpoint>,
     /// Something does not open that may do so another time: a checkpoint would hide it.
     is_hiding: bool,
+    /// What was read of a file may not be on the disk, and could not be brought there: nothing may be built on it.
+    is_unsynced: bool,
     /// Fragments that were told, where a header is lost: what it voided may come back.
     told: Option<HashSet<FragmentNumber>>,
     /// Closing records that were met before all of their parts, as in a file whose place is lost.
@@ -302,6 +304,7 @@ impl Log {
             handles: Arc::clone(table.handles()),
             checkpoint: None,
             is_hiding: false,
+            is_unsynced: false,
             told,
             early,
         };
@@ -513,8 +516,9 @@ impl Log {
         table: &Files,
         seen: &mut HashSet<FragmentNumber>,
     ) -> bool {
-        // One that does not read, and that nothing names, may be one whose making was interrupted.
-        let is_known = !file.header.read_only || self.listing.0.contains_key(&file.header.file);
+        // Of one that nothing names, and in which nothing is found, the making may have been interrupted: then a power cut may
+        // still take its name, and it would be missed.
+        let is_listed = self.listing.0.contains_key(&file.header.file);
         let records = match records {
             Ok(Records::Scanned(scan)) => Records::Scanned(self.without_torn(scan, earlier, keys)),
             Ok(records) => records,
@@ -522,7 +526,7 @@ impl Log {
                 self.damage(&file.name, 0, 0, format!("cannot be read: {error}"));
                 self.is_hiding = true;
                 let mut info = FileInfo::new(file.header, false);
-                info.is_begun = is_known;
+                info.is_begun = is_listed;
                 table.insert(info);
                 return true;
             }
@@ -541,7 +545,7 @@ impl Log {
             Records::Scanned(scan) => self.close_scanned(file, scan, keys),
         };
         let mut info = FileInfo::new(file.header, closed);
-        info.is_begun = is_known || records.iter().next().is_some();
+        info.is_begun = is_listed || records.iter().next().is_some();
         if closed {
             info.data_end = records.data_end();
         }
@@ -671,6 +675,7 @@ impl Log {
         if file.header.read_only || scan.unread {
             if let Err(error) = file.handle().and_then(|handle| handle.sync_data()) {
                 tracing::warn!(file = file.name, %error, "cannot sync a file that is left unclosed");
+                self.is_unsynced = true;
             }
             return false;
         }
@@ -680,10 +685,12 @@ impl Log {
         let copies: Vec<u8> = copied.flat_map(|(_, head)| head).copied().collect();
         let footer = footer::encode(keys.log_key(), file.header.file, scan.data_end, archive, &entries, &copies);
         // What was read may so far stand in the page cache only: it comes before the footer that promises it.
-        let closed = file.handle().and_then(|handle| {
+        let settled = file.handle().and_then(|handle| {
             writer::write_again(&*handle, scan.synced_to..scan.data_end)?;
-            writer::close(&*handle, scan.data_end, &footer)
+            Ok(handle)
         });
+        self.is_unsynced |= settled.is_err();
+        let closed = settled.and_then(|handle| writer::close(&*handle, scan.data_end, &footer));
         match closed {
             Ok(()) => tracing::info!(file = file.name, records = entries.len(), "closed a segment file after a crash"),
             Err(ref error) => tracing::error!(file = file.name, %error, "cannot close a segment file"),
@@ -720,7 +727,7 @@ impl Log {
         let redo = self.mode == Mode::Recover && self.report.unclosed > 0;
         let files = std::mem::take(&mut self.files);
         self.told = files.iter().any(|file| file.header.read_only).then(HashSet::new);
-        let mut unread = false;
+        let mut unread = self.is_unsynced;
         let total = files.len() as u64;
         let step = |files| Progress { files, files_total: total, ..Progress::default() };
         // Fragments do not change what is gone.
@@ -784,7 +791,8 @@ impl Log {
             self.fragment(&files[file], &entry, head, archived, &tell);
         }
         if unread {
-            // What closes them may stand where the disk does not answer: they wait for a start that knows.
+            // What closes them may stand where the disk does not answer, or a power cut may take them away from under their
+            // closing records: they wait for a start that knows.
             self.open.clear();
         }
         self.files = files;
