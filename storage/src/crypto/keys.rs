@@ -1,6 +1,7 @@
 //! Secrets and what is derived from them.
 
 use std::fmt;
+use std::sync::OnceLock;
 
 use ring::rand::{SecureRandom, SystemRandom};
 use ring::{hkdf, hmac};
@@ -14,7 +15,11 @@ use crate::segment_file::record::RecordHeader;
 /// 32 secret bytes: wiped when dropped, never shown. They stay where they are when it moves, as in a map that grows: what
 /// moves leaves a copy behind.
 #[derive(Clone)]
-pub struct Secret(Box<Zeroizing<[u8; 32]>>);
+pub struct Secret {
+    bytes: Box<Zeroizing<[u8; 32]>>,
+    /// What HKDF extracts of it, once something was derived: many records have keys that come from the same one.
+    extracted: OnceLock<Box<Zeroizing<[u8; 32]>>>,
+}
 
 /// In constant time.
 impl PartialEq for Secret {
@@ -26,36 +31,38 @@ impl PartialEq for Secret {
 
 impl Eq for Secret {}
 
-/// By its only field.
+/// By its fields.
 impl ZeroizeOnDrop for Secret {}
 
 impl Secret {
     /// Takes over bytes.
     #[must_use]
     pub fn new(bytes: [u8; 32]) -> Self {
-        Self(Box::new(Zeroizing::new(bytes)))
+        Self { bytes: Box::new(Zeroizing::new(bytes)), extracted: OnceLock::new() }
     }
 
     /// From the system's generator.
     #[must_use]
     pub fn random() -> Self {
         let mut secret = Self::new([0; 32]);
-        fill_random(&mut **secret.0);
+        fill_random(&mut **secret.bytes);
         secret
     }
 
     /// The bytes: for a cipher, never for a log.
     #[must_use]
     pub fn bytes(&self) -> &[u8; 32] {
-        &self.0
+        &self.bytes
     }
 
     /// HKDF-SHA256 (RFC 5869) with the empty salt; `info` is the concatenation of `parts`.
     pub(crate) fn derive(&self, parts: &[&[u8]]) -> Self {
-        let prk = hkdf::Salt::new(hkdf::HKDF_SHA256, &[]).extract(self.bytes());
+        // RFC 5869 section 2.2: the empty salt is as good as 32 zeros.
+        let extract = || Box::new(Zeroizing::new(Self::new([0; 32]).mac(self.bytes())));
+        let prk = hkdf::Prk::new_less_safe(hkdf::HKDF_SHA256, &***self.extracted.get_or_init(extract));
         let mut key = Self::new([0; 32]);
         let okm = prk.expand(parts, hkdf::HKDF_SHA256).expect("32 bytes are within bounds");
-        okm.fill(&mut **key.0).expect("a buffer of 32 bytes");
+        okm.fill(&mut **key.bytes).expect("a buffer of 32 bytes");
         key
     }
 
@@ -198,9 +205,11 @@ mod tests {
     fn derivation_is_that_of_rfc_5869() {
         // Expected value: Python's hmac and hashlib.
         let expected = "178a8d7bd961437dbdaaf1bf5b9b6b55a69011e51f3bc6907d37d55adeff43bc";
-        let derived = Secret::new([0x0b; 32]).derive(&[b"a", b"b"]);
-        let hex: String = derived.bytes().iter().map(|byte| format!("{byte:02x}")).collect();
-        assert_eq!(hex, expected);
+        let secret = Secret::new([0x0b; 32]);
+        for derived in [secret.derive(&[b"a", b"b"]), secret.derive(&[b"ab"]), secret.clone().derive(&[b"", b"ab"])] {
+            let hex: String = derived.bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+            assert_eq!(hex, expected);
+        }
     }
 
     #[test]
