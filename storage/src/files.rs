@@ -20,8 +20,9 @@ use crate::list::List;
 use crate::listing::{Change, Listed, Listing};
 use crate::segment_file::footer::RecordEntry;
 use crate::segment_file::header::{FileHeader, file_name};
-use crate::segment_file::reader::{self, FooterError};
+use crate::segment_file::reader;
 use crate::segment_file::record::RecordKind;
+use crate::segment_file::recover;
 
 /// Closed files whose configs are known.
 const CONFIG_MAP_COUNT_MAX: usize = 256;
@@ -237,19 +238,20 @@ impl Files {
     }
 
     /// Where a config stands in a file.
-    pub(crate) fn config(&self, file: FileId, key: ConfigKey, keys: &Keyring) -> Result<Option<Locator>, FooterError> {
-        let open =
-            self.read().get(&file).filter(|info| !info.closed).map(|info| info.configs.as_ref()?.get(&key).copied());
-        if let Some(found) = open {
-            return Ok(found);
-        }
+    pub(crate) fn config(&self, file: FileId, key: ConfigKey, keys: &Keyring) -> io::Result<Option<Locator>> {
+        let data_end = match self.read().get(&file) {
+            None => return Ok(None),
+            Some(info) if !info.closed => {
+                return Ok(info.configs.as_ref().and_then(|configs| configs.get(&key)).copied());
+            }
+            Some(info) => info.data_end,
+        };
         if let Some(configs) = self.configs.get(&file) {
             return Ok(configs.get(&key).copied());
         }
         let Some(handle) = self.handle(file)? else { return Ok(None) };
-        let Some(trailer) = reader::read_trailer(&*handle, file)? else { return Ok(None) };
         let mut configs = ConfigMap::new();
-        for entry in reader::read_entries(&*handle, &trailer, keys.log_key())? {
+        for entry in entries(&*handle, file, data_end, keys)? {
             if entry.shape.kind == RecordKind::Config {
                 let meta = &entry.shape.meta;
                 configs.insert((meta.stream, meta.config), entry.shape.locator(file, 0, entry.offset));
@@ -331,4 +333,21 @@ impl Files {
         let synced = if gone.is_empty() { Ok(()) } else { self.io.sync_dir() };
         (gone, result.and(synced))
     }
+}
+
+/// What is in a closed file, from its footer. Where that rotted since it was closed, from the batches before `data_end`.
+fn entries(handle: &dyn SegmentHandle, file: FileId, data_end: u64, keys: &Keyring) -> io::Result<Vec<RecordEntry>> {
+    let footer = || {
+        let trailer = reader::read_trailer(handle, file).ok()??;
+        reader::read_entries(handle, &trailer, keys.log_key()).ok()
+    };
+    if let Some(entries) = footer() {
+        return Ok(entries);
+    }
+    tracing::warn!(%file, "the footer of a segment file does not read: looking through its batches");
+    let scan = recover::scan(handle, file, Some(data_end), data_end, keys)?;
+    if scan.unread {
+        return Err(io::Error::other("neither its footer nor all of its batches read"));
+    }
+    Ok(scan.records.into_iter().map(|(entry, _)| entry).collect())
 }

@@ -13,7 +13,6 @@ use vidar_core::track::StreamConfig;
 use crate::backend::blocks::{BLOCK_LEN, Blocks};
 use crate::cache::Cache;
 use crate::lately::Lately;
-use crate::segment_file::reader::FooterError;
 use crate::segment_file::record::{
     FACTS_LEN_MAX, MEDIA_LEN_MAX, RECORD_HEADER_LEN, RecordHeader, RecordKind, RecordOpener, RecordShape, TABLE_LEN_MAX,
 };
@@ -394,18 +393,14 @@ pub(crate) fn plain_config(shared: &Shared, file: FileId, key: ConfigKey) -> Res
 
 fn find_config(wanted: Wanted<'_>, file: FileId, key: (StreamId, ConfigId)) -> Result<Bytes, ReadError> {
     let shared = wanted.shared;
-    let damaged = |detail: String| {
+    // A disk that does not answer now says nothing of the bytes.
+    let failed =
+        |error: io::Error| ReadError::Io { file: wanted.file_name(), offset_bytes: 0, detail: error.to_string() };
+    let found = shared.files.config(file, key, &shared.keys.ring()).map_err(failed)?;
+    let locator = found.ok_or_else(|| {
         shared.files.forget_pages(file);
-        wanted.corrupt(detail)
-    };
-    let found = shared.files.config(file, key, &shared.keys.ring()).map_err(|error| match error {
-        // A disk that does not answer now says nothing of the bytes.
-        FooterError::Io(error) => {
-            ReadError::Io { file: wanted.file_name(), offset_bytes: 0, detail: error.to_string() }
-        }
-        error => damaged(error.to_string()),
+        wanted.corrupt(format!("its config {} is not in its file", key.1))
     })?;
-    let locator = found.ok_or_else(|| damaged(format!("its config {} is not in its file", key.1)))?;
     let is_it = |shape: &RecordShape| shape.kind == RecordKind::Config && (shape.meta.stream, shape.meta.config) == key;
     Wanted { locator: &locator, ..wanted }.table(is_it)
 }

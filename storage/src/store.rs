@@ -516,6 +516,7 @@ fn read_log(
         if let Some(log) = Log::resume(io, keys, files, checkpoint, observers, threads)? {
             return Ok(log);
         }
+        Checkpoint::discard(io).map_err(OpenError::io("put a checkpoint away"))?;
         files.clear();
     }
     Log::read(io, keys, Mode::Recover, files, threads)

@@ -61,7 +61,7 @@ pub(crate) struct Checkpoint {
 impl Checkpoint {
     /// The checkpoint in a directory, if there is one that opens.
     pub(crate) fn read(io: &dyn SegmentIo, keys: &Keyring) -> Option<Self> {
-        let bytes = io.read_small(NAME).ok()??;
+        let bytes = io.read_small(NAME).ok()?.filter(|bytes| !bytes.is_empty())?;
         let opened = Self::open(bytes, keys);
         opened.inspect_err(|error| tracing::warn!(%error, "the checkpoint does not open")).ok()
     }
@@ -69,6 +69,11 @@ impl Checkpoint {
     /// Replaces it.
     pub(crate) fn write(&self, io: &dyn SegmentIo, keys: &Keyring) -> io::Result<()> {
         io.replace_small(NAME, &self.seal(keys))
+    }
+
+    /// Puts an empty file in its place: what it does not agree with now may change until it seems to.
+    pub(crate) fn discard(io: &dyn SegmentIo) -> io::Result<()> {
+        io.replace_small(NAME, &[])
     }
 
     fn seal(&self, keys: &Keyring) -> Vec<u8> {

@@ -185,6 +185,45 @@ async fn whatever_does_not_fit_leads_to_a_full_replay() {
 }
 
 #[tokio::test]
+async fn a_checkpoint_that_was_not_trusted_once_never_is() {
+    let (io, observer, _) = base().await;
+    // What the index saved is not there, and the machine goes down before there is another checkpoint.
+    let (_, report) = open(&io, &Arc::new(Saving::default()));
+    assert!(!report.resumed);
+    io.power_cut(|| true);
+    // It is back, but what became of the directory meanwhile is not in it.
+    let (store, report) = open(&io, &observer);
+    assert!(!report.resumed);
+    equals_a_replay(&io, &store, &observer).await;
+}
+
+#[tokio::test]
+async fn a_footer_that_rotted_since_costs_no_config() {
+    let (io, first) = (MemoryIo::new(), Arc::new(Saving::default()));
+    let (store, _) = open(&io, &first);
+    let from = source(&store).await;
+    from.append(&store, &media(1, 60_000)).await;
+    let left_open = store.next_number(UnixMs(5));
+    store.append(from.part(left_open, 0, &media(2, 5000))).await.unwrap();
+    store.close().await.unwrap();
+    let name = io.list().unwrap().remove(0);
+    // The trailer; the block before it.
+    for back in [4, 4100] {
+        let (image, observer) = (io.image(), first.again());
+        image.tamper(&name, |bytes| {
+            let at = bytes.len() - back;
+            bytes[at] ^= 1;
+        });
+        let (store, report) = open(&image, &observer);
+        assert_eq!((report.resumed, report.incomplete), (true, 1));
+        assert!(observer.seen.entry(left_open).is_some(), "closed with its config");
+        for entry in observer.seen.entries() {
+            assert_eq!(*store.config(&entry).await.unwrap(), crate::testing::config("one"), "{back}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn an_older_checkpoint_counts_only_with_what_was_saved_for_it() {
     let (io, observer, from) = base().await;
     let older = io.read_small("checkpoint").unwrap().unwrap();
