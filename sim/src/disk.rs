@@ -281,13 +281,13 @@ impl SimDisk {
     pub(crate) fn rot(&self) -> Option<Rot> {
         let mut state = lock(&self.state);
         let state = &mut *state;
-        let names: Vec<_> = state.names.values().copied().collect();
-        if names.is_empty() {
+        if state.names.is_empty() {
             return None;
         }
-        let index = names[state.random.index(names.len())];
+        let nth = state.random.index(state.names.len());
+        let (name, index) = state.names.iter().nth(nth).map(|(name, index)| (name.clone(), *index))?;
         let (sector, before) = state.contents[index].rot(&mut state.random)?;
-        let rot = Rot::of(&before, &sector);
+        let rot = Rot::of(&name, &before, &sector);
         let what = (rot.header, rot.control, rot.fragments.len());
         self.trace.note(format_args!("rot: f{index}+{}: {what:?}", sector.start));
         Some(rot)

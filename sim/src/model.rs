@@ -10,6 +10,7 @@ use vidar_core::control::{Control, ControlRecord, GapRecord, StreamSettings};
 use vidar_core::entry::SharedEntry;
 use vidar_core::ids::{FragmentNumber, StreamId};
 use vidar_core::record::{FragmentFlags, NewFragment};
+use vidar_storage::Damage;
 
 use crate::witness::Rot;
 
@@ -84,6 +85,29 @@ pub(crate) struct Stream {
     pub(crate) by_bytes: bool,
 }
 
+/// What damage may be reported.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) enum Excuse {
+    /// None: nothing was damaged on purpose, or all of it was repaired.
+    #[default]
+    Nothing,
+    /// A sector of this file rotted, and a repair found nothing that was lost by it: it stands in what is gone.
+    In(String),
+    /// A sector rotted.
+    Anything,
+}
+
+impl Excuse {
+    /// It is no wonder that all of this was found.
+    pub(crate) fn covers(&self, damage: &[Damage]) -> bool {
+        match self {
+            Self::Nothing => damage.is_empty(),
+            Self::In(file) => damage.iter().all(|damage| damage.file == *file),
+            Self::Anything => true,
+        }
+    }
+}
+
 /// All of it.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Model {
@@ -101,8 +125,10 @@ pub(crate) struct Model {
     pub(crate) controls_rotten: bool,
     /// The header of a file rotted: it is never closed.
     pub(crate) header_rotten: bool,
-    /// Media was damaged on purpose: a start may report it.
-    pub(crate) rotted: bool,
+    /// What was damaged on purpose.
+    pub(crate) excuse: Excuse,
+    /// The file of which a sector rotted last.
+    pub(crate) rotten_file: String,
     /// What is wrong.
     pub(crate) violations: Vec<String>,
 }
@@ -256,9 +282,18 @@ impl Model {
         }
     }
 
+    /// A repair found this, and refused nothing.
+    pub(crate) fn repaired(&mut self, damage: &[Damage]) {
+        if self.excuse != Excuse::Nothing {
+            // Rot in what is gone may be reported by a start, and is none of a repair's business.
+            let left = damage.is_empty().then(|| Excuse::In(self.rotten_file.clone()));
+            self.excuse = left.unwrap_or_default();
+        }
+    }
+
     /// A sector rotted: what stood there may be lost.
     pub(crate) fn rot(&mut self, rot: &Rot) {
-        self.rotted = true;
+        (self.excuse, self.rotten_file) = (Excuse::Anything, rot.file.clone());
         self.header_rotten |= rot.header;
         self.controls_rotten |= rot.control;
         for number in &rot.fragments {

@@ -108,6 +108,8 @@ fn record(bytes: &[u8], at: usize) -> Option<Record<'_>> {
 /// What a bad sector of a segment file destroys.
 #[derive(Debug, Clone)]
 pub(crate) struct Rot {
+    /// The name of that file.
+    pub(crate) file: String,
     /// It is in the header: what the file voids in another one is not known any more, and it is never changed again.
     pub(crate) header: bool,
     /// A control record that stands nowhere else in the file.
@@ -117,9 +119,9 @@ pub(crate) struct Rot {
 }
 
 impl Rot {
-    /// Of the sector at `sector` in a file of these bytes.
+    /// Of the sector at `sector` in a file of this name and these bytes.
     #[must_use]
-    pub(crate) fn of(bytes: &[u8], sector: &Range<usize>) -> Self {
+    pub(crate) fn of(file: &str, bytes: &[u8], sector: &Range<usize>) -> Self {
         let records = records(bytes);
         let count = |salt| records.iter().filter(|record| record.salt == salt).count();
         let is_hit = |record: &&Record<'_>| record.range.start < sector.end && sector.start < record.range.end;
@@ -131,6 +133,7 @@ impl Rot {
         let of_config = records.iter().filter(|record| configs.contains(&record.config));
         let fragments = of_config.chain(hit.iter().copied()).filter(|record| record.kind < CONFIG);
         Self {
+            file: file.into(),
             header: sector.start < FILE_HEADER_LEN,
             control,
             fragments: fragments.map(|record| record.number).collect(),

@@ -15,7 +15,7 @@ use crate::contents::Rule;
 use crate::disk::{Fault, SimDisk};
 use crate::kek::NumberedKek;
 use crate::lock;
-use crate::model::Model;
+use crate::model::{Excuse, Model};
 use crate::ops::Op;
 use crate::random::Random;
 use crate::trace::Trace;
@@ -239,7 +239,7 @@ impl World {
             report.incomplete,
             report.damage.len()
         ));
-        if !lock(&self.shared.model).rotted && !report.damage.is_empty() {
+        if !lock(&self.shared.model).excuse.covers(&report.damage) {
             return Err(format!("a crash is no damage: {:?}", report.damage));
         }
         // A file whose header rotted is never changed again, a footer included.
@@ -270,7 +270,7 @@ impl World {
                 self.clean = false;
             }
         }
-        if self.random.one_in(if lock(&self.shared.model).rotted { 2 } else { 12 }) {
+        if self.random.one_in(if lock(&self.shared.model).excuse != Excuse::Nothing { 2 } else { 12 }) {
             self.repair()?;
         }
         if self.random.one_in(6) {
@@ -350,7 +350,7 @@ impl World {
         let options = Shared::with_kek(&self.options, &disk);
         let verified = verify_on(&options, disk, Depth::Decrypt, &mut |_| {});
         let report = verified.map_err(|error| format!("verification: {error}"))?;
-        if !lock(&self.shared.model).rotted && !report.damage.is_empty() {
+        if !lock(&self.shared.model).excuse.covers(&report.damage) {
             return Err(format!("verification finds damage: {:?}", report.damage));
         }
         Ok(())
@@ -377,7 +377,8 @@ impl World {
             report.refused.len()
         ));
         let changed = !report.damage.is_empty() || !report.files.is_empty() || !report.put_away.is_empty();
-        if changed && !lock(&self.shared.model).rotted {
+        let excuse = lock(&self.shared.model).excuse.clone();
+        if changed && excuse == Excuse::Nothing || !excuse.covers(&report.damage) {
             return Err(format!("a repair where nothing is damaged: {report:?}"));
         }
         self.shared.disk.end_boot(Rule::LoseUnsynced);
@@ -387,8 +388,9 @@ impl World {
         if !left.is_empty() && report.refused.is_empty() {
             return Err(format!("a repair left damage: {left:?}"));
         }
-        // Rot in what is gone already may be reported by a start, and is none of a repair's business.
-        lock(&self.shared.model).rotted &= report.damage.is_empty() || !report.refused.is_empty();
+        if report.refused.is_empty() {
+            lock(&self.shared.model).repaired(&report.damage);
+        }
         Ok(())
     }
 
