@@ -1,13 +1,19 @@
 //! Work on threads of its own, a little ahead of who takes the results in order: reading many files, one of which may be
 //! long.
+//!
+//! Results that nobody took yet are bounded in bytes. Whatever they weigh, the one that is to be taken next is worked on.
 
-use std::sync::mpsc::{self, Receiver};
-use std::thread::{self, Scope};
+use std::collections::HashMap;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
 
 /// More do not make a disk faster.
 const THREAD_COUNT_MAX: usize = 4;
-/// Results of each thread that wait to be taken: what is read of a file is in memory meanwhile.
-const WAITING_COUNT: usize = 1;
+/// Bytes of results that wait: with these no further item is begun. To them comes what each thread is about, which may be as
+/// much as the longest footer has.
+const WAITING_BYTES_MAX: usize = if cfg!(test) { 1000 } else { 64 << 20 };
+/// What a result takes beside what it weighs.
+const RESULT_BYTES: usize = 64;
 
 /// How many threads there should be: none where one thread decides what happens when.
 pub(crate) fn threads(by_hand: bool) -> usize {
@@ -15,70 +21,164 @@ pub(crate) fn threads(by_hand: bool) -> usize {
     if by_hand { 0 } else { cores.min(THREAD_COUNT_MAX) }
 }
 
-/// Does `work` for each item; `take` gets the results in the order of the items, with their positions. Without threads one
-/// after the other.
+/// Does `work` for each item; `take` gets the results in the order of the items, with their positions. `weight` is about
+/// how many bytes one takes. Without threads one after the other.
 pub(crate) fn in_order<I: Sync, T: Send>(
     items: &[I],
     threads: usize,
     work: impl Fn(&I) -> T + Sync,
+    weight: impl Fn(&T) -> usize + Sync,
     mut take: impl FnMut(usize, T),
 ) {
     let threads = threads.min(items.len());
+    let one_by_one = |take: &mut dyn FnMut(usize, T)| {
+        items.iter().enumerate().for_each(|(index, item)| take(index, work(item)));
+    };
     if threads < 1 || items.len() < 2 {
-        return items.iter().enumerate().for_each(|(index, item)| take(index, work(item)));
+        return one_by_one(&mut take);
     }
-    thread::scope(|scope| {
-        let lanes: Vec<_> = (0..threads).map(|first| lane(scope, items, first, threads, &work)).collect();
-        for (index, item) in items.iter().enumerate() {
-            let result = match &lanes[index % threads] {
-                Some(results) => results.recv(),
-                None => Ok(work(item)),
-            };
-            // A thread that ended early panicked: so does the scope.
-            let Ok(result) = result else { return };
-            take(index, result);
+    let desk = Desk { len: items.len(), state: Mutex::default(), changed: Condvar::new() };
+    // A thread that ended early panicked: so does the scope.
+    let begun = thread::scope(|scope| {
+        let lane = || desk.lane(|index| items.get(index).map(&work), &weight);
+        let named = || thread::Builder::new().name("vidar-ahead".into());
+        let begun = (0..threads).filter(|_| named().spawn_scoped(scope, lane).is_ok()).count();
+        if begun > 0 {
+            let _guard = Guard(&desk);
+            (0..items.len()).map_while(|index| Some((index, desk.next()?))).for_each(|(index, one)| take(index, one));
         }
+        begun
     });
+    if begun == 0 {
+        one_by_one(&mut take);
+    }
 }
 
-/// Every so many items on a thread. None where no thread can be had.
-fn lane<'scope, I: Sync, T: Send + 'scope>(
-    scope: &'scope Scope<'scope, '_>,
-    items: &'scope [I],
-    first: usize,
-    step: usize,
-    work: &'scope (impl Fn(&I) -> T + Sync),
-) -> Option<Receiver<T>> {
-    let (sender, results) = mpsc::sync_channel(WAITING_COUNT);
-    let work = move || {
-        let mut items = items.iter().skip(first).step_by(step);
-        // Nobody takes what comes after a panic.
-        let _ = items.try_for_each(|item| sender.send(work(item)));
-    };
-    let thread = thread::Builder::new().name("vidar-ahead".into()).spawn_scoped(scope, work);
-    thread.ok().map(|_| results)
+/// Where results wait.
+struct Desk<T> {
+    len: usize,
+    state: Mutex<State<T>>,
+    changed: Condvar,
+}
+
+struct State<T> {
+    /// With their weights.
+    waiting: HashMap<usize, (T, usize)>,
+    waiting_bytes: usize,
+    /// Items that were begun, and results that were taken.
+    begun: usize,
+    taken: usize,
+    /// Somebody panicked.
+    over: bool,
+}
+
+impl<T> Default for State<T> {
+    fn default() -> Self {
+        Self { waiting: HashMap::new(), waiting_bytes: 0, begun: 0, taken: 0, over: false }
+    }
+}
+
+/// Tells all others of a panic.
+struct Guard<'a, T>(&'a Desk<T>);
+
+impl<T> Drop for Guard<'_, T> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.lock().over = true;
+            self.0.changed.notify_all();
+        }
+    }
+}
+
+impl<T> Desk<T> {
+    fn lock(&self) -> MutexGuard<'_, State<T>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wait_while<'a>(
+        &self,
+        state: MutexGuard<'a, State<T>>,
+        condition: impl Fn(&State<T>) -> bool,
+    ) -> MutexGuard<'a, State<T>> {
+        self.changed.wait_while(state, |state| condition(state)).unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A thread: one item after the other, as long as there is room.
+    fn lane(&self, work: impl Fn(usize) -> Option<T>, weight: impl Fn(&T) -> usize) {
+        let _guard = Guard(self);
+        loop {
+            let is_full = |state: &State<T>| state.waiting_bytes >= WAITING_BYTES_MAX && state.begun > state.taken;
+            let mut state = self.wait_while(self.lock(), |state| is_full(state) && !state.over);
+            if state.over || state.begun == self.len {
+                return;
+            }
+            let index = state.begun;
+            state.begun += 1;
+            drop(state);
+            let Some(result) = work(index) else { return };
+            let bytes = weight(&result) + RESULT_BYTES;
+            let mut state = self.lock();
+            state.waiting.insert(index, (result, bytes));
+            state.waiting_bytes += bytes;
+            if index == state.taken {
+                self.changed.notify_all();
+            }
+        }
+    }
+
+    /// The next result. None: who worked on it panicked.
+    fn next(&self) -> Option<T> {
+        let is_missing = |state: &State<T>| !state.waiting.contains_key(&state.taken);
+        let mut state = self.wait_while(self.lock(), |state| is_missing(state) && !state.over);
+        let index = state.taken;
+        let (result, bytes) = state.waiting.remove(&index)?;
+        let was_full = state.waiting_bytes >= WAITING_BYTES_MAX;
+        state.taken += 1;
+        state.waiting_bytes -= bytes;
+        if was_full {
+            self.changed.notify_all();
+        }
+        Some(result)
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use super::*;
 
     #[test]
     fn results_come_in_the_order_of_the_items() {
         let items: Vec<usize> = (0..100).collect();
-        for threads in 0..5 {
+        for (threads, weight) in [(0, 0), (1, 0), (2, 1), (3, 400), (4, 5000)] {
             let mut taken = Vec::new();
             // The later ones are done first.
             let work = |item: &usize| (0..(100 - item) * 50).fold(*item, |sum, more| sum ^ more ^ more);
-            in_order(&items, threads, work, |index, item| taken.push((index, item)));
+            in_order(&items, threads, work, |_| weight, |index, item| taken.push((index, item)));
             assert!(taken.iter().copied().eq(items.iter().copied().enumerate()), "{threads} threads");
         }
+    }
+
+    #[test]
+    fn what_waits_is_bounded() {
+        let items: Vec<usize> = (0..200).collect();
+        let (made, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let work = |_: &usize| made.fetch_add(1, Ordering::Relaxed);
+        let take = |index: usize, _: usize| {
+            // Time enough for the threads to go on as far as they may.
+            (0..100).for_each(|_| thread::yield_now());
+            most.fetch_max(made.load(Ordering::Relaxed) - index, Ordering::Relaxed);
+        };
+        in_order(&items, 3, work, |_| 300, take);
+        // Three reach the bound; then each thread has one at hand, and one is being taken.
+        assert!(most.load(Ordering::Relaxed) <= 3 + 3 + 1, "{most:?}");
     }
 
     #[test]
     #[should_panic(expected = "a scoped thread panicked")]
     fn a_panic_is_not_waited_for() {
         let work = |item: &usize| assert_ne!(*item, 3, "made up");
-        in_order(&[0, 1, 2, 3, 4, 5], 2, work, |_, ()| ());
+        in_order(&[0, 1, 2, 3, 4, 5], 2, work, |()| 0, |_, ()| ());
     }
 }

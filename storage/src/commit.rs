@@ -29,7 +29,7 @@ use crate::crypto::keyring::Keyring;
 use crate::epoch;
 use crate::inbox::Room;
 use crate::item::{Body, Fragment, Item, Message};
-use crate::load::{OpenFragments, note_part, part_locators};
+use crate::load::{OpenFragments, OpenPart, note_part, part_locators};
 use crate::options::Space;
 use crate::rolling::Rolling;
 use crate::segment_file::footer::{RecordEntry, Summary};
@@ -255,11 +255,11 @@ impl Committer {
         let locator = entry.shape.locator(header.file, header.volume, entry.offset);
         self.shared.controls().note_fragment(&fragment.meta);
         if fragment.part.is_some() {
-            note_part(&mut self.fragments, entry, locator);
+            note_part(&mut self.fragments, entry.shape.meta, OpenPart { index: entry.shape.part, locator });
             return;
         }
         let parts = part_locators(self.fragments.remove(&fragment.name()), entry.shape.part, &locator);
-        let entry = Arc::new(entry.timeline(header.file, header.volume, self.shared.archive.now(), parts));
+        let entry = Arc::new(entry.clone().timeline(header.file, header.volume, self.shared.archive.now(), parts));
         self.shared.tell(&LogEvent::Fragment { entry, facts: Arc::clone(&fragment.facts) });
     }
 

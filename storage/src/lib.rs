@@ -68,6 +68,7 @@ mod shared;
 mod store;
 #[cfg(test)]
 mod testing;
+mod told;
 mod verify;
 
 pub use crypto::keychain::RotateError;

@@ -23,17 +23,18 @@ use crate::checkpoint::Checkpoint;
 use crate::checkpoint::keeper::{self, Mark};
 use crate::controls::Controls;
 use crate::crypto::keyring::Keyring;
-use crate::files::{FileInfo, Files, witness};
+use crate::files::{FileInfo, Files};
 use crate::handles::Handles;
 use crate::listing::{self, Listing};
 use crate::options::{Damage, OpenError, OpenReport};
 use crate::punch;
-use crate::segment_file::footer::{self, RecordEntry, Summary};
+use crate::segment_file::footer::{self, RecordEntry};
 use crate::segment_file::header::{FileHeader, HEADER_LEN, HeaderError, file_name, is_torn, parse_file_name};
-use crate::segment_file::reader::{self, Footer};
+use crate::segment_file::reader::{self, Footer, Wanted};
 use crate::segment_file::record::{RECORD_HEADER_LEN, RecordHeader, RecordKind, RecordOpener};
 use crate::segment_file::recover::{self, BadSpan, Scan};
 use crate::segment_file::writer;
+use crate::told::{Closed, Head, Step, Told};
 use crate::verify::Progress;
 
 /// A replay of so many files ends with a checkpoint.
@@ -87,6 +88,24 @@ impl Records {
         }
     }
 
+    /// Each record, one after the other.
+    pub(crate) fn for_each(self, mut each: impl FnMut(RecordEntry, Option<&[u8]>)) {
+        match self {
+            Self::Closed(footer) => footer.for_each(each),
+            Self::Scanned(scan) => scan.records.into_iter().for_each(|(entry, head)| each(entry, Some(&head))),
+        }
+    }
+
+    /// About how many bytes of memory they take.
+    fn weight(&self) -> usize {
+        match self {
+            Self::Closed(footer) => footer.weight(),
+            Self::Scanned(scan) => {
+                scan.records.iter().map(|(_, head)| size_of::<RecordEntry>() + head.capacity()).sum()
+            }
+        }
+    }
+
     fn data_end(&self) -> u64 {
         match self {
             Self::Closed(footer) => footer.trailer.data_end,
@@ -121,12 +140,11 @@ pub(crate) struct OpenParts {
 /// Open fragments by name.
 pub(crate) type OpenFragments = HashMap<(StreamId, FragmentNumber), OpenParts>;
 
-/// Takes note of a part.
-pub(crate) fn note_part(open: &mut OpenFragments, entry: &RecordEntry, locator: Locator) {
-    let meta = entry.shape.meta;
+/// Takes note of a part; `meta` is what it says of its fragment.
+pub(crate) fn note_part(open: &mut OpenFragments, meta: FragmentMeta, part: OpenPart) {
     let fragment = open.entry((meta.stream, meta.number)).or_insert_with(|| OpenParts { meta, parts: Vec::new() });
     fragment.meta = meta;
-    fragment.parts.push(OpenPart { index: entry.shape.part, locator });
+    fragment.parts.push(part);
 }
 
 /// Where the `count` parts of a closed fragment are. What is missing has a locator of length 0.
@@ -179,16 +197,11 @@ pub(crate) struct Log {
 /// A closing record that waits for parts from files behind it.
 struct Early {
     file: usize,
-    entry: RecordEntry,
-    head: Option<OpenHead>,
-    archived: UnixMs,
+    fragment: Closed,
 }
 
-/// The head of a fragment, or why it does not open.
-type OpenHead = Result<FragmentHead, String>;
-
 /// The records of a file, and what is wrong with its footer.
-type ReadRecords = (io::Result<Records>, Option<BadSpan>);
+pub(crate) type ReadRecords = (io::Result<Records>, Option<BadSpan>);
 
 /// The greatest epoch in the names of the segment files.
 pub(crate) fn greatest_epoch(io: &dyn SegmentIo) -> io::Result<u32> {
@@ -324,7 +337,8 @@ impl Log {
         ahead::in_order(
             &files,
             self.threads,
-            |file| read_records(file, keys),
+            |file| read_records(file, keys, Wanted::Controls),
+            |(records, _)| records.as_ref().map_or(0, Records::weight),
             |index, read| {
                 let records = self.take_records(&files[index], read);
                 let at = (&files[index], &files[..index]);
@@ -357,7 +371,8 @@ impl Log {
             }
         }
         let mut headers = Vec::with_capacity(found.len());
-        ahead::in_order(&found, self.threads, |(.., name)| read_header(io, name), |_, read| headers.push(read));
+        let work = |(.., name): &(u32, FileId, String)| read_header(io, name);
+        ahead::in_order(&found, self.threads, work, size_of_val, |_, read| headers.push(read));
         for ((epoch, file, name), read) in found.into_iter().zip(headers) {
             match read.map_err(failed(&name))? {
                 Ok(header) if (header.epoch, header.file) != (epoch, file) => {
@@ -545,7 +560,11 @@ impl Log {
             Records::Scanned(scan) => self.close_scanned(file, scan, keys),
         };
         let mut info = FileInfo::new(file.header, closed);
-        info.is_begun = is_listed || records.iter().next().is_some();
+        info.is_begun = is_listed || matches!(records, Records::Closed(_)) || records.iter().next().is_some();
+        if let Records::Closed(footer) = &records {
+            // Only its control records were kept.
+            info.first = footer.first;
+        }
         if closed {
             info.data_end = records.data_end();
         }
@@ -610,7 +629,7 @@ impl Log {
 
     /// From the footer; by a scan where there is none that reads.
     pub(crate) fn records_of(&mut self, file: &LogFile, keys: &Keyring) -> io::Result<Records> {
-        self.take_records(file, read_records(file, keys))
+        self.take_records(file, read_records(file, keys, Wanted::All))
     }
 
     fn take_records(&mut self, file: &LogFile, (records, wrong): ReadRecords) -> io::Result<Records> {
@@ -732,63 +751,55 @@ impl Log {
         let step = |files| Progress { files, files_total: total, ..Progress::default() };
         // Fragments do not change what is gone.
         let gone = self.controls.clone();
-        let work = |file: &LogFile| {
-            let (records, wrong) = read_records(file, keys);
-            let heads = records.as_ref().map_or_else(|_| Vec::new(), |records| open_heads(records, &gone, keys));
-            ((records, wrong), heads)
-        };
-        ahead::in_order(&files, self.threads, work, |index, (read, heads)| {
-            progress(step(index as u64));
-            let file = &files[index];
-            // What could not be read was reported by the first pass.
-            let before = self.report.damage.len();
-            let records = self.take_records(file, read);
-            self.report.damage.truncate(before);
-            let Ok(records) = records else {
-                unread = true;
-                return;
-            };
-            unread |= matches!(&records, Records::Scanned(scan) if scan.unread);
-            let archived = records.archived().unwrap_or(file.header.archive);
-            let found = witness(records.iter().map(|(entry, _)| entry), &self.controls);
-            table.update(file.header.file, |info| info.witness = found);
-            let mut heads = heads.into_iter();
-            for (entry, _) in records.iter() {
-                match entry.shape.kind {
-                    RecordKind::Control => {
-                        if let Some(record) = later.remove(&entry.shape.meta.number) {
-                            tell(&LogEvent::Control(record));
-                        }
-                    }
-                    RecordKind::Fragment | RecordKind::Part => {
-                        let meta = &entry.shape.meta;
-                        if !gone.is_gone(meta.stream, meta.number) {
-                            // In the same order, and perhaps more of them.
-                            let is_fragment = entry.shape.kind == RecordKind::Fragment;
-                            let head = is_fragment.then(|| heads.find(|(offset, _)| *offset == entry.offset)).flatten();
-                            let head = head.map(|(_, head)| head);
-                            if self.lacks_parts(entry) {
-                                self.early.push(Early { file: index, entry: entry.clone(), head, archived });
-                            } else {
-                                self.fragment(file, entry, head, archived, &tell);
+        let torn = self.torn.clone();
+        let work = |file: &LogFile| Told::read(file, keys, &gone, &torn, redo);
+        ahead::in_order(
+            &files,
+            self.threads,
+            work,
+            |told| told.as_ref().map_or(0, Told::weight),
+            |index, told| {
+                progress(step(index as u64));
+                let file = &files[index];
+                // What could not be read was reported by the first pass.
+                let Ok(told) = told else {
+                    unread = true;
+                    return;
+                };
+                unread |= told.unread;
+                table.update(file.header.file, |info| info.witness = told.witness);
+                for one in told.steps {
+                    match one {
+                        Step::Control(number) => {
+                            if let Some(record) = later.remove(&number) {
+                                tell(&LogEvent::Control(record));
                             }
-                        } else if redo && table.is_punchable(file.header.file) {
-                            let locator = entry.shape.locator(file.header.file, file.header.volume, entry.offset);
+                        }
+                        Step::Part { meta, part } => {
+                            // It will be closed, and then needs its run.
+                            self.controls.note_fragment(&meta);
+                            note_part(&mut self.open, meta, part);
+                        }
+                        Step::Closed(fragment) if self.lacks_parts(&fragment) => {
+                            self.early.push(Early { file: index, fragment });
+                        }
+                        Step::Closed(fragment) => self.fragment(&file.name, fragment, &tell),
+                        Step::Gone(locator) if table.is_punchable(file.header.file) => {
                             if let Err(error) = file.handle().and_then(|handle| punch::punch(&*handle, &locator)) {
                                 tracing::warn!(file = file.name, %error, "cannot free the blocks of expired media");
                             }
                         }
+                        Step::Gone(_) => {}
                     }
-                    RecordKind::Config => {}
                 }
-            }
-            if (index + 1).is_multiple_of(FILES_PER_CHECKPOINT) && !unread {
-                self.save(keys, table, observers, save, &all, file);
-            }
-        });
+                if (index + 1).is_multiple_of(FILES_PER_CHECKPOINT) && !unread {
+                    self.save(keys, table, observers, save, &all, file);
+                }
+            },
+        );
         progress(step(total));
-        for Early { file, entry, head, archived } in std::mem::take(&mut self.early) {
-            self.fragment(&files[file], &entry, head, archived, &tell);
+        for Early { file, fragment } in std::mem::take(&mut self.early) {
+            self.fragment(&files[file].name, fragment, &tell);
         }
         if unread {
             // What closes them may stand where the disk does not answer, or a power cut may take them away from under their
@@ -844,53 +855,39 @@ impl Log {
         self.files = files;
     }
 
-    /// The entry closes a fragment of which not all parts were met.
-    fn lacks_parts(&self, entry: &RecordEntry) -> bool {
-        let meta = &entry.shape.meta;
-        let met = self.open.get(&(meta.stream, meta.number)).map_or(0, |open| open.parts.len());
-        entry.shape.kind == RecordKind::Fragment && met < usize::from(entry.shape.part)
+    /// Not all parts of the fragment were met.
+    fn lacks_parts(&self, fragment: &Closed) -> bool {
+        let Closed { entry, part_count, .. } = fragment;
+        let met = || self.open.get(&(entry.meta.stream, entry.meta.number)).map_or(0, |open| open.parts.len());
+        *part_count > 0 && met() < usize::from(*part_count)
     }
 
-    fn fragment(
-        &mut self,
-        file: &LogFile,
-        entry: &RecordEntry,
-        head: Option<OpenHead>,
-        archived: UnixMs,
-        tell: &impl Fn(&LogEvent),
-    ) {
-        let meta = &entry.shape.meta;
-        let locator = entry.shape.locator(file.header.file, file.header.volume, entry.offset);
-        if entry.shape.kind == RecordKind::Part {
-            // It will be closed, and then needs its run.
-            self.controls.note_fragment(meta);
-            note_part(&mut self.open, entry, locator);
-            return;
-        }
-        let parts = part_locators(self.open.remove(&(meta.stream, meta.number)), entry.shape.part, &locator);
-        let record = Some((meta.stream, meta.number));
-        let (name, offset, len) = (file.name.clone(), entry.offset, locator.record_len);
+    fn fragment(&mut self, file: &str, fragment: Closed, tell: &impl Fn(&LogEvent)) {
+        let Closed { mut entry, part_count, head } = fragment;
+        let record = (entry.meta.stream, entry.meta.number);
+        let met = if self.open.is_empty() { None } else { self.open.remove(&record) };
+        let parts = part_locators(met, part_count, &entry.record);
+        let (offset, len) = (entry.record.offset, entry.record.record_len);
         let mut damage = |detail: String| {
             self.is_hiding = true;
-            let damage = Damage { file: name.clone(), offset, len, record, detail };
+            let damage = Damage { file: file.to_owned(), offset, len, record: Some(record), detail };
             tracing::error!(%damage, "stored bytes are damaged");
             self.report.damage.push(damage);
         };
-        match head.unwrap_or_else(|| Err("its head is missing".into())) {
-            Ok(_) if self.told.as_mut().is_some_and(|told| !told.insert(meta.number)) => {}
-            Ok(FragmentHead { facts, table }) => {
+        match head {
+            Ok(_) if self.told.as_mut().is_some_and(|told| !told.insert(entry.meta.number)) => {}
+            Ok(Head { facts, refers_to }) => {
                 // A fragment that a crash left without some of its parts does not refer to them.
-                let missing = |index: u16| parts.get(usize::from(index)).is_none_or(|part| part.record_len == 0);
-                if table.pieces.iter().filter_map(|piece| piece.part).any(missing) {
+                let missing = |index: &u16| parts.get(usize::from(*index)).is_none_or(|part| part.record_len == 0);
+                if refers_to.iter().any(missing) {
                     damage("a part of the fragment is missing".into());
                 }
-                self.controls.note_fragment(meta);
+                self.controls.note_fragment(&entry.meta);
                 self.report.fragments += 1;
-                // It was listed by a recovery that lacked its key.
-                let summary = entry.summary.clone().filter(|summary| *summary != Summary::default());
-                let entry = RecordEntry { summary: summary.or_else(|| Some(Summary::new(&facts))), ..entry.clone() };
-                let entry = Arc::new(entry.timeline(file.header.file, file.header.volume, archived, parts));
-                tell(&LogEvent::Fragment { entry, facts: Arc::new(facts) });
+                if !parts.is_empty() {
+                    Arc::make_mut(&mut entry).parts = parts;
+                }
+                tell(&LogEvent::Fragment { entry, facts });
             }
             Err(detail) => damage(detail),
         }
@@ -911,11 +908,11 @@ fn read_header(io: &dyn SegmentIo, name: &str) -> io::Result<Result<FileHeader, 
 }
 
 /// From the footer; by a scan where there is none that reads.
-fn read_records(file: &LogFile, keys: &Keyring) -> ReadRecords {
+pub(crate) fn read_records(file: &LogFile, keys: &Keyring, wanted: Wanted) -> ReadRecords {
     let (mut synced_to, mut wrong) = (file.listed_end, None);
     let mut read = || {
         let handle = file.handle()?;
-        if let Some((trailer, footer)) = reader::read_closed(&*handle, file.header.file, keys.log_key())? {
+        if let Some((trailer, footer)) = reader::read_closed(&*handle, file.header.file, keys.log_key(), wanted)? {
             synced_to = synced_to.max(trailer.data_end);
             match footer {
                 Ok(footer) => return Ok(Records::Closed(footer)),
@@ -929,16 +926,6 @@ fn read_records(file: &LogFile, keys: &Keyring) -> ReadRecords {
     };
     let records = read();
     (records, wrong)
-}
-
-/// Opens the heads of fragments, by their offsets; of what is gone none.
-fn open_heads(records: &Records, gone: &Controls, keys: &Keyring) -> Vec<(u64, OpenHead)> {
-    let opened = records.iter().filter_map(|(entry, head)| {
-        let meta = &entry.shape.meta;
-        let is_wanted = entry.shape.kind == RecordKind::Fragment && !gone.is_gone(meta.stream, meta.number);
-        is_wanted.then(|| (entry.offset, open_fragment(keys, entry, head)))
-    });
-    opened.collect()
 }
 
 /// Others refer to what these name; their order is that of their numbers.
@@ -970,10 +957,17 @@ pub(crate) fn open_control(keys: &Keyring, head: &[u8]) -> Result<ControlRecord,
 
 /// Opens the head of a fragment.
 pub(crate) fn open_fragment(keys: &Keyring, entry: &RecordEntry, head: Option<&[u8]>) -> Result<FragmentHead, String> {
+    let (opener, head) = opener_of(keys, entry, head)?;
+    opener.fragment_head(head.to_vec()).map_err(|error| error.to_string())
+}
+
+/// What opens the head of an entry, and that head.
+pub(crate) fn opener_of<'a>(
+    keys: &Keyring,
+    entry: &RecordEntry,
+    head: Option<&'a [u8]>,
+) -> Result<(RecordOpener, &'a [u8]), String> {
     let head = head.ok_or("its head is missing")?;
     let opener = opener(keys, head)?;
-    if opener.shape != entry.shape {
-        return Err("its head is that of another record".into());
-    }
-    opener.fragment_head(head.to_vec()).map_err(|error| error.to_string())
+    if opener.shape == entry.shape { Ok((opener, head)) } else { Err("its head is that of another record".into()) }
 }

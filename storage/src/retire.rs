@@ -12,7 +12,7 @@ use crate::files::{FileInfo, Witness, witness};
 use crate::load::open_control;
 use crate::punch;
 use crate::segment_file::footer::RecordEntry;
-use crate::segment_file::reader::{self, FooterError};
+use crate::segment_file::reader::{self, FooterError, Wanted};
 use crate::segment_file::record::RecordKind;
 use crate::shared::Shared;
 
@@ -76,7 +76,8 @@ pub(crate) fn needed_controls(shared: &Shared, file: FileId) -> Result<Vec<Contr
     let ring = shared.keys.ring();
     let trailer = reader::read_trailer(&*handle, file).map_err(|error| sink_error("read a trailer", &error))?;
     let trailer = trailer.ok_or_else(|| failed("its footer is damaged".into()))?;
-    let footer = reader::read_footer(&*handle, trailer, ring.log_key()).map_err(|error| failed(error.to_string()))?;
+    let footer = reader::read_footer(&*handle, trailer, ring.log_key(), Wanted::All);
+    let footer = footer.map_err(|error| failed(error.to_string()))?;
     if let Some((stream, number)) = living(&footer.entries, shared) {
         return Err(failed(format!("it holds fragment {number} of stream {stream}")));
     }

@@ -21,7 +21,7 @@ use crate::load::{Log, LogFile, Mode, Records};
 use crate::options::{Damage, OpenError, OpenReport, StoreOptions};
 use crate::segment_file::footer::RecordEntry;
 use crate::segment_file::header::{FileHeader, HEADER_LEN};
-use crate::segment_file::reader;
+use crate::segment_file::reader::{self, Wanted};
 use crate::shared::Shared;
 
 /// How much is checked.
@@ -261,7 +261,7 @@ fn read_closed(
     let header = header.and_then(|bytes| FileHeader::decode(&bytes).map_err(|error| error.to_string()));
     let of_header = header.err().and_then(|detail| damage(0, HEADER_LEN as u64, detail));
     match reader::read_trailer(handle, file) {
-        Ok(Some(trailer)) => match reader::read_footer(handle, trailer, keys.log_key()) {
+        Ok(Some(trailer)) => match reader::read_footer(handle, trailer, keys.log_key(), Wanted::All) {
             Ok(footer) => (footer.records().map(|(entry, _)| entry.clone()).collect(), of_header),
             Err(error) => (Vec::new(), damage(trailer.copies_offset, trailer.copies_len, error.to_string())),
         },

@@ -62,8 +62,8 @@ impl RecordEntry {
     }
 
     /// What the timeline knows of a fragment.
-    pub(crate) fn timeline(&self, file: FileId, volume: u16, archived: UnixMs, parts: Vec<Locator>) -> FragmentEntry {
-        let Summary { size_bytes, sync_back, totals } = self.summary.clone().unwrap_or_default();
+    pub(crate) fn timeline(self, file: FileId, volume: u16, archived: UnixMs, parts: Vec<Locator>) -> FragmentEntry {
+        let Summary { size_bytes, sync_back, totals } = self.summary.unwrap_or_default();
         let record = self.shape.locator(file, volume, self.offset);
         FragmentEntry { meta: self.shape.meta, size_bytes, totals, sync_back, archived, record, parts }
     }
@@ -179,21 +179,30 @@ pub(crate) fn encode(
     bytes
 }
 
-/// Opens the sealed entries of a footer.
+/// Opens the sealed entries of a footer; `each` gets one after the other, without summaries unless it wants them.
+///
+/// # Errors
+/// If they are not what was written; what `each` got then is not, either.
 pub(crate) fn open_entries(
     log_key: &Secret,
     trailer: &Trailer,
     mut sealed: Vec<u8>,
-) -> Result<Vec<RecordEntry>, WireError> {
+    with_summaries: bool,
+    mut each: impl FnMut(RecordEntry),
+) -> Result<(), WireError> {
     let aead = RingAead::new(&footer_key(log_key, &trailer.salt, trailer.file));
     let opened = aead.open_in_place(&[0; 12], &trailer.encode()[..TRAILER_AAD_LEN], &mut sealed);
     let plain = opened.map_err(|_| WireError { expected: "the tag of the entries", offset: 0 })?;
-    let entries = decode_entries(plain)?;
-    let inside = |entry: &RecordEntry| entry.end() <= trailer.data_end;
-    if entries.len() != trailer.entry_count as usize || !entries.iter().all(inside) {
+    let (mut count, mut all_inside) = (0, true);
+    walk_entries(plain, with_summaries, |entry| {
+        count += 1;
+        all_inside &= entry.end() <= trailer.data_end;
+        each(entry);
+    })?;
+    if count != trailer.entry_count || !all_inside {
         return Err(WireError { expected: "entries that fit the trailer", offset: 0 });
     }
-    Ok(entries)
+    Ok(())
 }
 
 /// Values in the order of their first use, each once.
@@ -266,6 +275,12 @@ pub(crate) fn encode_entries(entries: &[RecordEntry]) -> Vec<u8> {
 
 /// Reads what `encode_entries` wrote.
 pub(crate) fn decode_entries(bytes: &[u8]) -> Result<Vec<RecordEntry>, WireError> {
+    let mut entries = Vec::new();
+    walk_entries(bytes, true, |entry| entries.push(entry))?;
+    Ok(entries)
+}
+
+fn walk_entries(bytes: &[u8], with_summaries: bool, mut each: impl FnMut(RecordEntry)) -> Result<(), WireError> {
     let mut r = Reader::new(bytes);
     if r.u8()? != ENTRIES_VERSION {
         return Err(WireError { expected: "footer entries of version 1", offset: 0 });
@@ -275,15 +290,16 @@ pub(crate) fn decode_entries(bytes: &[u8]) -> Result<Vec<RecordEntry>, WireError
     let configs = ids(&mut r)?;
     let dictionaries = Dictionaries { streams, runs, configs };
     let count = r.count(ENTRY_LEN_MIN)?;
-    let mut entries = Vec::with_capacity(count);
     let mut end = HEADER_LEN as u64;
     for _ in 0..count {
-        let entry = dictionaries.entry(&mut r, end)?;
+        let (shape, offset) = dictionaries.place(&mut r, end)?;
+        let has_summary = shape.kind == RecordKind::Fragment;
+        let summary = if has_summary { summary(&mut r, with_summaries)? } else { None };
+        let entry = RecordEntry { shape, offset, summary };
         end = entry.end();
-        entries.push(entry);
+        each(entry);
     }
-    r.finish()?;
-    Ok(entries)
+    r.finish()
 }
 
 fn ids(r: &mut Reader<'_>) -> Result<Vec<[u8; 16]>, WireError> {
@@ -303,7 +319,8 @@ fn pick(r: &mut Reader<'_>, from: &[[u8; 16]]) -> Result<[u8; 16], WireError> {
 }
 
 impl Dictionaries {
-    fn entry(&self, r: &mut Reader<'_>, end: u64) -> Result<RecordEntry, WireError> {
+    /// Shape and offset of a record; `end` is that of the one before.
+    fn place(&self, r: &mut Reader<'_>, end: u64) -> Result<(RecordShape, u64), WireError> {
         let kind = r.u8()?;
         let kind = RecordKind::from_code(kind).ok_or_else(|| r.error("a known record kind"))?;
         let class = r.u8()?;
@@ -323,8 +340,7 @@ impl Dictionaries {
         if has_run(kind) {
             self.fragment(r, &mut shape)?;
         }
-        let summary = if kind == RecordKind::Fragment { Some(summary(r)?) } else { None };
-        Ok(RecordEntry { shape, offset, summary })
+        Ok((shape, offset))
     }
 
     fn fragment(&self, r: &mut Reader<'_>, shape: &mut RecordShape) -> Result<(), WireError> {
@@ -346,13 +362,18 @@ impl Dictionaries {
     }
 }
 
-fn summary(r: &mut Reader<'_>) -> Result<Summary, WireError> {
+/// None where it is not wanted: it is read all the same.
+fn summary(r: &mut Reader<'_>, is_wanted: bool) -> Result<Option<Summary>, WireError> {
     let (size_bytes, sync_back, count) = (r.varint()?, r.varint_as()?, r.count(7)?);
     if count > TOTALS_MAX {
         return Err(r.error("totals of at most 3 tracks"));
     }
-    let totals = (0..count).map(|_| TrackTotals::decode(r)).collect::<Result<_, _>>()?;
-    Ok(Summary { size_bytes, sync_back, totals })
+    let mut totals = (0..count).map(|_| TrackTotals::decode(r));
+    if !is_wanted {
+        return totals.try_for_each(|totals| totals.map(drop)).map(|()| None);
+    }
+    let totals = totals.collect::<Result<_, _>>()?;
+    Ok(Some(Summary { size_bytes, sync_back, totals }))
 }
 
 #[cfg(test)]

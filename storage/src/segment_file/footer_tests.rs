@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use vidar_core::record::TrackFacts;
 use vidar_core::track::TrackKind;
 
-use super::super::reader;
+use super::super::reader::{self, Wanted};
 use super::*;
 use crate::backend::SegmentIo;
 use crate::backend::memory::MemoryIo;
@@ -63,7 +63,10 @@ fn read(
     key: &Secret,
 ) -> Option<Result<reader::Footer, reader::FooterError>> {
     let trailer = reader::read_trailer(handle, file).unwrap()?;
-    Some(reader::read_footer(handle, trailer, key))
+    let controls = reader::read_footer(handle, trailer, key, Wanted::Controls);
+    let all = reader::read_footer(handle, trailer, key, Wanted::All);
+    assert_eq!(controls.is_ok(), all.is_ok(), "whatever is wanted all is checked");
+    Some(all)
 }
 
 proptest! {
@@ -81,6 +84,17 @@ proptest! {
         prop_assert_eq!(footer.trailer.archive, UnixMs(8));
         let together: Vec<u8> = footer.records().filter_map(|(_, copy)| copy).flatten().copied().collect();
         prop_assert_eq!(together, copies);
+        let is_control = |entry: &RecordEntry| entry.shape.kind == RecordKind::Control;
+        let others = entries.iter().filter(|entry| !is_control(entry));
+        prop_assert_eq!(footer.first, others.map(|entry| entry.shape.meta.number.sequence()).min());
+        let controls = reader::read_footer(&*file(&bytes, data_end), footer.trailer, &key, Wanted::Controls).unwrap();
+        let owned = |(entry, copy): (&RecordEntry, Option<&[u8]>)| (entry.clone(), copy.map(<[u8]>::to_vec));
+        let expected: Vec<_> = footer.records().filter(|(entry, _)| is_control(entry)).map(owned).collect();
+        prop_assert_eq!(controls.first, footer.first);
+        prop_assert_eq!(controls.records().map(owned).collect::<Vec<_>>(), expected);
+        let mut one_by_one = Vec::new();
+        controls.for_each(|_, copy| one_by_one.push(copy.map(<[u8]>::len)));
+        prop_assert!(one_by_one.iter().all(Option::is_some));
         let plain = encode_entries(&entries);
         for len in 0..plain.len() {
             prop_assert!(decode_entries(&plain[..len]).is_err());

@@ -8,6 +8,7 @@ use vidar_core::wire::WireError;
 use super::BLOCK_LEN;
 use super::footer::{self, RecordEntry, TRAILER_LEN, Trailer};
 use super::header::HEADER_LEN;
+use super::record::RecordKind;
 use crate::backend::SegmentHandle;
 use crate::crypto::keys::Secret;
 
@@ -23,42 +24,87 @@ pub(crate) enum FooterError {
     Wire(#[from] WireError),
 }
 
+/// Which entries of a footer are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wanted {
+    All,
+    /// Those of control records. All the same, all of it is checked.
+    Controls,
+}
+
 /// What a closed file says is in it.
 pub(crate) struct Footer {
     pub(crate) trailer: Trailer,
+    /// Those that were wanted.
     pub(crate) entries: Vec<RecordEntry>,
+    /// Of these.
     copies: Vec<u8>,
+    /// Sequence of the smallest number of a record that is not of control, wanted or not.
+    pub(crate) first: Option<u64>,
 }
 
 impl Footer {
     /// `bytes`: from where the copies begin to behind the entries, or longer.
-    fn open(trailer: Trailer, mut bytes: Vec<u8>, log_key: &Secret) -> Result<Self, FooterError> {
+    fn open(trailer: Trailer, mut bytes: Vec<u8>, log_key: &Secret, wanted: Wanted) -> Result<Self, FooterError> {
         let wrong = |expected| WireError { expected, offset: 0 };
         if (bytes.len() as u64) < trailer.copies_len + trailer.entries_len {
             return Err(wrong("a footer that is there").into());
         }
         let mut sealed = bytes.split_off(trailer.copies_len as usize);
         sealed.truncate(trailer.entries_len as usize);
-        let entries = open_entries(&trailer, sealed, log_key)?;
-        let copied = entries.iter().filter(|entry| entry.has_copy()).map(|entry| u64::from(entry.shape.head_len()));
-        if crc32c::crc32c(&bytes) != trailer.copies_crc || copied.sum::<u64>() != trailer.copies_len {
+        let (mut entries, mut copies, mut copies_len, mut first) = (Vec::new(), Vec::new(), 0_u64, None::<u64>);
+        open_entries(&trailer, sealed, log_key, wanted == Wanted::All, |entry| {
+            let copy_at = copies_len;
+            if entry.has_copy() {
+                copies_len += u64::from(entry.shape.head_len());
+            }
+            let is_control = entry.shape.kind == RecordKind::Control;
+            if !is_control {
+                let sequence = entry.shape.meta.number.sequence();
+                first = Some(first.map_or(sequence, |first| first.min(sequence)));
+            }
+            if wanted == Wanted::All {
+                entries.push(entry);
+            } else if is_control {
+                let copy = bytes.get(copy_at as usize..copies_len as usize);
+                copies.extend_from_slice(copy.unwrap_or_default());
+                entries.push(entry);
+            }
+        })?;
+        if crc32c::crc32c(&bytes) != trailer.copies_crc || copies_len != trailer.copies_len {
             return Err(wrong("the checksum of the copied heads").into());
         }
-        Ok(Self { trailer, entries, copies: bytes })
+        let copies = if wanted == Wanted::All { bytes } else { copies };
+        Ok(Self { trailer, entries, copies, first })
+    }
+
+    /// About how many bytes of memory it takes.
+    pub(crate) fn weight(&self) -> usize {
+        self.entries.capacity() * size_of::<RecordEntry>() + self.copies.capacity()
     }
 
     /// Entries with the sealed heads that the footer repeats.
     pub(crate) fn records(&self) -> impl Iterator<Item = (&RecordEntry, Option<&[u8]>)> {
         let mut rest = &self.copies[..];
-        self.entries.iter().map(move |entry| {
-            let copy = entry.has_copy().then(|| {
-                let (copy, after) = rest.split_at_checked(entry.shape.head_len() as usize)?;
-                rest = after;
-                Some(copy)
-            });
-            (entry, copy.flatten())
-        })
+        self.entries.iter().map(move |entry| (entry, next_copy(&mut rest, entry)))
     }
+
+    /// The same, one after the other.
+    pub(crate) fn for_each(self, mut each: impl FnMut(RecordEntry, Option<&[u8]>)) {
+        let mut rest = &self.copies[..];
+        for entry in self.entries {
+            let copy = next_copy(&mut rest, &entry);
+            each(entry, copy);
+        }
+    }
+}
+
+/// Takes the head of a record off the copies.
+fn next_copy<'a>(rest: &mut &'a [u8], entry: &RecordEntry) -> Option<&'a [u8]> {
+    let len = if entry.has_copy() { entry.shape.head_len() as usize } else { return None };
+    let (copy, after) = rest.split_at_checked(len)?;
+    *rest = after;
+    Some(copy)
 }
 
 /// Reads `len` bytes at `offset`; `len` was checked against the file.
@@ -89,14 +135,23 @@ pub(crate) fn read_entries(
     trailer: &Trailer,
     log_key: &Secret,
 ) -> Result<Vec<RecordEntry>, FooterError> {
-    open_entries(trailer, read(handle, trailer.entries_offset, trailer.entries_len as usize)?, log_key)
+    let sealed = read(handle, trailer.entries_offset, trailer.entries_len as usize)?;
+    let mut entries = Vec::new();
+    open_entries(trailer, sealed, log_key, true, |entry| entries.push(entry))?;
+    Ok(entries)
 }
 
-fn open_entries(trailer: &Trailer, sealed: Vec<u8>, log_key: &Secret) -> Result<Vec<RecordEntry>, FooterError> {
+fn open_entries(
+    trailer: &Trailer,
+    sealed: Vec<u8>,
+    log_key: &Secret,
+    with_summaries: bool,
+    each: impl FnMut(RecordEntry),
+) -> Result<(), FooterError> {
     if crc32c::crc32c(&sealed) != trailer.entries_crc {
         return Err(WireError { expected: "the checksum of the entries", offset: 0 }.into());
     }
-    Ok(footer::open_entries(log_key, trailer, sealed)?)
+    Ok(footer::open_entries(log_key, trailer, sealed, with_summaries, each)?)
 }
 
 /// Entries and copies of heads.
@@ -104,10 +159,11 @@ pub(crate) fn read_footer(
     handle: &dyn SegmentHandle,
     trailer: Trailer,
     log_key: &Secret,
+    wanted: Wanted,
 ) -> Result<Footer, FooterError> {
     let len = trailer.copies_len + trailer.entries_len;
     let bytes = read(handle, trailer.copies_offset, len as usize)?;
-    Footer::open(trailer, bytes, log_key)
+    Footer::open(trailer, bytes, log_key, wanted)
 }
 
 /// Trailer and footer of a file that was closed, in one read if they are short.
@@ -118,6 +174,7 @@ pub(crate) fn read_closed(
     handle: &dyn SegmentHandle,
     file: FileId,
     log_key: &Secret,
+    wanted: Wanted,
 ) -> io::Result<Option<(Trailer, Result<Footer, FooterError>)>> {
     let len = handle.len()?;
     if !may_be_closed(len) {
@@ -133,8 +190,8 @@ pub(crate) fn read_closed(
     let Some(trailer) = trailer else { return Ok(None) };
     let start = trailer.copies_offset.checked_sub(tail_at).map(|start| start as usize);
     let footer = match start.and_then(|start| tail.get(start..)) {
-        Some(bytes) => Footer::open(trailer, bytes.to_vec(), log_key),
-        None => read_footer(handle, trailer, log_key),
+        Some(bytes) => Footer::open(trailer, bytes.to_vec(), log_key, wanted),
+        None => read_footer(handle, trailer, log_key, wanted),
     };
     Ok(Some((trailer, footer)))
 }

@@ -306,6 +306,14 @@ impl RecordOpener {
         Ok((facts, head.slice(table_start..table_start + table_len)))
     }
 
+    /// The facts alone, out of the bytes of a head.
+    pub(crate) fn facts(&self, head: &[u8]) -> Result<FragmentFacts, OpenRecordError> {
+        let sealed = head.get(RECORD_HEADER_LEN..RECORD_HEADER_LEN + self.shape.facts_len as usize + TAG_LEN);
+        let short = || WireError { expected: "the whole head", offset: head.len() };
+        let mut sealed = sealed.ok_or_else(short)?.to_vec();
+        Ok(FragmentFacts::decode(self.open(Section::Facts, "the facts", &mut sealed)?)?)
+    }
+
     /// The head of a fragment or part, read.
     pub(crate) fn fragment_head(&self, head: Vec<u8>) -> Result<FragmentHead, OpenRecordError> {
         let (facts, table) = self.head(head)?;
