@@ -43,7 +43,12 @@ pub(super) struct Partition {
     pub(super) path: Option<PathBuf>,
     /// Greatest sequence of a fragment that it may hold.
     newest: u64,
+    /// Of the stream that was asked for last.
+    of_stream: Option<(StreamId, Attributes)>,
 }
+
+/// What committed documents were made with, by their ids, in order.
+type Attributes = Vec<(u64, u64)>;
 
 impl Home {
     /// Partitions that are on disk. Those of another version are removed.
@@ -157,7 +162,7 @@ impl Partition {
         }
         let reader: IndexReader = index.reader_builder().reload_policy(ReloadPolicy::Manual).try_into()?;
         let newest = newest(&reader.searcher())?;
-        Ok(Self { index, reader, writer: None, fields: Arc::clone(fields), path, newest })
+        Ok(Self { index, reader, writer: None, fields: Arc::clone(fields), path, newest, of_stream: None })
     }
 
     pub(super) fn searcher(&self) -> Searcher {
@@ -170,11 +175,48 @@ impl Partition {
     }
 
     /// Attributes of the document of a subject, if one was committed. Of a fragment that is newer than all of them the
-    /// files are not asked: nearly all are.
-    pub(super) fn held(&self, subject: Subject) -> tantivy::Result<Option<u64>> {
-        if self.is_new(subject) {
-            return Ok(None);
+    /// files are not asked: nearly all are. Of another one they are asked for all of its stream, which costs little more:
+    /// ask for those of a stream one after the other, and then [forget](Self::forget_stream) it.
+    pub(super) fn held(&mut self, subject: Subject) -> tantivy::Result<Option<u64>> {
+        let stream = match subject {
+            Subject::Fragment(_, number) if number.sequence() > self.newest => return Ok(None),
+            Subject::Fragment(stream, _) => stream,
+            Subject::Run(..) | Subject::Gap(..) => return self.held_alone(subject),
+        };
+        if self.of_stream.as_ref().is_none_or(|(known, _)| *known != stream) {
+            self.of_stream = Some((stream, self.all_held(stream)?));
         }
+        let held = self.of_stream.as_ref().map_or(&[][..], |(_, held)| held);
+        let found = held.binary_search_by_key(&subject.id(), |(id, _)| *id).ok();
+        Ok(found.and_then(|index| held.get(index)).map(|(_, attributes)| *attributes))
+    }
+
+    /// Gives the memory back that `held` took.
+    pub(super) fn forget_stream(&mut self) {
+        self.of_stream = None;
+    }
+
+    fn all_held(&self, stream: StreamId) -> tantivy::Result<Attributes> {
+        let term = self.stream_term(stream);
+        let mut held = Attributes::new();
+        for segment in self.searcher().segment_readers() {
+            let inverted = segment.inverted_index(term.field())?;
+            let Some(mut postings) = inverted.read_postings(&term, IndexRecordOption::Basic)? else { continue };
+            let columns = segment.fast_fields();
+            let (ids, attributes) = (columns.u64(Identity::Id.name())?, columns.u64(Identity::Attributes.name())?);
+            let mut doc = postings.doc();
+            while doc != TERMINATED {
+                if !segment.is_deleted(doc) {
+                    held.extend(ids.first(doc).zip(attributes.first(doc)));
+                }
+                doc = postings.advance();
+            }
+        }
+        held.sort_unstable();
+        Ok(held)
+    }
+
+    fn held_alone(&self, subject: Subject) -> tantivy::Result<Option<u64>> {
         let term = self.term(subject.id());
         for segment in self.searcher().segment_readers() {
             let inverted = segment.inverted_index(term.field())?;
@@ -190,16 +232,13 @@ impl Partition {
         Ok(None)
     }
 
-    fn is_new(&self, subject: Subject) -> bool {
-        matches!(subject, Subject::Fragment(_, number) if number.sequence() > self.newest)
-    }
-
-    /// Adds the document of a subject, in the place of one that was committed.
+    /// Adds the document of a subject, in the place of one that was committed. What is deleted is looked for in every
+    /// segment: so nothing is that is not there.
     pub(super) fn add(&mut self, subject: Subject, document: TantivyDocument) -> tantivy::Result<()> {
-        let is_new = self.is_new(subject);
+        let is_held = self.held(subject)?.is_some();
         let term = self.term(subject.id());
         let writer = self.writer()?;
-        if !is_new {
+        if is_held {
             writer.delete_term(term);
         }
         writer.add_document(document)?;
@@ -266,6 +305,7 @@ impl Partition {
             writer.commit()?;
             self.reader.reload()?;
             self.newest = newest(&self.searcher())?;
+            self.of_stream = None;
         }
         Ok(())
     }

@@ -20,6 +20,15 @@ pub(super) enum Change {
     Stream(StreamId),
 }
 
+impl Change {
+    pub(super) fn stream(self) -> StreamId {
+        match self {
+            Self::Subject(subject) => subject.stream(),
+            Self::Run(stream, _) | Self::Stream(stream) => stream,
+        }
+    }
+}
+
 /// What the worker takes at once.
 #[derive(Debug, Default)]
 pub(super) struct Batch {

@@ -179,10 +179,12 @@ impl Worker {
         if behind {
             self.consider_everything()?;
         } else {
-            for change in &batch.changes {
-                self.consider_change(*change)?;
-            }
+            // Those of a stream together: see `Partition::held`.
+            let mut changes = batch.changes.clone();
+            changes.sort_by_key(|change| change.stream());
+            changes.into_iter().try_for_each(|change| self.consider_change(change))?;
         }
+        self.partitions.values_mut().for_each(Partition::forget_stream);
         self.purge |= batch.purge;
         if !self.fresh.is_empty() || self.purge {
             self.uncommitted_since.get_or_insert(self.clock.monotonic());
@@ -282,8 +284,8 @@ impl Worker {
     }
 
     /// Attributes of its document in a partition.
-    fn held(&self, id: PartitionId, subject: Subject) -> Result<Option<u64>, Failed> {
-        let held = self.partitions.get(&id).map_or(Ok(None), |partition| partition.held(subject));
+    fn held(&mut self, id: PartitionId, subject: Subject) -> Result<Option<u64>, Failed> {
+        let held = self.partitions.get_mut(&id).map_or(Ok(None), |partition| partition.held(subject));
         held.map_err(|error| Failed { partition: id, error })
     }
 
@@ -338,23 +340,23 @@ impl Worker {
 
     /// Moves the tail into partitions.
     fn commit(&mut self) -> Result<(), Failed> {
-        let mut subjects: BTreeMap<PartitionId, Vec<(Subject, TantivyDocument)>> = BTreeMap::new();
+        let mut homes: BTreeMap<PartitionId, Vec<(Subject, Standing)>> = BTreeMap::new();
         let tailed = self.tail.values().map(|tailed| tailed.subject);
         let fresh = self.fresh.values().map(|(subject, _)| *subject);
         let all: HashSet<Subject> = tailed.chain(fresh).collect();
         for subject in all {
-            let Some((standing, document)) = self.document(subject) else {
+            let Some(standing) = subject.standing(&self.shared.catalog, &self.shared.timeline) else {
                 self.delete_elsewhere(subject, None)?;
                 continue;
             };
             let partition = self.partition_of(&standing);
-            subjects.entry(partition).or_default().push((subject, document));
+            homes.entry(partition).or_default().push((subject, standing));
             if matches!(subject, Subject::Run(..)) {
                 self.delete_elsewhere(subject, Some(partition))?;
             }
         }
-        for (id, documents) in subjects {
-            self.fill(id, documents).map_err(|error| Failed { partition: id, error })?;
+        for (id, subjects) in homes {
+            self.fill(id, subjects).map_err(|error| Failed { partition: id, error })?;
         }
         self.tail.clear();
         self.fresh.clear();
@@ -367,13 +369,19 @@ impl Worker {
         self.close_old_writers()
     }
 
-    fn fill(&mut self, id: PartitionId, documents: Vec<(Subject, TantivyDocument)>) -> tantivy::Result<()> {
+    fn fill(&mut self, id: PartitionId, mut subjects: Vec<(Subject, Standing)>) -> tantivy::Result<()> {
+        // Neighbours in the timeline one after the other: they stand in the same blocks of it.
+        subjects.sort_unstable_by_key(|(subject, standing)| (subject.stream(), standing.id));
         if !self.partitions.contains_key(&id) {
             self.partitions.insert(id, self.home.make(id, &self.shared.fields)?);
         }
         let Some(partition) = self.partitions.get_mut(&id) else { return Ok(()) };
-        for (subject, document) in documents {
-            partition.add(subject, document)?;
+        let Shared { catalog, timeline, fields, .. } = &*self.shared;
+        for (subject, standing) in subjects {
+            // What is gone by now is not shown, and is removed with the rest that is.
+            if let Some(hit) = subject.hit(catalog, timeline) {
+                partition.add(subject, document(fields, subject, &standing, &hit))?;
+            }
         }
         partition.commit()
     }
