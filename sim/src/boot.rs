@@ -167,7 +167,9 @@ impl Boot {
         let inner = Arc::new(StoreSink::new(store.clone(), Arc::clone(&index), Arc::clone(&sim_clock), policy));
         let (witness, watch) = (shared.witness.clone(), Arc::clone(&clock));
         let sink = Arc::new(WatchedSink { inner: Arc::clone(&inner), model, witness, clock: watch, trace });
-        let registry = Registry::new(Arc::clone(&index), store.clone(), Arc::clone(&sim_clock), 1, true);
+        // Streams of all retention classes.
+        let hours = [1, 1, 2, 24, 8760][random.index(5)];
+        let registry = Registry::new(Arc::clone(&index), store.clone(), Arc::clone(&sim_clock), hours, true);
         let registry = Arc::new(registry);
         let retention = Retention {
             store: store.clone(),

@@ -228,7 +228,7 @@ impl Boot {
         let name = name(random);
         let Some(record) = self.registry.get(&name) else { return };
         let mut settings = record.settings.clone();
-        settings.retention_hours = random.within(1..4) as u32;
+        settings.retention_hours = [1, 2, 3, 1, 24, 8760][random.index(6)];
         settings.retention_bytes = random.one_in(4).then(|| random.within(1..200 << 10));
         lock(&self.shared.model).settings(record.stream, &settings);
         let changed = self.registry.change(&name, settings).await;

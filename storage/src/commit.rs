@@ -1,7 +1,7 @@
-//! Group commit: one thread owns the open file.
+//! Group commit: one thread owns the open files.
 //!
-//! It takes everything that waits, seals it into one batch, writes and syncs once, tells the observers, and answers, all in
-//! the order of the log.
+//! It takes everything that waits, seals it into one batch for each retention class, writes and syncs those, tells the
+//! observers, and answers, all in the order in which it was asked.
 //!
 //! # Invariants
 //! 1. Nothing is answered with success before the bytes, and whatever is needed to find and open them, were synced.
@@ -24,6 +24,7 @@ use vidar_core::source::ConfigKey;
 
 use crate::backend::DirLock;
 use crate::checkpoint::keeper::{self, Keeper, Mark};
+use crate::class::CLASS_COUNT;
 use crate::crypto::keychain::{is_full, sink_error};
 use crate::crypto::keyring::Keyring;
 use crate::epoch;
@@ -46,6 +47,10 @@ pub(crate) type Closing = oneshot::Sender<Result<(), SinkError>>;
 
 /// An item that was found good, ready to be sealed.
 pub(crate) struct Ready {
+    /// In the order of asking.
+    pub(crate) position: usize,
+    /// Of retention: says which file it goes to.
+    pub(crate) class: u8,
     pub(crate) what: What,
     pub(crate) reply: oneshot::Sender<Result<(), SinkError>>,
     pub(crate) room: Option<Room>,
@@ -54,6 +59,20 @@ pub(crate) struct Ready {
 pub(crate) enum What {
     Fragment { fragment: Box<Fragment>, config: Bytes },
     Control { record: Arc<ControlRecord>, plain: Bytes, is_copy: bool },
+}
+
+/// What goes to one file.
+struct Group {
+    class: u8,
+    ready: Vec<Ready>,
+}
+
+/// A record that was synced.
+struct DurableRecord {
+    ready: Ready,
+    /// Of its file.
+    header: FileHeader,
+    entry: RecordEntry,
 }
 
 /// The writer's own state.
@@ -68,7 +87,7 @@ pub(crate) struct Committer {
 impl Committer {
     pub(crate) fn new(shared: Arc<Shared>, fragments: OpenFragments, lock: DirLock) -> Self {
         let keeper = Keeper::start(&shared);
-        Self { rolling: Rolling::new(Arc::clone(&shared)), shared, fragments, keeper, lock }
+        Self { rolling: Rolling::new(Arc::clone(&shared), &fragments), shared, fragments, keeper, lock }
     }
 
     /// Until the store is closed, or all its handles are dropped.
@@ -92,13 +111,13 @@ impl Committer {
         done
     }
 
-    /// Lets go of a file that is full or old.
+    /// Lets go of files that are full or old.
     pub(crate) fn rest(&mut self) {
         self.rolling.look_ahead();
-        self.rolling.roll(false, &self.fragments);
+        self.rolling.roll_due(&self.fragments);
     }
 
-    /// Closes the open file and gives the directory free.
+    /// Closes the open files and gives the directory free.
     pub(crate) fn end(self, done: Option<Closing>) {
         let archive = self.rolling.archived();
         let closed = self.rolling.finish(&self.fragments);
@@ -107,7 +126,7 @@ impl Committer {
             keeper.stop(&self.shared);
         }
         if let (Ok(()), Some(last)) = (&closed, self.shared.files.last()) {
-            keeper::make(&self.shared, Mark { last, archive, open: self.fragments });
+            keeper::make(&self.shared, Mark { last, left_out: Vec::new(), archive, open: self.fragments });
         }
         drop(self.lock);
         if let Some(reply) = done {
@@ -152,89 +171,145 @@ impl Committer {
     fn commit(&mut self, items: Vec<Item>) {
         self.renew_epoch();
         let keys = self.shared.keys.ring();
-        let mut ready = self.prepare(items, &keys);
-        if self.rolling.open.as_ref().is_some_and(|open| open.is_small) && ready.iter().any(is_media) {
-            if self.shared.space() == Space::Ok {
-                self.rolling.roll(true, &self.fragments);
-            } else {
-                ready = fail(ready, &SinkError::Full, is_media);
-            }
-        }
+        let mut groups = self.by_class(self.prepare(items, &keys));
+        let mut durable = Vec::new();
         for attempt in 0..3 {
-            if ready.is_empty() {
-                return;
-            }
-            let error = match self.write(&ready, &keys) {
-                Ok(entries) => return self.publish(ready, &entries),
-                Err(error) => error,
-            };
-            count(&self.shared.counters.failures, 1);
-            if is_full(&error) {
-                // Media waits for room; the reserve is there for everything else.
-                ready = fail(ready, &SinkError::Full, is_media);
-                if !ready.is_empty() {
-                    self.rolling.give_up_reserve();
-                }
-            } else if attempt > 0 {
-                tracing::error!(%error, "cannot write to a new segment file either");
-                fail(ready, &sink_error("write a segment file", &error), |_| true);
-                return;
-            }
+            let failed = self.write_all(groups, &keys, &mut durable);
+            let again = failed.into_iter().map(|(group, error)| self.after_failure(group, &error, attempt));
+            groups = again.filter(|group| !group.ready.is_empty()).collect();
         }
-        fail(ready, &SinkError::Full, |_| true);
+        for Group { ready, .. } in groups {
+            fail(ready, &SinkError::Full, |_| true);
+        }
+        durable.sort_unstable_by_key(|durable| durable.ready.position);
+        self.publish(durable);
     }
 
-    /// Seals, writes and syncs a batch. After an error the file is condemned.
-    fn write(&mut self, ready: &[Ready], keys: &Keyring) -> io::Result<Vec<RecordEntry>> {
+    /// What goes to the same file. A control record does not begin one, as long as any is written to.
+    fn by_class(&mut self, mut ready: Vec<Ready>) -> Vec<Group> {
+        let mut used: [bool; CLASS_COUNT] = std::array::from_fn(|class| self.rolling.slots[class].open.is_some());
+        ready.iter().filter(|ready| is_media(ready)).for_each(|ready| used[usize::from(ready.class)] = true);
+        for control in ready.iter_mut().filter(|ready| !is_media(ready)) {
+            if !used[usize::from(control.class)] {
+                control.class = used.iter().rposition(|used| *used).map_or(control.class, |class| class as u8);
+                used[usize::from(control.class)] = true;
+            }
+        }
+        let mut groups = Vec::new();
+        for class in 0..CLASS_COUNT as u8 {
+            let mut ready: Vec<Ready> = ready.extract_if(.., |ready| ready.class == class).collect();
+            if self.rolling.open(class).is_some_and(|open| open.is_small) && ready.iter().any(is_media) {
+                if self.shared.space() == Space::Ok {
+                    self.rolling.roll(class, &self.fragments);
+                } else {
+                    ready = fail(ready, &SinkError::Full, is_media);
+                }
+            }
+            if !ready.is_empty() {
+                groups.push(Group { class, ready });
+            }
+        }
+        groups
+    }
+
+    /// Writes all groups, then syncs them: what the first sync brings to the disk the others do not wait for. Answers those
+    /// that failed; their files are condemned.
+    fn write_all(
+        &mut self,
+        groups: Vec<Group>,
+        keys: &Keyring,
+        durable: &mut Vec<DurableRecord>,
+    ) -> Vec<(Group, io::Error)> {
+        let (mut written, mut failed) = (Vec::with_capacity(groups.len()), Vec::new());
+        for group in groups {
+            match self.write(&group, keys) {
+                Ok(entries) => written.push((group, entries)),
+                Err(error) => failed.push((group, error)),
+            }
+        }
+        for (group, entries) in written {
+            match self.sync(group.class, &entries) {
+                Ok(header) => {
+                    let records = entries.into_iter().filter(|entry| entry.shape.kind != RecordKind::Config);
+                    let ready = group.ready.into_iter().zip(records);
+                    durable.extend(ready.map(|(ready, entry)| DurableRecord { ready, header, entry }));
+                }
+                Err(error) => failed.push((group, error)),
+            }
+        }
+        failed
+    }
+
+    /// What of a group is to be tried again.
+    fn after_failure(&mut self, mut group: Group, error: &io::Error, attempt: u32) -> Group {
+        count(&self.shared.counters.failures, 1);
+        if is_full(error) {
+            // Media waits for room; the reserve is there for everything else.
+            group.ready = fail(group.ready, &SinkError::Full, is_media);
+            if !group.ready.is_empty() {
+                self.rolling.give_up_reserve();
+            }
+        } else if attempt > 0 {
+            tracing::error!(%error, "cannot write to a new segment file either");
+            group.ready = fail(group.ready, &sink_error("write a segment file", error), |_| true);
+        }
+        group
+    }
+
+    /// Seals and writes a batch. After an error the file is condemned.
+    fn write(&mut self, group: &Group, keys: &Keyring) -> io::Result<Vec<RecordEntry>> {
         let shared = Arc::clone(&self.shared);
-        let open = self.rolling.ensure_open(!ready.iter().any(is_media))?;
+        let (class, has_media) = (group.class, group.ready.iter().any(is_media));
+        self.rolling.ensure_open(class, !has_media)?;
+        let mut buffer = self.rolling.take_buffer();
+        let open = self.rolling.open(class).expect("it was just opened");
+        open.writer.swap_buffer(&mut buffer);
         open.writer.begin();
-        let mut entries = Vec::with_capacity(ready.len());
-        let mut configs = Vec::new();
-        for Ready { what, .. } in ready {
+        let mut entries = Vec::with_capacity(group.ready.len());
+        for Ready { what, .. } in &group.ready {
             match what {
                 What::Fragment { fragment, config } => {
                     let key = fragment.config_key();
-                    if !open.configs.contains(&key) && !configs.contains(&key) {
+                    if open.configs.insert(key) {
                         entries.push(push_config(&shared, &mut open.writer, keys, key, config));
-                        configs.push(key);
                     }
-                    entries.push(push_fragment(&mut open.writer, keys, fragment));
+                    entries.push(push_fragment(&mut open.writer, keys, class, fragment));
                 }
                 What::Control { record, plain, .. } => {
                     entries.push(push_control(&mut open.writer, keys, record, plain));
                 }
             }
         }
-        let before = open.writer.durable_through();
-        match open.writer.commit(shared.archive.now()) {
-            Ok(()) => {
-                let counters = &shared.counters;
-                counters.batch_bytes.note(open.writer.durable_through() - before);
-                count(&counters.records, entries.len() as u64);
-                open.configs.extend(configs);
-                open.holds_media |= ready.iter().any(is_media);
-                Ok(entries)
-            }
-            Err(error) => {
-                self.rolling.condemn(&error);
-                Err(error)
-            }
-        }
+        open.holds_media |= has_media;
+        let written = open.writer.write(shared.archive.now());
+        open.writer.swap_buffer(&mut buffer);
+        self.rolling.keep_buffer(buffer);
+        written.inspect_err(|error| self.rolling.condemn(class, error))?;
+        Ok(entries)
+    }
+
+    /// Makes durable what was written to the file of a class. After an error that is condemned.
+    fn sync(&mut self, class: u8, entries: &[RecordEntry]) -> io::Result<FileHeader> {
+        let open = self.rolling.open(class).expect("it was just written to");
+        let (header, before) = (open.writer.header, open.writer.durable_through());
+        let synced = open.writer.sync();
+        let len = open.writer.durable_through() - before;
+        synced.inspect_err(|error| self.rolling.condemn(class, error))?;
+        let counters = &self.shared.counters;
+        counters.batch_bytes.note(len);
+        count(&counters.records, entries.len() as u64);
+        self.shared.files.update(header.file, |info| {
+            entries.iter().for_each(|entry| info.note(entry));
+        });
+        Ok(header)
     }
 
     /// What was synced becomes visible, then is answered.
-    fn publish(&mut self, ready: Vec<Ready>, entries: &[RecordEntry]) {
+    fn publish(&mut self, durable: Vec<DurableRecord>) {
         let shared = Arc::clone(&self.shared);
-        let header = self.rolling.open.as_ref().expect("it was just written").writer.header;
-        shared.files.update(header.file, |info| {
-            entries.iter().for_each(|entry| info.note(entry));
-        });
-        let mut entries = entries.iter().filter(|entry| entry.shape.kind != RecordKind::Config);
-        for Ready { what, .. } in &ready {
-            let entry = entries.next().expect("an entry for each record");
-            match what {
-                What::Fragment { fragment, .. } => self.publish_fragment(&header, entry, fragment),
+        for DurableRecord { ready, header, entry } in &durable {
+            match &ready.what {
+                What::Fragment { fragment, .. } => self.publish_fragment(header, entry, fragment),
                 What::Control { record, is_copy, .. } => {
                     shared.controls().note(record);
                     shared.checkpoints.note(record);
@@ -245,7 +320,7 @@ impl Committer {
                 }
             }
         }
-        for Ready { reply, room, .. } in ready {
+        for DurableRecord { ready: Ready { reply, room, .. }, .. } in durable {
             drop(room);
             let _ = reply.send(Ok(()));
         }
@@ -255,7 +330,8 @@ impl Committer {
         let locator = entry.shape.locator(header.file, header.volume, entry.offset);
         self.shared.controls().note_fragment(&fragment.meta);
         if fragment.part.is_some() {
-            note_part(&mut self.fragments, entry.shape.meta, OpenPart { index: entry.shape.part, locator });
+            let (class, index) = (entry.shape.class, entry.shape.part);
+            note_part(&mut self.fragments, entry.shape.meta, class, OpenPart { index, locator });
             return;
         }
         let parts = part_locators(self.fragments.remove(&fragment.name()), entry.shape.part, &locator);
@@ -306,11 +382,11 @@ fn push_config(shared: &Shared, writer: &mut Writer, keys: &Keyring, key: Config
     writer.push(shape, outer, &Content { table: plain, ..Content::default() }, None)
 }
 
-fn push_fragment(writer: &mut Writer, keys: &Keyring, fragment: &Fragment) -> RecordEntry {
+fn push_fragment(writer: &mut Writer, keys: &Keyring, class: u8, fragment: &Fragment) -> RecordEntry {
     let (key_version, outer) = keys.current(fragment.meta.stream).expect("checked with the fragment");
     let summary = if fragment.part.is_none() { Some(Summary::new(&fragment.facts)) } else { None };
     let content = Content { facts: &fragment.facts_bytes, table: &fragment.table, media: &fragment.media };
-    writer.push(fragment.shape(key_version), outer, &content, summary)
+    writer.push(fragment.shape(class, key_version), outer, &content, summary)
 }
 
 pub(crate) fn push_control(writer: &mut Writer, keys: &Keyring, record: &ControlRecord, plain: &Bytes) -> RecordEntry {

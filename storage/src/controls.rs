@@ -7,6 +7,7 @@ use vidar_core::control::{Control, ControlRecord};
 use vidar_core::ids::{FragmentNumber, RunId, StreamId};
 use vidar_core::record::FragmentMeta;
 
+use crate::class;
 use crate::segment_file::record::{RecordKind, RecordShape};
 
 /// The state that control records add up to.
@@ -20,6 +21,8 @@ pub(crate) struct Controls {
 struct StreamState {
     /// Number of the newest record.
     record: Option<FragmentNumber>,
+    /// How long it is kept, as that one says.
+    hours: Option<u32>,
     /// Number of the deletion.
     deleted: Option<FragmentNumber>,
     /// Number of the newest floor record, and the greatest floor.
@@ -48,13 +51,19 @@ impl Controls {
         if let Some(stream) = record.body.stream() {
             let state = self.streams.entry(stream).or_default();
             match &record.body {
-                Control::Stream(_) => state.record = state.record.max(number),
+                Control::Stream(stream) if state.record < number => {
+                    (state.record, state.hours) = (number, Some(stream.settings.retention_hours));
+                }
                 Control::StreamDeleted { .. } => state.deleted = state.deleted.max(number),
                 Control::Floor { below, .. } => {
                     state.floor = state.floor.max(number);
                     state.below = state.below.max(Some(*below));
                 }
-                Control::Run(_) | Control::RunEnded { .. } | Control::Gap(_) | Control::Key { .. } => {}
+                Control::Stream(_)
+                | Control::Run(_)
+                | Control::RunEnded { .. }
+                | Control::Gap(_)
+                | Control::Key { .. } => {}
             }
         }
         match &record.body {
@@ -84,6 +93,11 @@ impl Controls {
     pub(crate) fn note_last(&mut self, run: RunId, stream: StreamId, last: FragmentNumber) {
         let state = self.runs.entry(run).or_insert_with(|| RunState::new(stream));
         state.last_fragment = state.last_fragment.max(Some(last));
+    }
+
+    /// The retention class of a stream.
+    pub(crate) fn class(&self, stream: StreamId) -> u8 {
+        self.streams.get(&stream).and_then(|state| state.hours).map_or(class::LONGEST, class::of_hours)
     }
 
     /// The stream is deleted.

@@ -286,9 +286,11 @@ impl Files {
         self.read().values().any(|info| Some(info.header.file) != except && info.is_older_than(number))
     }
 
-    /// All files up to a place in the log, in its order; none if one of them has no footer, or may not be trusted to have.
-    pub(crate) fn closed_through(&self, last: Position) -> Option<Vec<FileInfo>> {
-        let mut files: Vec<FileInfo> = self.read().values().filter(|info| info.position() <= last).cloned().collect();
+    /// All files up to a place in the log but for some, in its order; none if one of them has no footer, or may not be
+    /// trusted to have.
+    pub(crate) fn closed_through(&self, last: Position, but: &[FileId]) -> Option<Vec<FileInfo>> {
+        let is_in = |info: &&FileInfo| info.position() <= last && !but.contains(&info.header.file);
+        let mut files: Vec<FileInfo> = self.read().values().filter(is_in).cloned().collect();
         files.sort_unstable_by_key(FileInfo::position);
         files.iter().all(|info| info.closed && !info.header.read_only).then_some(files)
     }

@@ -90,12 +90,12 @@ impl Fragment {
     }
 
     /// Its header but for lengths and salt.
-    pub(crate) fn shape(&self, key_version: u32) -> RecordShape {
+    pub(crate) fn shape(&self, class: u8, key_version: u32) -> RecordShape {
         let (kind, part) = match self.part {
             Some(index) => (RecordKind::Part, index),
             None => (RecordKind::Fragment, self.part_count()),
         };
-        RecordShape { kind, class: 0, key_version, meta: self.meta, part, facts_len: 0, table_len: 0, media_len: 0 }
+        RecordShape { kind, class, key_version, meta: self.meta, part, facts_len: 0, table_len: 0, media_len: 0 }
     }
 
     /// It fits a record.

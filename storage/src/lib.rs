@@ -39,6 +39,7 @@ pub mod backend;
 mod cache;
 mod check;
 mod checkpoint;
+mod class;
 mod closing;
 mod commit;
 mod controls;
@@ -46,6 +47,7 @@ pub mod crypto;
 mod damaged;
 mod epoch;
 mod files;
+mod footers;
 #[doc(hidden)]
 pub mod fuzz;
 mod handles;

@@ -134,16 +134,19 @@ pub(crate) struct OpenPart {
 pub(crate) struct OpenParts {
     /// Of the newest part.
     pub(crate) meta: FragmentMeta,
+    /// Of retention, of all its records.
+    pub(crate) class: u8,
     pub(crate) parts: Vec<OpenPart>,
 }
 
 /// Open fragments by name.
 pub(crate) type OpenFragments = HashMap<(StreamId, FragmentNumber), OpenParts>;
 
-/// Takes note of a part; `meta` is what it says of its fragment.
-pub(crate) fn note_part(open: &mut OpenFragments, meta: FragmentMeta, part: OpenPart) {
-    let fragment = open.entry((meta.stream, meta.number)).or_insert_with(|| OpenParts { meta, parts: Vec::new() });
-    fragment.meta = meta;
+/// Takes note of a part; `meta` is what it says of its fragment, `class` that of the file it is in.
+pub(crate) fn note_part(open: &mut OpenFragments, meta: FragmentMeta, class: u8, part: OpenPart) {
+    let new = || OpenParts { meta, class, parts: Vec::new() };
+    let fragment = open.entry((meta.stream, meta.number)).or_insert_with(new);
+    (fragment.meta, fragment.class) = (meta, class);
     fragment.parts.push(part);
 }
 
@@ -241,6 +244,7 @@ impl Log {
             return distrust("there is no list of files");
         }
         let (id, last, of_streams) = (checkpoint.id, checkpoint.last, checkpoint.keys.clone());
+        let left_out = checkpoint.left_out.clone();
         log.checkpoint = Some(checkpoint);
         let present = log.find_files(io, keys.store)?;
         let checkpoint = log.checkpoint.as_mut().expect("it was just put there");
@@ -253,7 +257,9 @@ impl Log {
         }
         // It is not listed: it was removed on purpose.
         files.retain(|info| present.contains(&info.header.file));
-        let is_new = |file: &LogFile| !file.header.read_only && (file.header.epoch, file.header.sequence) > last;
+        let is_new = |LogFile { header, .. }: &LogFile| {
+            !header.read_only && ((header.epoch, header.sequence) > last || left_out.contains(&header.file))
+        };
         if !log.files.iter().all(is_new) {
             return distrust("a file is there that it does not name");
         }
@@ -775,10 +781,10 @@ impl Log {
                                 tell(&LogEvent::Control(record));
                             }
                         }
-                        Step::Part { meta, part } => {
+                        Step::Part { meta, class, part } => {
                             // It will be closed, and then needs its run.
                             self.controls.note_fragment(&meta);
-                            note_part(&mut self.open, meta, part);
+                            note_part(&mut self.open, meta, class, part);
                         }
                         Step::Closed(fragment) if self.lacks_parts(&fragment) => {
                             self.early.push(Early { file: index, fragment });
@@ -830,7 +836,8 @@ impl Log {
         if self.is_hiding || !self.early.is_empty() || self.told.is_some() {
             return;
         }
-        let mark = Mark { last: (file.header.epoch, file.header.sequence), archive, open: self.open.clone() };
+        let last = (file.header.epoch, file.header.sequence);
+        let mark = Mark { last, left_out: Vec::new(), archive, open: self.open.clone() };
         match keeper::write(io, keys, table, observers, mark, all.to_vec(), self.controls.last_of_runs()) {
             Err(error) if error.kind() != io::ErrorKind::Unsupported => {
                 tracing::warn!(%error, "cannot make a checkpoint on the way");

@@ -12,7 +12,7 @@ use vidar_core::time::UnixMs;
 use super::*;
 use crate::backend::fault::{Fault, FaultyIo, Op};
 use crate::backend::memory::MemoryIo;
-use crate::testing::{Opened, Source, media, open_with, options, read_back, source};
+use crate::testing::{Opened, Source, media, open_with, options, read_back, source_kept};
 use crate::{Depth, verify_on};
 
 #[derive(Debug, Clone)]
@@ -81,8 +81,8 @@ impl World {
         let io = FaultyIo::new(Arc::new(memory.clone()));
         let opened = open_with(options(), &io);
         let mut sources = Vec::new();
-        for _ in 0..3 {
-            sources.push(source(&opened.store).await);
+        for hours in [1, 48, 8760] {
+            sources.push(source_kept(&opened.store, hours).await);
         }
         Self { memory, io, opened, sources, model: BTreeMap::new(), open_parts: BTreeMap::new(), seed: 0 }
     }

@@ -9,6 +9,7 @@ use vidar_core::ids::{FragmentNumber, StreamId};
 use vidar_core::sink::SinkError;
 use vidar_core::source::ConfigKey;
 
+use crate::class;
 use crate::commit::{Committer, Ready, What};
 use crate::crypto::keyring::Keyring;
 use crate::item::{Body, Fragment, Item};
@@ -20,14 +21,29 @@ impl Committer {
     pub(crate) fn prepare(&self, items: Vec<Item>, keys: &Keyring) -> Vec<Ready> {
         let mut parts = HashSet::new();
         let mut ready = Vec::with_capacity(items.len());
-        for Item { body, reply, room } in items {
+        for (position, Item { body, reply, room }) in items.into_iter().enumerate() {
             match self.check(body, keys, &mut parts) {
-                Ok(Some(what)) => ready.push(Ready { what, reply, room }),
+                Ok(Some(what)) => {
+                    let class = self.class(&what);
+                    ready.push(Ready { position, class, what, reply, room });
+                }
                 Ok(None) => drop(reply.send(Ok(()))),
                 Err(error) => drop(reply.send(Err(error))),
             }
         }
         ready
+    }
+
+    /// The class of its stream; of a fragment of which parts are stored, theirs.
+    fn class(&self, what: &What) -> u8 {
+        let controls = self.shared.controls();
+        match what {
+            What::Fragment { fragment, .. } => {
+                let begun = self.fragments.get(&fragment.name());
+                begun.map_or_else(|| controls.class(fragment.meta.stream), |begun| begun.class)
+            }
+            What::Control { record, .. } => class::of_control(&controls, &record.body),
+        }
     }
 
     /// None if nothing needs to be written.
@@ -93,9 +109,8 @@ impl Committer {
         if let Some(plain) = self.shared.configs.get(&key) {
             return Some(plain);
         }
-        let open = self.rolling.open.as_ref();
-        let files = [open.map(|open| open.writer.header.file), self.rolling.previous];
-        let plain = files.into_iter().flatten().find_map(|file| read::plain_config(&self.shared, file, key).ok())?;
+        let files = self.rolling.newest();
+        let plain = files.into_iter().find_map(|file| read::plain_config(&self.shared, file, key).ok())?;
         self.shared.configs.insert(key, plain.clone(), plain.len());
         Some(plain)
     }

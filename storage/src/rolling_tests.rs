@@ -8,7 +8,7 @@ use super::*;
 use crate::backend::SegmentIo;
 use crate::backend::memory::MemoryIo;
 use crate::segment_file::header::file_name;
-use crate::segment_file::record::{Content, RecordShape};
+use crate::segment_file::record::{Content, RecordKind, RecordShape};
 use crate::testing::{Opened, media, open, open_with, options, source};
 use crate::{Depth, verify_on};
 
@@ -17,7 +17,7 @@ fn rolling(io: &MemoryIo) -> (Opened, Rolling) {
     let mut small = options();
     small.segment_bytes = 8192;
     let opened = open_with(small, io);
-    let rolling = Rolling::new(Arc::clone(opened.store.shared()));
+    let rolling = Rolling::new(Arc::clone(opened.store.shared()), &OpenFragments::new());
     (opened, rolling)
 }
 
@@ -33,7 +33,7 @@ fn append(rolling: &mut Rolling) {
     let body = Control::Floor { stream: StreamId::new(), below: number, next_ordinal: 0, discontinuity: 0 };
     let plain = ControlRecord { number, body }.encode();
     let shape = RecordShape::bare(RecordKind::Control, StreamId::from_bytes([0; 16]), number, ConfigId::NONE);
-    let writer = &mut rolling.ensure_open(false).unwrap().writer;
+    let writer = &mut rolling.ensure_open(0, false).unwrap().writer;
     writer.begin();
     writer.push(shape, keys.log_key(), &Content { table: &plain, ..Content::default() }, None);
     writer.commit(UnixMs(1)).unwrap();
@@ -44,12 +44,12 @@ fn the_file_that_was_made_ahead_is_used_next() {
     let io = MemoryIo::new();
     let (opened, mut rolling) = rolling(&io);
     append(&mut rolling);
-    let first = rolling.open.as_ref().unwrap().writer.header;
+    let first = rolling.open(0).unwrap().writer.header;
     rolling.look_ahead();
     rolling.look_ahead();
-    rolling.roll(true, &OpenFragments::new());
+    rolling.roll(0, &OpenFragments::new());
     append(&mut rolling);
-    let second = rolling.open.as_ref().unwrap().writer.header;
+    let second = rolling.open(0).unwrap().writer.header;
     assert_eq!(
         (first.sequence, second.sequence, second.replaces),
         (0, 1, None),
@@ -69,13 +69,13 @@ fn after_a_failure_the_next_file_says_what_it_replaces() {
     let (_opened, mut rolling) = rolling(&io);
     append(&mut rolling);
     let (first, end) = {
-        let writer = &rolling.open.as_ref().unwrap().writer;
+        let writer = &rolling.open(0).unwrap().writer;
         (writer.header, writer.durable_through())
     };
     rolling.look_ahead();
-    rolling.condemn(&io::ErrorKind::Other.into());
+    rolling.condemn(0, &io::ErrorKind::Other.into());
     append(&mut rolling);
-    let second = rolling.open.as_ref().unwrap().writer.header;
+    let second = rolling.open(0).unwrap().writer.header;
     assert_eq!(second.replaces, Some((first.file, end)));
     assert_eq!(second.sequence, 2, "behind the spare, which is not used any more");
     rolling.finish(&OpenFragments::new()).unwrap();
@@ -112,8 +112,8 @@ fn an_empty_file_that_replaces_another_is_kept() {
     let io = MemoryIo::new();
     let (opened, mut rolling) = rolling(&io);
     append(&mut rolling);
-    rolling.condemn(&io::ErrorKind::Other.into());
-    let header = rolling.ensure_open(false).unwrap().writer.header;
+    rolling.condemn(0, &io::ErrorKind::Other.into());
+    let header = rolling.ensure_open(0, false).unwrap().writer.header;
     io.power_cut(|| true);
     drop((opened, rolling));
     let again = open(&io);
@@ -131,7 +131,7 @@ fn without_a_thread_the_caller_does_the_jobs() {
     append(&mut rolling);
     rolling.look_ahead();
     assert_eq!(io.list().unwrap().len(), 2);
-    rolling.roll(true, &OpenFragments::new());
+    rolling.roll(0, &OpenFragments::new());
     assert_eq!(*opened.store.shared().closings.lock(), 0);
     append(&mut rolling);
     rolling.finish(&OpenFragments::new()).unwrap();

@@ -21,9 +21,9 @@ use crate::crypto::keychain::Keychain;
 use crate::crypto::keys::random;
 use crate::damaged::Damaged;
 use crate::files::Files;
+use crate::footers::Closings;
 use crate::histogram::{Histogram, SIZES, TIMES_US};
 use crate::options::{Space, StoreOptions};
-use crate::rolling::Closings;
 
 /// Plain configs that may have to be repeated in the next file, in bytes.
 const CONFIG_BYTES_MAX: usize = 128 << 20;

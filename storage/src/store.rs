@@ -537,6 +537,10 @@ mod tests;
 mod start_tests;
 
 #[cfg(test)]
+#[path = "class_tests.rs"]
+mod class_tests;
+
+#[cfg(test)]
 #[path = "crash_tests.rs"]
 mod crash_tests;
 

@@ -239,12 +239,25 @@ pub(crate) struct Source {
 }
 
 pub(crate) async fn source(store: &Store) -> Source {
+    source_kept(store, 1).await
+}
+
+fn settings(stream: StreamId, retention_hours: u32) -> Control {
+    let name = StreamName::new("cam-1").unwrap();
+    let settings = StreamSettings { device: "cam".into(), retention_hours, retention_bytes: None, tags: Vec::new() };
+    Control::Stream(StreamRecord { stream, name, created: UnixMs(1), settings })
+}
+
+/// Changes for how many hours a stream is kept.
+pub(crate) async fn keep(store: &Store, from: &Source, hours: u32) {
+    store.control(settings(from.stream, hours)).await.unwrap();
+}
+
+/// As `source`, kept for so many hours.
+pub(crate) async fn source_kept(store: &Store, hours: u32) -> Source {
     let (stream, run) = (StreamId::new(), RunId::new());
     store.create_stream_key(stream).await.unwrap();
-    let name = StreamName::new("cam-1").unwrap();
-    let settings = StreamSettings { device: "cam".into(), retention_hours: 1, retention_bytes: None, tags: Vec::new() };
-    let record = StreamRecord { stream, name, created: UnixMs(1), settings };
-    store.control(Control::Stream(record)).await.unwrap();
+    store.control(settings(stream, hours)).await.unwrap();
     let record = RunRecord {
         stream,
         run,

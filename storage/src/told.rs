@@ -37,7 +37,7 @@ pub(crate) enum Step {
     /// There is a control record of this number.
     Control(FragmentNumber),
     /// A part of a fragment that is not closed here.
-    Part { meta: FragmentMeta, part: OpenPart },
+    Part { meta: FragmentMeta, class: u8, part: OpenPart },
     /// A fragment is closed.
     Closed(Closed),
     /// What stood there may no longer be read.
@@ -88,7 +88,8 @@ impl Told {
                 RecordKind::Config => {}
                 _ if is_gone() => steps.extend(with_gone.then_some(Step::Gone(locator))),
                 RecordKind::Part => {
-                    steps.push(Step::Part { meta, part: OpenPart { index: entry.shape.part, locator } });
+                    let (class, index) = (entry.shape.class, entry.shape.part);
+                    steps.push(Step::Part { meta, class, part: OpenPart { index, locator } });
                 }
                 RecordKind::Fragment => {
                     let (part_count, head) = (entry.shape.part, open(keys, &entry, head));

@@ -1,10 +1,11 @@
 //! When checkpoints are made, and from what.
 //!
 //! One is due after so many closed files, or after a while: then the commit thread hands over, with the file that it lets
-//! go, the parts that are open at its end. Once that file has its footer the checkpoint is made, on a thread of its own.
+//! go, the parts that are open at the ends of all that were let go, and the files that it goes on with. Once that file has its
+//! footer the checkpoint is made, on a thread of its own.
 //!
 //! # Invariants
-//! 1. It holds only what is durable; a file is included with all before it, or not at all.
+//! 1. It holds only what is durable; a file is included with all of its class before it, or not at all.
 //! 2. Observers save before the file is replaced.
 
 use std::collections::BTreeMap;
@@ -16,7 +17,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 use vidar_core::control::ControlRecord;
-use vidar_core::ids::{FragmentNumber, RunId, StreamId};
+use vidar_core::ids::{FileId, FragmentNumber, RunId, StreamId};
 use vidar_core::log::LogObserver;
 use vidar_core::time::UnixMs;
 
@@ -37,6 +38,8 @@ const RECENT_COUNT_MAX: usize = 1 << 20;
 /// Where a checkpoint ends, and what is open there.
 pub(crate) struct Mark {
     pub(crate) last: Position,
+    /// Files before that one which take batches still: they are not included.
+    pub(crate) left_out: Vec<FileId>,
     pub(crate) archive: UnixMs,
     pub(crate) open: OpenFragments,
 }
@@ -180,16 +183,17 @@ pub(crate) fn write(
     controls: Vec<Arc<ControlRecord>>,
     runs: Vec<(RunId, StreamId, FragmentNumber)>,
 ) -> io::Result<bool> {
-    let Mark { last, archive, open } = mark;
+    let Mark { last, left_out, archive, open } = mark;
     // A file that is not listed, and not there, went on purpose: so the list comes first.
     files.write_list()?;
-    let Some(files) = files.closed_through(last) else { return Ok(false) };
+    let Some(files) = files.closed_through(last, &left_out) else { return Ok(false) };
     let id = Uuid::new_v4();
     for observer in observers {
         observer.save(id)?;
     }
     let version = |stream| keys.current(stream).map(|(version, _)| (stream, version));
     let keys_of_streams = keys.streams().filter_map(version).collect();
-    Checkpoint { id, last, archive, files, controls, runs, keys: keys_of_streams, open }.write(io, keys)?;
+    let checkpoint = Checkpoint { id, last, left_out, archive, files, controls, runs, keys: keys_of_streams, open };
+    checkpoint.write(io, keys)?;
     Ok(true)
 }

@@ -1,4 +1,5 @@
-//! What the log adds up to, up to and including one segment file: a start goes on from there instead of reading all of it.
+//! What the log adds up to in all segment files that were closed at some moment: a start goes on from there instead of
+//! reading all of it.
 //! Layout: `docs/formats/checkpoint.md`.
 //!
 //! Nothing depends on it. It is trusted only if the directory holds what it says, and if all observers have what they saved
@@ -31,7 +32,7 @@ use crate::segment_file::header::FileHeader;
 /// Name of the file in the data directory.
 const NAME: &str = "checkpoint";
 const MAGIC: &[u8; 8] = b"VIDARCKP";
-const VERSION: u16 = 1;
+const VERSION: u16 = 2;
 /// Bytes before what is sealed.
 const HEADER_LEN: usize = 64;
 
@@ -43,8 +44,10 @@ pub(crate) type Position = (u32, u32);
 pub(crate) struct Checkpoint {
     /// What observers saved has it, too.
     pub(crate) id: Uuid,
-    /// Of the last file that is included.
+    /// Every file that is not included stands behind this, …
     pub(crate) last: Position,
+    /// … but for those that took batches still.
+    pub(crate) left_out: Vec<FileId>,
     pub(crate) archive: UnixMs,
     /// All of them have their footers.
     pub(crate) files: Vec<FileInfo>,
@@ -91,8 +94,10 @@ impl Checkpoint {
         let wrong = |expected| WireError { expected, offset: 0 };
         let (header, sealed) = bytes.split_at_mut_checked(HEADER_LEN).ok_or(wrong("a checkpoint"))?;
         let mut r = Reader::new(header);
-        if r.array()? != *MAGIC || r.u16()? != VERSION {
-            return Err(wrong("a checkpoint of version 1"));
+        let magic = r.array()?;
+        let version = r.u16()?;
+        if magic != *MAGIC || !(1..=VERSION).contains(&version) {
+            return Err(wrong("a checkpoint of version 1 or 2"));
         }
         r.raw(6)?;
         if r.array()? != *keys.store.as_bytes() {
@@ -100,7 +105,7 @@ impl Checkpoint {
         }
         let aead = RingAead::new(&checkpoint_key(keys.log_key(), &r.array()?));
         let plain = aead.open_in_place(&[0; 12], header, sealed).map_err(|_| wrong("the tag of the checkpoint"))?;
-        Self::decode(plain, keys.store)
+        Self::decode(plain, version, keys.store)
     }
 
     fn encode(&self) -> Vec<u8> {
@@ -122,10 +127,15 @@ impl Checkpoint {
         }
         w.varint(self.open.len() as u64);
         self.open.values().for_each(|open| write_open(&mut w, open));
+        w.varint(self.left_out.len() as u64);
+        self.left_out.iter().for_each(|file| {
+            w.raw(file.as_bytes());
+        });
         w.into_vec()
     }
 
-    fn decode(plain: &[u8], store: Uuid) -> Result<Self, WireError> {
+    /// Version 1 was made where one file at a time took batches.
+    fn decode(plain: &[u8], version: u16, store: Uuid) -> Result<Self, WireError> {
         let mut r = Reader::new(plain);
         let r = &mut r;
         let (id, last, archive) = (Uuid::from_bytes(r.array()?), (r.u32()?, r.u32()?), UnixMs(r.i64()?));
@@ -135,10 +145,11 @@ impl Checkpoint {
         let keys = many(r, 20, |r| Ok((stream(r)?, r.u32()?)))?;
         let open = many(r, 90, read_open)?;
         let open = open.into_iter().map(|open| ((open.meta.stream, open.meta.number), open)).collect::<HashMap<_, _>>();
+        let left_out = if version == 1 { Vec::new() } else { many(r, 16, |r| Ok(FileId::from_bytes(r.array()?)))? };
         if r.remaining() > 0 {
             return Err(r.error("the end of the checkpoint"));
         }
-        Ok(Self { id, last, archive, files, controls, runs, keys, open })
+        Ok(Self { id, last, left_out, archive, files, controls, runs, keys, open })
     }
 }
 
@@ -191,7 +202,7 @@ fn read_file(r: &mut Reader<'_>, store: Uuid) -> Result<FileInfo, WireError> {
     Ok(info)
 }
 
-fn write_open(w: &mut Writer, OpenParts { meta, parts }: &OpenParts) {
+fn write_open(w: &mut Writer, OpenParts { meta, parts, .. }: &OpenParts) {
     w.raw(meta.stream.as_bytes()).raw(meta.number.as_bytes()).raw(meta.run.as_bytes()).raw(&meta.config.0);
     w.varint(meta.lease_epoch.into()).varint(meta.ordinal).varint(meta.discontinuity.into());
     w.signed(meta.producer_start.0).varint(meta.duration_ms.into()).varint(meta.flags.0.into());
@@ -221,5 +232,6 @@ fn read_open(r: &mut Reader<'_>) -> Result<OpenParts, WireError> {
         let (offset, head_len, media_len, record_len) = (r.varint()?, r.varint_as()?, r.varint()?, r.varint()?);
         Ok(OpenPart { index, locator: Locator { volume, file, offset, head_len, media_len, record_len } })
     })?;
-    Ok(OpenParts { meta, parts })
+    // It is closed at once: of which class it was does not matter any more.
+    Ok(OpenParts { meta, class: 0, parts })
 }

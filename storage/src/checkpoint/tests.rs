@@ -1,6 +1,7 @@
 //! A start with a checkpoint finds what one without finds.
 
 use std::collections::BTreeSet;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,8 +14,8 @@ use vidar_core::time::UnixMs;
 
 use crate::backend::SegmentIo;
 use crate::backend::memory::MemoryIo;
-use crate::testing::{Collector, Saving, Source, media, options, source};
-use crate::{OpenReport, Store, replay_on};
+use crate::testing::{Collector, Saving, Source, media, options, source, source_kept};
+use crate::{OpenReport, Store, StoreOptions, replay_on};
 
 fn open(io: &MemoryIo, observer: &Arc<Saving>) -> (Store, OpenReport) {
     open_at(io, observer, ManualClock::new(UnixMs(1_700_000_000_000)))
@@ -91,6 +92,50 @@ async fn idle_time_counts_no_more_from_a_checkpoint_than_in_a_replay() {
     let (replayed, report) = open(&image, &Arc::new(Saving::default()));
     assert!(!report.resumed);
     assert_eq!(resumed.archive_now(), replayed.archive_now());
+}
+
+/// Does `work`, and commits what waits meanwhile.
+async fn drive<T>(store: &Store, work: impl Future<Output = T>) -> T {
+    let mut work = pin!(work);
+    loop {
+        tokio::select! {
+            biased;
+            done = &mut work => return done,
+            () = tokio::task::yield_now() => drop(store.turn()),
+        }
+    }
+}
+
+/// Of a fragment the part stands in the checkpoint, and the close in a file that it leaves out.
+#[tokio::test]
+async fn files_that_take_batches_still_are_left_out() {
+    let (io, first) = (MemoryIo::new(), Arc::new(Saving::default()));
+    let clock = ManualClock::new(UnixMs(1_700_000_000_000));
+    let by_hand = StoreOptions { by_hand: true, ..options() };
+    let observers = vec![Arc::clone(&first) as Arc<dyn LogObserver>];
+    let (store, _) = Store::open(by_hand, Arc::new(io.clone()), clock.clone(), observers).unwrap();
+    drive(&store, async {
+        let (hour, year) = (source_kept(&store, 1).await, source_kept(&store, 8760).await);
+        let (closed, open) = (store.next_number(UnixMs(5)), store.next_number(UnixMs(5)));
+        store.append(year.part(closed, 0, &media(1, 5000))).await.unwrap();
+        store.append(year.part(open, 0, &media(2, 5000))).await.unwrap();
+        // That fills its file.
+        year.append(&store, &media(3, 300_000)).await;
+        store.append(year.close(closed, 1, 5000, &media(4, 100))).await.unwrap();
+        clock.advance(Duration::from_secs(301));
+        hour.append(&store, &media(5, 300_000)).await;
+    })
+    .await;
+    // It is let go with the next look.
+    store.turn();
+    assert!(io.read_small("checkpoint").unwrap().is_some());
+    io.power_cut(|| true);
+    let again = first.again();
+    let (store, report) = open(&io, &again);
+    assert_eq!((report.resumed, report.damage.len(), report.incomplete), (true, 0, 1));
+    // What is closed behind the checkpoint, and what the start closes.
+    assert_eq!(again.told(), 2);
+    equals_a_replay(&io, &store, &again).await;
 }
 
 #[tokio::test]

@@ -18,7 +18,7 @@ use crate::crypto::keys::{Secret, random};
 /// The buffer of a batch is given back above this.
 const BUFFER_LEN_MAX: usize = 32 << 20;
 
-/// The one open file.
+/// An open file.
 pub(crate) struct Writer {
     pub(crate) header: FileHeader,
     pub(crate) handle: Arc<dyn SegmentHandle>,
@@ -33,6 +33,8 @@ pub(crate) struct Writer {
     crc_end: usize,
     pending: Vec<RecordEntry>,
     pending_copies: Vec<u8>,
+    /// Bytes of it that were written, and not yet synced.
+    written: u64,
     /// What the footer will say.
     entries: Vec<RecordEntry>,
     copies: Vec<u8>,
@@ -64,6 +66,7 @@ impl Writer {
             crc_end: 0,
             pending: Vec::new(),
             pending_copies: Vec::new(),
+            written: 0,
             entries: Vec::new(),
             copies: Vec::new(),
         })
@@ -159,6 +162,12 @@ impl Writer {
 
     /// Writes and syncs the batch. After an error the file must not be used any more.
     pub(crate) fn commit(&mut self, archive: UnixMs) -> io::Result<()> {
+        self.write(archive)?;
+        self.sync()
+    }
+
+    /// Writes the batch; its memory is not needed any more. After an error the file must not be used any more.
+    pub(crate) fn write(&mut self, archive: UnixMs) -> io::Result<()> {
         let file = self.header.file;
         let payload_len = u32::try_from(self.buffer.len() - BATCH_HEADER_LEN).expect("bounded by the batch length");
         let header = BatchHeader {
@@ -173,10 +182,16 @@ impl Writer {
         let padded = align_up(self.buffer.len() as u64, BLOCK_LEN) as usize;
         self.buffer.resize(padded);
         self.handle.write_blocks(self.offset, &self.buffer)?;
-        self.handle.sync_data()?;
-        self.offset += padded as u64;
-        self.sequence += 1;
+        self.written = padded as u64;
         self.archive = self.archive.max(archive);
+        Ok(())
+    }
+
+    /// Makes what was written durable. After an error the file must not be used any more.
+    pub(crate) fn sync(&mut self) -> io::Result<()> {
+        self.handle.sync_data()?;
+        self.offset += std::mem::take(&mut self.written);
+        self.sequence += 1;
         self.entries.append(&mut self.pending);
         self.copies.append(&mut self.pending_copies);
         Ok(())

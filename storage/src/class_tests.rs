@@ -1,0 +1,96 @@
+//! Which streams share files, and what that gives.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use vidar_core::ids::{FileId, StreamId};
+use vidar_core::time::UnixMs;
+
+use crate::backend::memory::MemoryIo;
+use crate::class::CLASS_COUNT;
+use crate::testing::{Opened, Source, keep, media, open, read_back, source_kept};
+
+async fn sources(opened: &Opened, hours: &[u32]) -> Vec<Source> {
+    let mut sources = Vec::new();
+    for hours in hours {
+        sources.push(source_kept(&opened.store, *hours).await);
+    }
+    sources
+}
+
+/// Fragments of all, by turns.
+async fn record(opened: &Opened, sources: &[Source], count: u64) {
+    for seed in 0..count {
+        for from in sources {
+            from.append(&opened.store, &media(seed, 20_000)).await;
+        }
+    }
+}
+
+/// The streams of each file.
+fn shared_by(opened: &Opened) -> BTreeMap<FileId, BTreeSet<StreamId>> {
+    let mut files: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
+    for entry in opened.seen.entries() {
+        files.entry(entry.record.file).or_default().insert(entry.meta.stream);
+    }
+    files
+}
+
+#[tokio::test]
+async fn streams_that_are_kept_for_unlike_times_share_no_file() {
+    let io = MemoryIo::new();
+    let opened = open(&io);
+    let of = sources(&opened, &[1, 2, 24, 168, 720, 8760, 9000]).await;
+    record(&opened, &of, 30).await;
+    let alike = [&of[..2], &of[2..3], &of[3..5], &of[5..]].map(|alike| alike.iter().map(|from| from.stream).collect());
+    let files = shared_by(&opened);
+    assert!(files.len() > CLASS_COUNT && files.values().all(|streams| alike.contains(streams)), "{files:?}");
+    opened.store.shared().closings.wait();
+    let open_count = opened.store.stats().files as usize - opened.store.shared().files.closed().len();
+    assert!(open_count <= CLASS_COUNT, "{open_count}");
+}
+
+#[tokio::test]
+async fn what_is_kept_for_a_short_time_goes_with_whole_files() {
+    let io = MemoryIo::new();
+    let opened = open(&io);
+    let of = sources(&opened, &[1, 8760]).await;
+    record(&opened, &of, 60).await;
+    opened.store.shared().closings.wait();
+    let entries: Vec<_> = opened.seen.entries().into_iter().filter(|entry| entry.meta.stream == of[0].stream).collect();
+    let last = entries.last().unwrap().record.file;
+    let whole: Vec<_> = entries.iter().filter(|entry| entry.record.file != last).cloned().collect();
+    let below = entries[whole.len()].meta.number;
+    let files = whole.iter().map(|entry| entry.record.file).collect::<BTreeSet<_>>().len() as u64;
+    let expired = opened.store.expire(of[0].stream, below, 0, 0, whole).await.unwrap();
+    assert_eq!((expired.files, expired.punched_bytes), (files, 0), "nothing of the year stands in them");
+    assert!(files > 1);
+}
+
+#[tokio::test]
+async fn the_next_fragment_follows_new_settings_and_an_open_one_does_not() {
+    let io = MemoryIo::new();
+    let opened = open(&io);
+    let (store, of) = (&opened.store, sources(&opened, &[1, 8760]).await);
+    record(&opened, &of, 1).await;
+    let begun = store.next_number(UnixMs(1));
+    store.append(of[0].part(begun, 0, &media(7, 5000))).await.unwrap();
+    keep(store, &of[0], 8760).await;
+    store.append(of[0].close(begun, 1, 5000, &media(8, 100))).await.unwrap();
+    let next = of[0].append(store, &media(9, 100)).await;
+    let at = |number| opened.seen.entry(number).unwrap();
+    let [hour, year] = [&of[0], &of[1]].map(|from| {
+        let mut entries = opened.seen.entries().into_iter();
+        entries.find(|entry| entry.meta.stream == from.stream).unwrap().record.file
+    });
+    assert_eq!((at(begun).record.file, at(begun).parts[0].file, at(next).record.file), (hour, hour, year));
+    store.close().await.unwrap();
+    let again = open(&io);
+    assert_eq!((again.report.fragments, again.report.damage.len()), (4, 0));
+    keep(&again.store, &of[1], 1).await;
+    let config = again.store.put_config(of[0].stream, &crate::testing::config("one")).await.unwrap();
+    let number = Source { config, ..of[0] }.append(&again.store, &media(1, 10)).await;
+    let entry = again.seen.entry(number).unwrap();
+    assert_eq!(again.store.shared().controls().class(of[0].stream), crate::class::of_hours(8760), "after a start, too");
+    assert_eq!(read_back(&again.store, &entry).await, media(1, 10));
+    assert_ne!(entry.record.file, year);
+}
