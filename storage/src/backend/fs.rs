@@ -247,6 +247,8 @@ struct FsHandle {
 
 impl FsHandle {
     fn new(file: File, path: PathBuf, direct_works: &Arc<AtomicBool>) -> Self {
+        // Heads are read alone, and all else in large pieces: what the kernel would read ahead is mostly read in vain.
+        sys::advise(&file, 0, 0, libc::POSIX_FADV_RANDOM);
         Self { file, path, direct: OnceLock::new(), direct_works: Arc::clone(direct_works) }
     }
 
@@ -294,11 +296,14 @@ impl SegmentHandle for FsHandle {
     }
 
     fn forget(&self, offset: u64, len: u64) {
-        sys::forget(&self.file, offset, len);
+        // Pages that were not written yet stay.
+        sys::advise(&self.file, offset, len, libc::POSIX_FADV_DONTNEED);
     }
 
     fn read_cached(&self, offset: u64, buffer: &mut [u8]) -> bool {
-        sys::read_cached(&self.file, offset, buffer)
+        // What lacks its end is not copied in vain.
+        let end_at = offset.saturating_add(buffer.len() as u64).saturating_sub(1);
+        sys::read_cached(&self.file, end_at, &mut [0]) && sys::read_cached(&self.file, offset, buffer)
     }
 
     fn read_direct(&self, offset: u64, buffer: &mut [u8]) -> bool {
@@ -345,11 +350,11 @@ mod sys {
         fallocate(file, libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE, at, len)
     }
 
-    /// An advice: pages that were not written yet stay.
-    pub(super) fn forget(file: &File, at: u64, len: u64) {
+    /// Tells the page cache what comes. `len` 0: to the end, however the file grows.
+    pub(super) fn advise(file: &File, at: u64, len: u64, advice: libc::c_int) {
         if let (Ok(at), Ok(len)) = (offset(at), offset(len)) {
             // SAFETY: the descriptor is open for the whole call; the other arguments are numbers.
-            let _ = unsafe { libc::posix_fadvise(file.as_raw_fd(), at, len, libc::POSIX_FADV_DONTNEED) };
+            let _ = unsafe { libc::posix_fadvise(file.as_raw_fd(), at, len, advice) };
         }
     }
 
