@@ -164,26 +164,42 @@ impl Retention {
     /// Looks once.
     pub async fn step(&self) {
         let limits: Vec<Limits> = self.registry.list().iter().map(|record| Limits::of(record)).collect();
-        let mut plan = self.plan(&limits);
+        let mut plan = self.plan(&limits, self.total_bytes);
         for reason in Reason::ALL {
             let going = plan.extract_if(.., |going| going.reason == reason).collect();
             self.expire(reason, going).await;
         }
         while self.policy == DiskPolicy::DeleteOldest && self.store.space() != Space::Ok {
-            let oldest = self.index.timeline().oldest_overall(DISK_STEP_BYTES, &HashMap::new());
-            if oldest.is_empty() {
+            let going = self.for_room(&[]);
+            if going.is_empty() {
                 break;
             }
-            tracing::warn!(streams = oldest.len(), "the disk runs full: the oldest fragments go");
-            let going = oldest.into_iter().map(|(stream, expiry)| Going { stream, reason: Reason::Disk, expiry });
-            if !self.expire(Reason::Disk, going.collect()).await {
+            tracing::warn!(streams = going.len(), "the disk runs full: the oldest fragments go");
+            if !self.expire(Reason::Disk, going).await {
                 return;
             }
         }
     }
 
-    fn plan(&self, limits: &[Limits]) -> Vec<Going> {
-        plan(self.index.timeline(), limits, self.total_bytes, self.store.archive_now())
+    fn plan(&self, limits: &[Limits], total_bytes: Option<u64>) -> Vec<Going> {
+        plan(self.index.timeline(), limits, total_bytes, self.store.archive_now())
+    }
+
+    /// What goes at once when the disk runs full, beside what is `going` anyway.
+    fn for_room(&self, going: &[Going]) -> Vec<Going> {
+        // Of two reasons for a stream the later one goes further.
+        let below = going.iter().map(|going| (going.stream, going.expiry.below)).collect();
+        let oldest = self.index.timeline().oldest_overall(DISK_STEP_BYTES, &below);
+        oldest.into_iter().map(|(stream, expiry)| Going { stream, reason: Reason::Disk, expiry }).collect()
+    }
+
+    /// What the next look lets go. On a full disk: and what goes next if that makes too little room.
+    fn foretell(&self, limits: &[Limits], total_bytes: Option<u64>) -> Vec<Going> {
+        let mut going = self.plan(limits, total_bytes);
+        if self.policy == DiskPolicy::DeleteOldest && self.store.space() != Space::Ok {
+            going.extend(self.for_room(&going));
+        }
+        going
     }
 
     /// What went since the start, in the order of [`Reason::ALL`].
@@ -241,11 +257,15 @@ pub fn router(retention: Arc<Retention>) -> Router {
 
 /// What the next look would let go; with other settings of one stream, before they are saved.
 async fn preview(State(retention): State<Arc<Retention>>, RawQuery(query): RawQuery) -> ApiResult<Json<Value>> {
-    let params = Params::parse(query.as_deref(), &["stream", "retention_hours", "retention_bytes"])?;
+    let params = Params::parse(query.as_deref(), &["stream", "retention_hours", "retention_bytes", "total_bytes"])?;
     let hours = params.number("retention_hours", 1..=RETENTION_HOURS_MAX.into())?;
     let bytes = match params.text("retention_bytes") {
         Some("none") => Some(None),
         _ => params.number("retention_bytes", 1..=u64::MAX)?.map(Some),
+    };
+    let total_bytes = match params.text("total_bytes") {
+        Some("none") => None,
+        _ => params.number("total_bytes", 1..=u64::MAX)?.or(retention.total_bytes),
     };
     let only = match params.text("stream") {
         Some(name) => {
@@ -265,7 +285,7 @@ async fn preview(State(retention): State<Arc<Retention>>, RawQuery(query): RawQu
         limits.hours = hours.and_then(|hours| u32::try_from(hours).ok()).unwrap_or(limits.hours);
         limits.bytes = bytes.unwrap_or(limits.bytes);
     }
-    let mut going = retention.plan(&limits);
+    let mut going = retention.foretell(&limits, total_bytes);
     going.retain(|going| only.is_none_or(|only| going.stream == only));
     let name = |stream| streams.iter().find(|record| record.stream == stream).map(|record| record.name.to_string());
     let fragments: usize = going.iter().map(|going| going.expiry.entries.len()).sum();

@@ -112,6 +112,19 @@ impl LogObserver for Deletions {
     }
 }
 
+/// What goes by its own settings is not taken again for room.
+#[tokio::test]
+async fn what_is_foretold_for_a_full_disk_comes_on_top() {
+    let (_dir, Machine { io, .. }, retention) = retention(2, DISK_STEP_BYTES, DiskPolicy::DeleteOldest).await;
+    let space = vidar_storage::backend::SegmentIo::space(&io).unwrap();
+    io.set_capacity(Some(space.total_bytes - space.free_bytes + (32 << 20)));
+    let stored = 4 * DISK_STEP_BYTES;
+    let limits: Vec<_> = retention.registry.list().iter().map(|record| keeps(record.stream, 100, None)).collect();
+    let foretold = retention.foretell(&limits, Some(stored - 1));
+    let of = |going: &Going| (going.reason, going.stream == limits[0].stream, going.expiry.entries[0].archived.0);
+    assert_eq!(foretold.iter().map(of).collect::<Vec<_>>(), [(Reason::Total, true, 0), (Reason::Disk, false, HOUR_MS)]);
+}
+
 /// What a test does things to.
 struct Machine {
     io: MemoryIo,
@@ -180,12 +193,17 @@ async fn on_a_full_disk_the_oldest_go_until_there_is_room_if_that_is_the_policy(
         let space = vidar_storage::backend::SegmentIo::space(&io).unwrap();
         io.set_capacity(Some(space.total_bytes - space.free_bytes + (32 << 20)));
         assert_ne!(retention.store.space(), Space::Ok);
+        let foretold = retention.foretell(&[], None);
+        assert!(foretold.iter().all(|going| going.reason == Reason::Disk));
+        let foretold: u64 = foretold.iter().map(|going| going.expiry.entries.len() as u64).sum();
+        assert_eq!(left(&retention), [2; 4], "nothing goes by asking");
         retention.step().await;
         let mut left = left(&retention);
         left.sort_unstable();
         assert_eq!(left, expected, "{policy:?}");
         let gone = retention.gone()[Reason::Disk as usize];
         assert_eq!(gone.fragments, 8 - expected.iter().sum::<u64>());
+        assert_eq!(gone.fragments, foretold);
     }
 }
 

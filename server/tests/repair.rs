@@ -222,7 +222,11 @@ fn retention_can_be_looked_at_before_it_is_set_and_a_cap_holds_for_all() {
     let preview = server.json("/v1/retention/preview?stream=a&retention_bytes=1");
     assert_eq!(preview["streams"][0]["reason"], "bytes");
     assert_eq!(preview["totals"]["fragments"], all - 1, "the newest stays: {preview}");
+    let of_all = "/v1/retention/preview?total_bytes=1";
+    assert_eq!(server.json(of_all)["totals"]["fragments"], 2 * all);
     let endpoint = format!("http://{}", server.http);
+    let args = ["retention", "--dry-run", "--json", "--endpoint", &endpoint, "--total-bytes", "1"];
+    assert_eq!(json(&args, 0), server.json(of_all));
     let args = ["retention", "--dry-run", "--json", "--endpoint", &endpoint, "--stream", "a", "--retention-bytes", "1"];
     assert_eq!(json(&args, 0), preview);
     assert_eq!(server.fragments("a").len() as u64, all, "nothing went");

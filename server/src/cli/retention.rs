@@ -24,6 +24,9 @@ pub(crate) struct RetentionArgs {
     /// As if it might keep so many bytes; `none`: no bound.
     #[arg(long, requires = "stream")]
     retention_bytes: Option<String>,
+    /// As if all streams together might keep so many bytes; `none`: no bound.
+    #[arg(long)]
+    total_bytes: Option<String>,
 }
 
 pub(crate) async fn retention(args: RetentionArgs) -> anyhow::Result<ExitCode> {
@@ -32,6 +35,7 @@ pub(crate) async fn retention(args: RetentionArgs) -> anyhow::Result<ExitCode> {
         ("stream", args.stream),
         ("retention_hours", args.retention_hours.map(|hours| hours.to_string())),
         ("retention_bytes", args.retention_bytes),
+        ("total_bytes", args.total_bytes),
     ]);
     let answer = client.json(Method::GET, &format!("/v1/retention/preview{query}"), None).await?;
     let columns = ["stream", "reason", "fragments", "stored_bytes", "start", "end"];
