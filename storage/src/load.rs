@@ -212,17 +212,19 @@ pub(crate) fn greatest_epoch(io: &dyn SegmentIo) -> io::Result<u32> {
 }
 
 impl Log {
-    /// Finds all files, closes those that were not (`Recover`), and reads all control records. `threads` read ahead.
+    /// Finds all files, closes those that were not (`Recover`), and reads all control records. `threads` read ahead;
+    /// `progress` hears of each file.
     pub(crate) fn read(
         io: &dyn SegmentIo,
         keys: &Keyring,
         mode: Mode,
         table: &Files,
         threads: usize,
+        progress: &mut dyn FnMut(Progress),
     ) -> Result<Self, OpenError> {
         let (mut log, _) = Self::new(io, keys, mode, table, threads)?;
         let present = log.find_files(io, keys.store)?;
-        log.read_files(io, keys, table, &present);
+        log.read_files(io, keys, table, &present, progress);
         Ok(log)
     }
 
@@ -264,7 +266,7 @@ impl Log {
             return distrust("a file is there that it does not name");
         }
         log.take_over(table);
-        log.read_files(io, keys, table, &present);
+        log.read_files(io, keys, table, &present, &mut |_| {});
         let has_key = |(stream, version): &(StreamId, u32)| {
             log.controls.is_deleted(*stream) || keys.current(*stream).is_some_and(|(newest, _)| newest >= *version)
         };
@@ -335,7 +337,14 @@ impl Log {
     }
 
     /// The first of two passes over the files that were found.
-    fn read_files(&mut self, io: &dyn SegmentIo, keys: &Keyring, table: &Files, present: &HashSet<FileId>) {
+    fn read_files(
+        &mut self,
+        io: &dyn SegmentIo,
+        keys: &Keyring,
+        table: &Files,
+        present: &HashSet<FileId>,
+        progress: &mut dyn FnMut(Progress),
+    ) {
         let missing = self.find_missing(present);
         let mut seen: HashSet<_> = self.records.iter().map(|record| record.number).collect();
         let mut files = std::mem::take(&mut self.files);
@@ -346,6 +355,7 @@ impl Log {
             |file| read_records(file, keys, Wanted::Controls),
             |(records, _)| records.as_ref().map_or(0, Records::weight),
             |index, read| {
+                progress(Progress::of_replay(index, files.len()));
                 let records = self.take_records(&files[index], read);
                 let at = (&files[index], &files[..index]);
                 kept.push(self.first_pass(io, at, records, keys, table, &mut seen));
@@ -753,8 +763,7 @@ impl Log {
         let files = std::mem::take(&mut self.files);
         self.told = files.iter().any(|file| file.header.read_only).then(HashSet::new);
         let mut unread = self.is_unsynced;
-        let total = files.len() as u64;
-        let step = |files| Progress { files, files_total: total, ..Progress::default() };
+        let step = |done| Progress::of_replay(files.len() + done, files.len());
         // Fragments do not change what is gone.
         let gone = self.controls.clone();
         let torn = self.torn.clone();
@@ -765,7 +774,7 @@ impl Log {
             work,
             |told| told.as_ref().map_or(0, Told::weight),
             |index, told| {
-                progress(step(index as u64));
+                progress(step(index));
                 let file = &files[index];
                 // What could not be read was reported by the first pass.
                 let Ok(told) = told else {
@@ -803,7 +812,7 @@ impl Log {
                 }
             },
         );
-        progress(step(total));
+        progress(step(files.len()));
         for Early { file, fragment } in std::mem::take(&mut self.early) {
             self.fragment(&files[file].name, fragment, &tell);
         }

@@ -6,6 +6,7 @@ use std::ops::Range;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -46,6 +47,8 @@ use crate::verify::{Depth, Progress, verify_running};
 const READ_COUNT_MAX: usize = 32;
 /// Bytes that a control record takes in the inbox, about.
 const CONTROL_LEN: usize = 1024;
+/// Between two lines of a long start.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(10);
 
 /// The encrypted, durable log of all streams. Clones are the same store.
 ///
@@ -103,8 +106,9 @@ impl Store {
         let files = Files::new(Arc::clone(&io));
         let ring = keys.ring();
         let observers = observers(ring.index_key())?;
-        let mut log = read_log(&*io, &ring, &files, &observers, ahead::threads(options.by_hand))?;
-        let records = log.replay(&ring, &files, &observers, Some(&*io), &mut |_| {});
+        let mut progress = log_progress(Arc::clone(&clock));
+        let mut log = read_log(&*io, &ring, &files, &observers, ahead::threads(options.by_hand), &mut progress)?;
+        let records = log.replay(&ring, &files, &observers, Some(&*io), &mut progress);
         let Log { controls, archive, open, mut report, .. } = log;
         report.epoch = epoch;
         report.keyring_repaired = keyring_repaired;
@@ -511,6 +515,7 @@ fn read_log(
     files: &Files,
     observers: &[Arc<dyn LogObserver>],
     threads: usize,
+    progress: &mut dyn FnMut(Progress),
 ) -> Result<Log, OpenError> {
     if let Some(checkpoint) = Checkpoint::read(io, keys) {
         if let Some(log) = Log::resume(io, keys, files, checkpoint, observers, threads)? {
@@ -519,7 +524,19 @@ fn read_log(
         Checkpoint::discard(io).map_err(OpenError::io("put a checkpoint away"))?;
         files.clear();
     }
-    Log::read(io, keys, Mode::Recover, files, threads)
+    Log::read(io, keys, Mode::Recover, files, threads, progress)
+}
+
+/// Says now and then how far a long start is.
+fn log_progress(clock: SharedClock) -> impl FnMut(Progress) {
+    let mut said = clock.monotonic();
+    move |Progress { files, files_total, .. }| {
+        let now = clock.monotonic();
+        if now.saturating_sub(said) >= PROGRESS_INTERVAL {
+            said = now;
+            tracing::info!(percent = files * 100 / files_total.max(1), "reading the log");
+        }
+    }
 }
 
 /// The close of a fragment whose parts are stored, with little left to store: without it they would be lost.

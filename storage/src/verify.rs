@@ -35,7 +35,7 @@ pub enum Depth {
     Decrypt,
 }
 
-/// How far a verification, a repair or a replay is.
+/// How far a verification, a repair or a replay is. A replay reads each file twice: it counts for two.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Progress {
     /// Files done.
@@ -55,6 +55,11 @@ pub struct Progress {
 impl Progress {
     fn of(files: u64, total_bytes: u64) -> Self {
         Self { files_total: files, total_bytes, ..Self::default() }
+    }
+
+    /// So many of the readings of a replay are done.
+    pub(crate) fn of_replay(done: usize, files: usize) -> Self {
+        Self { files: done as u64, files_total: 2 * files as u64, ..Self::default() }
     }
 
     /// Bytes of a file were read that ends at `end`.
@@ -140,7 +145,7 @@ pub(crate) fn examine(
 ) -> Result<Examined, OpenError> {
     let table = Files::new(Arc::clone(io));
     let heard = Arc::new(Heard::default());
-    let mut log = Log::read(&**io, keys, Mode::ReadOnly, &table, threads)?;
+    let mut log = Log::read(&**io, keys, Mode::ReadOnly, &table, threads, &mut |_| {})?;
     log.replay(keys, &table, &[Arc::clone(&heard) as Arc<dyn LogObserver>], None, &mut |_| {});
     let (streams, gaps) = std::mem::take(&mut *heard.lock());
     let mut report =
@@ -306,7 +311,7 @@ pub fn replay(options: &StoreOptions, observers: &[Arc<dyn LogObserver>]) -> Res
     replay_with(options, |_| Ok(observers.to_vec()), &mut |_| {})
 }
 
-/// As [`replay`], with observers that need the index key. `progress` hears of each file whose records were told.
+/// As [`replay`], with observers that need the index key. `progress` hears of each file that was read.
 ///
 /// # Errors
 /// As `replay`, and what `observers` answers.
@@ -343,7 +348,7 @@ fn replay_log(
     progress: &mut dyn FnMut(Progress),
 ) -> Result<OpenReport, OpenError> {
     let table = Files::new(Arc::clone(io));
-    let mut log = Log::read(&**io, ring, Mode::ReadOnly, &table, threads)?;
+    let mut log = Log::read(&**io, ring, Mode::ReadOnly, &table, threads, progress)?;
     log.replay(ring, &table, observers, None, progress);
     log.report.incomplete = log.open.len() as u64;
     log.report.keyring_repaired = !same;
