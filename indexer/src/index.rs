@@ -1,5 +1,6 @@
 //! The three together, as an observer of the log.
 
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -17,6 +18,8 @@ use crate::timeline::{self, Timeline};
 
 /// Of the timeline's files, beside the partitions of search.
 const TIMELINE_DIR: &str = "timeline";
+/// Is there from the beginning of a rebuild to its end.
+const REBUILDING: &str = "rebuilding";
 
 /// How to open an [`Index`].
 #[derive(Clone)]
@@ -98,6 +101,43 @@ impl Index {
     /// # Errors
     /// If the directory cannot be made or listed.
     pub fn open(options: IndexOptions) -> Result<Arc<Self>, IndexError> {
+        // From now on somebody else changes the files.
+        options.dir.as_deref().map_or(Ok(()), Self::rebuilt)?;
+        Self::open_as_it_is(options)
+    }
+
+    /// Opens an index whose files are made again as the log is observed. What a rebuild that was stopped made of search is
+    /// kept; everything else is removed. Ends with [`rebuilt`](Self::rebuilt).
+    ///
+    /// # Errors
+    /// As `open` and `wipe`.
+    pub fn rebuild(options: IndexOptions) -> Result<Arc<Self>, IndexError> {
+        if let Some(dir) = &options.dir {
+            let begin = || {
+                if dir.join(REBUILDING).try_exists()? {
+                    return timeline::wipe(&dir.join(TIMELINE_DIR));
+                }
+                wipe_all(dir)?;
+                fs::create_dir_all(dir)?;
+                fs::write(dir.join(REBUILDING), [])
+            };
+            begin().map_err(|source| io_error(dir, source))?;
+        }
+        Self::open_as_it_is(options)
+    }
+
+    /// The files are complete: another rebuild begins anew.
+    ///
+    /// # Errors
+    /// If that cannot be noted.
+    pub fn rebuilt(dir: &Path) -> Result<(), IndexError> {
+        match fs::remove_file(dir.join(REBUILDING)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(io_error(dir, error)),
+            _ => Ok(()),
+        }
+    }
+
+    fn open_as_it_is(options: IndexOptions) -> Result<Arc<Self>, IndexError> {
         let dir = options.dir.as_ref().map(|dir| dir.join(TIMELINE_DIR));
         let failed = |source| IndexError::Io { dir: format!("{dir:?}"), source };
         let timeline = Timeline::open(timeline::Options::new(dir.clone(), options.key)).map_err(failed)?;
@@ -145,9 +185,17 @@ impl Index {
     /// # Errors
     /// If something there cannot be removed. That there is nothing is no error. What is not of search stays.
     pub fn wipe(dir: &Path) -> Result<(), IndexError> {
-        let wiped = timeline::wipe(&dir.join(TIMELINE_DIR)).and_then(|()| wipe(dir));
-        wiped.map_err(|source| IndexError::Io { dir: dir.display().to_string(), source })
+        Self::rebuilt(dir)?;
+        wipe_all(dir).map_err(|source| io_error(dir, source))
     }
+}
+
+fn wipe_all(dir: &Path) -> io::Result<()> {
+    timeline::wipe(&dir.join(TIMELINE_DIR)).and_then(|()| wipe(dir))
+}
+
+fn io_error(dir: &Path, source: io::Error) -> IndexError {
+    IndexError::Io { dir: dir.display().to_string(), source }
 }
 
 impl LogObserver for Index {

@@ -36,7 +36,7 @@ pub mod timeline;
 
 pub use catalog::{Catalog, RunOverlaps, RunView};
 pub use index::{Index, IndexError, IndexOptions};
-pub use search::{HitKind, Search, SearchError, SearchHit, SearchPage, SearchRequest, SearchStatus, Sort};
+pub use search::{CatchUp, HitKind, Search, SearchError, SearchHit, SearchPage, SearchRequest, SearchStatus, Sort};
 pub use timeline::{
     Cursor, Details, Expiry, Page, RangeQuery, Shown, StreamTotals, TimeAxis, Timeline, TimelineStats, TrackShape,
 };

@@ -11,7 +11,7 @@ use axum::{Json, Router};
 use vidar_core::auth::Authenticator;
 use vidar_core::clock::SharedClock;
 use vidar_core::registry::StreamRegistry;
-use vidar_indexer::Index;
+use vidar_indexer::{CatchUp, Index};
 use vidar_ingest::Ingest;
 use vidar_storage::{Distribution, Space, Store};
 
@@ -53,12 +53,21 @@ pub fn router(operating: Arc<Operating>, auth: Arc<dyn Authenticator>, clock: Sh
 
 /// Ready to take new media: the log is open, and the disk has room.
 async fn ready(State(operating): State<Arc<Operating>>) -> Response {
+    let search = operating.index.search().status();
     let (status, text) = match operating.store.space() {
         Space::Ok => (StatusCode::OK, "ok"),
         Space::ApplyPolicy => (StatusCode::OK, "disk low"),
         Space::Refuse => (StatusCode::SERVICE_UNAVAILABLE, "disk full"),
     };
-    (status, Json(serde_json::json!({ "status": text }))).into_response()
+    // Media is taken all the same: what was recorded meanwhile is found once search is there.
+    let search = match search.catching_up {
+        None => serde_json::json!({ "status": "ok" }),
+        Some(CatchUp { fragments, fragments_total }) => {
+            let percent = fragments.saturating_mul(100) / fragments_total.max(1);
+            serde_json::json!({ "status": "catching up", "percent": percent })
+        }
+    };
+    (status, Json(serde_json::json!({ "status": text, "search": search }))).into_response()
 }
 
 /// Prometheus text format 0.0.4.
@@ -99,6 +108,14 @@ async fn metrics(State(operating): State<Arc<Operating>>) -> Response {
         "Times that a block of the timeline did not read.",
         timeline.unreadable_count,
     );
+    let search = operating.index.search().status();
+    let documents = search.document_count + search.uncommitted_count;
+    metric("search_documents", "gauge", "Documents of search, in files and in memory.", documents);
+    let behind = u64::from(search.catching_up.is_some());
+    metric("search_catching_up", "gauge", "1: search looks at everything, answers may be incomplete.", behind);
+    let CatchUp { fragments, fragments_total } = search.catching_up.unwrap_or_default();
+    metric("search_catch_up_looked_at", "gauge", "Fragments that it looked at since it began to.", fragments);
+    metric("search_catch_up_fragments", "gauge", "Of about so many; 0 when it is done.", fragments_total);
     metric("pushes_open", "gauge", "Pushes that go on.", operating.ingest.open_pushes(None).len() as u64);
     metric(
         "ingest_held_bytes",

@@ -153,6 +153,10 @@ fn the_index_is_made_again_from_the_segment_files_alone() {
         }
         let mut server = start_in(&dir, &[]);
         searchable(&server, count);
+        server.until("search to say so", |v| (v.json("/readyz")["search"]["status"] == "ok").then_some(()));
+        let (_, metrics) = server.request(&[], "/metrics");
+        let metrics = String::from_utf8(metrics).expect("UTF-8");
+        assert!(metrics.lines().any(|line| line == "vidar_search_catching_up 0"), "{metrics}");
         // Search may lag by seconds: the answers have to become what they were.
         let mut got = answers(&server, &streams);
         let patience = std::time::Instant::now() + common::PATIENCE;

@@ -44,7 +44,7 @@ use queue::{Change, Queue};
 use schema::{Fields, Number};
 use subject::Subject;
 use view::{Known, Part, View};
-use worker::{Settings, Shared, Worker};
+use worker::{Progress, Settings, Shared, Worker};
 
 /// What to look for.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -210,6 +210,18 @@ pub struct SearchStatus {
     pub partition_count: u64,
     /// All up to here can be found; none: it catches up.
     pub indexed_watermark: Option<FragmentNumber>,
+    /// It looks at everything, since its files were lost, or changes came faster than documents: until that is done
+    /// answers may be incomplete.
+    pub catching_up: Option<CatchUp>,
+}
+
+/// How far search is while it looks at everything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct CatchUp {
+    /// Fragments that it looked at, …
+    pub fragments: u64,
+    /// … of about so many.
+    pub fragments_total: u64,
 }
 
 /// Finds fragments, runs and gaps.
@@ -238,6 +250,7 @@ impl Search {
             queue: Queue::new(options.queue_changes),
             known: Known::default(),
             view: RwLock::default(),
+            progress: Progress::default(),
         });
         let home = match options.dir {
             None => Home::Memory,
@@ -390,6 +403,7 @@ impl Search {
             waiting_count: self.shared.queue.waiting_count() as u64,
             partition_count: partitions().count() as u64,
             indexed_watermark: self.shared.queue.watermark(),
+            catching_up: self.shared.queue.is_behind().then(|| self.shared.progress.read()),
         }
     }
 }

@@ -150,6 +150,12 @@ impl Queue {
         }
     }
 
+    /// The worker looks at everything, or is going to.
+    pub(super) fn is_behind(&self) -> bool {
+        let state = lock(&self.state);
+        (state.catching_up || state.next.behind) && !state.stopped
+    }
+
     pub(super) fn waiting_count(&self) -> usize {
         lock(&self.state).next.changes.len()
     }

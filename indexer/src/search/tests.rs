@@ -605,6 +605,54 @@ fn wiped_files_are_made_again() {
     assert_eq!(count(&index, ""), 28);
 }
 
+/// Names of all files of partitions.
+fn names(dir: &Path) -> Vec<PathBuf> {
+    let mut names: Vec<_> = files(dir).into_iter().filter(|path| !path.starts_with(dir.join("timeline"))).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn a_rebuild_that_was_stopped_goes_on_where_it_was() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("index");
+    let world = World::new(300);
+    let expected = memory();
+    feed(&expected, &world.events);
+    let rebuild = || Index::rebuild(IndexOptions { queue_changes: 4, ..disk_options(&path) }).unwrap();
+    let stopped = rebuild();
+    feed(&stopped, &world.events[..200]);
+    stopped.search().commit();
+    stopped.close();
+    let half = names(&path);
+    // The rest is added, and what is there stays as it is.
+    let index = rebuild();
+    feed(&index, &world.events);
+    index.search().commit();
+    assert_eq!(answers(&index), answers(&expected));
+    index.close();
+    let whole = names(&path);
+    assert!(
+        half.iter().filter(|path| path.extension().is_some()).all(|path| whole.contains(path)),
+        "{half:?} {whole:?}"
+    );
+    // Everything is there: nothing is made.
+    let index = rebuild();
+    feed(&index, &world.events);
+    index.search().commit();
+    assert_eq!(index.search().status().document_count, world.events.len() as u64 - 3);
+    assert_eq!(index.search().status().catching_up, None);
+    index.close();
+    assert_eq!(names(&path), whole);
+    // It is complete, or somebody else had it open: the next one begins anew.
+    for open in [|path: &Path| Index::rebuilt(path).unwrap(), |path: &Path| disk(path).close()] {
+        open(&path);
+        let index = rebuild();
+        assert_eq!(index.search().status().document_count, 0);
+        index.close();
+    }
+}
+
 #[test]
 fn closing_twice_and_observing_after_it_does_no_harm() {
     let index = memory();

@@ -5,6 +5,7 @@
 //! twice, and what says something else by now is replaced.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use tantivy::{Index, IndexReader, ReloadPolicy, Searcher, TantivyDocument};
 use vidar_core::clock::SharedClock;
 use vidar_core::ids::{FragmentNumber, RunId, StreamId};
 
+use super::CatchUp;
 use super::dead::Dead;
 use super::document::document;
 use super::partition::{Home, Partition, PartitionId, name, remove, settings};
@@ -51,6 +53,16 @@ pub(super) struct Shared {
     pub(super) queue: Queue,
     pub(super) known: Known,
     pub(super) view: RwLock<Arc<View>>,
+    pub(super) progress: Progress,
+}
+
+/// How far the worker is while it looks at everything.
+#[derive(Default)]
+pub(super) struct Progress {
+    /// Fragments it looked at, …
+    pub(super) done: AtomicU64,
+    /// … of about so many.
+    pub(super) total: AtomicU64,
 }
 
 pub(super) struct Worker {
@@ -96,6 +108,18 @@ struct Stopped(Arc<Shared>);
 impl Drop for Stopped {
     fn drop(&mut self) {
         self.0.queue.stopped();
+    }
+}
+
+impl Progress {
+    fn begin(&self, total: u64) {
+        self.done.store(0, Ordering::Relaxed);
+        self.total.store(total, Ordering::Relaxed);
+    }
+
+    pub(super) fn read(&self) -> CatchUp {
+        let fragments_total = self.total.load(Ordering::Relaxed);
+        CatchUp { fragments: self.done.load(Ordering::Relaxed).min(fragments_total), fragments_total }
     }
 }
 
@@ -220,9 +244,11 @@ impl Worker {
     }
 
     fn consider_everything(&mut self) -> Result<(), Failed> {
+        self.shared.progress.begin(self.shared.timeline.entry_count());
         for stream in self.shared.catalog.known() {
             self.consider_stream(stream)?;
         }
+        self.shared.progress.begin(0);
         Ok(())
     }
 
@@ -249,6 +275,7 @@ impl Worker {
             for entry in &page {
                 self.consider(Subject::Fragment(stream, entry.meta.number))?;
             }
+            shared.progress.done.fetch_add(page.len() as u64, Ordering::Relaxed);
         }
     }
 
