@@ -11,7 +11,8 @@ use vidar_core::sink::SinkError;
 use crate::checkpoint::keeper::{self, Mark};
 use crate::crypto::keychain::sink_error;
 use crate::files::witness;
-use crate::punch;
+use crate::punch::{self, Stretch};
+use crate::segment_file::footer::RecordEntry;
 use crate::segment_file::header::FileHeader;
 use crate::segment_file::record::RecordKind;
 use crate::segment_file::writer::Writer;
@@ -151,16 +152,14 @@ impl Worker {
 
 /// What expired while its file was open.
 fn punch_expired(shared: &Shared, writer: &Writer) {
-    for entry in writer.entries() {
-        let meta = &entry.shape.meta;
+    let is_gone = |entry: &&RecordEntry| {
         let has_media = matches!(entry.shape.kind, RecordKind::Fragment | RecordKind::Part);
-        if has_media && shared.controls().is_gone(meta.stream, meta.number) {
-            let locator = entry.shape.locator(writer.header.file, writer.header.volume, entry.offset);
-            if let Err(error) = punch::punch(&*writer.handle, &locator) {
-                tracing::warn!(file = %writer.header.file, %error, "cannot free the blocks of expired media");
-                return;
-            }
-        }
+        has_media && shared.controls().is_gone(entry.shape.meta.stream, entry.shape.meta.number)
+    };
+    let gone = writer.entries().iter().filter(is_gone);
+    let gone = gone.map(|entry| Stretch { offset: entry.offset, len: entry.shape.record_len() });
+    if let Err(error) = punch::punch(&*writer.handle, gone) {
+        tracing::warn!(file = %writer.header.file, %error, "cannot free the blocks of expired media");
     }
 }
 

@@ -27,7 +27,7 @@ use crate::files::{FileInfo, Files};
 use crate::handles::Handles;
 use crate::listing::{self, Listing};
 use crate::options::{Damage, OpenError, OpenReport};
-use crate::punch;
+use crate::punch::{self, Stretch};
 use crate::segment_file::footer::{self, RecordEntry};
 use crate::segment_file::header::{FileHeader, HEADER_LEN, HeaderError, file_name, is_torn, parse_file_name};
 use crate::segment_file::reader::{self, Footer, Wanted};
@@ -783,6 +783,7 @@ impl Log {
                 };
                 unread |= told.unread;
                 table.update(file.header.file, |info| info.witness = told.witness);
+                let mut holes = Vec::new();
                 for one in told.steps {
                     match one {
                         Step::Control(number) => {
@@ -800,12 +801,15 @@ impl Log {
                         }
                         Step::Closed(fragment) => self.fragment(&file.name, fragment, &tell),
                         Step::Gone(locator) if table.is_punchable(file.header.file) => {
-                            if let Err(error) = file.handle().and_then(|handle| punch::punch(&*handle, &locator)) {
-                                tracing::warn!(file = file.name, %error, "cannot free the blocks of expired media");
-                            }
+                            holes.push(Stretch { offset: locator.offset, len: locator.record_len });
                         }
                         Step::Gone(_) => {}
                     }
+                }
+                if !holes.is_empty()
+                    && let Err(error) = file.handle().and_then(|handle| punch::punch(&*handle, holes))
+                {
+                    tracing::warn!(file = file.name, %error, "cannot free the blocks of expired media");
                 }
                 if (index + 1).is_multiple_of(FILES_PER_CHECKPOINT) && !unread {
                     self.save(keys, table, observers, save, &all, file);

@@ -1,16 +1,17 @@
 //! Giving room back: blocks of records that are gone, files that nothing is left of. All of it blocks.
 
+use std::collections::BTreeMap;
 use std::io;
 
 use vidar_core::control::ControlRecord;
-use vidar_core::entry::SharedEntry;
+use vidar_core::entry::{Locator, SharedEntry};
 use vidar_core::ids::FileId;
 use vidar_core::sink::SinkError;
 
 use crate::crypto::keychain::sink_error;
 use crate::files::{FileInfo, Witness, witness};
 use crate::load::open_control;
-use crate::punch;
+use crate::punch::{self, Stretch};
 use crate::segment_file::footer::RecordEntry;
 use crate::segment_file::reader::{self, FooterError, Wanted};
 use crate::segment_file::record::RecordKind;
@@ -18,22 +19,25 @@ use crate::shared::Shared;
 
 /// Punches records out of files that go on. Returns the bytes freed.
 pub(crate) fn punch_all(shared: &Shared, entries: &[SharedEntry], dead: &[FileId]) -> u64 {
-    let mut freed = 0;
+    let mut records: BTreeMap<FileId, Vec<Stretch>> = BTreeMap::new();
     for entry in entries {
         // A caller's mistake must not destroy media.
         if !shared.controls().is_gone(entry.meta.stream, entry.meta.number) {
             continue;
         }
-        for record in entry.parts.iter().chain([&entry.record]) {
-            // What stands in the open file is punched when it is closed.
-            if dead.contains(&record.file) || !shared.files.is_punchable(record.file) {
-                continue;
-            }
-            let handle = shared.files.handle(record.file);
-            match handle.and_then(|handle| handle.map_or(Ok(0), |handle| punch::punch(&*handle, record))) {
-                Ok(bytes) => freed += bytes,
-                Err(error) => tracing::warn!(file = %record.file, %error, "cannot free the blocks of expired media"),
-            }
+        for Locator { file, offset, record_len: len, .. } in entry.parts.iter().chain([&entry.record]).copied() {
+            records.entry(file).or_default().push(Stretch { offset, len });
+        }
+    }
+    // What stands in an open file is punched when it is closed.
+    records.retain(|file, _| !dead.contains(file) && shared.files.is_punchable(*file));
+    let mut freed = 0;
+    for (file, mut records) in records {
+        records.sort_unstable_by_key(|record| record.offset);
+        let handle = shared.files.handle(file);
+        match handle.and_then(|handle| handle.map_or(Ok(0), |handle| punch::punch(&*handle, records))) {
+            Ok(bytes) => freed += bytes,
+            Err(error) => tracing::warn!(%file, %error, "cannot free the blocks of expired media"),
         }
     }
     freed

@@ -18,7 +18,7 @@ use super::*;
 use crate::backend::fs::FsIo;
 use crate::backend::memory::MemoryIo;
 use crate::segment_file::reader;
-use crate::testing::{PLAIN_WORD, config, media, open, open_with, options, read_back, source};
+use crate::testing::{PLAIN_WORD, config, drive, media, open, open_with, options, read_back, source};
 use crate::{Depth, DiskMarks, Space, replay_on, verify_on};
 
 fn verified(io: &MemoryIo, depth: Depth) -> crate::VerifyReport {
@@ -351,6 +351,32 @@ async fn expired_fragments_are_gone_their_blocks_and_files_too() {
     // What was below the floor stays refused.
     let late = from.fragment(numbers[0], &media(1, 1));
     assert!(matches!(reopened.store.append(late).await, Err(SinkError::NoSuchStream { .. })));
+}
+
+/// Records below 64 KiB share blocks.
+#[tokio::test]
+async fn small_fragments_that_go_together_free_what_they_share() {
+    let io = MemoryIo::new();
+    let opened = open_with(StoreOptions { by_hand: true, ..options() }, &io);
+    let store = &opened.store;
+    drive(store, async {
+        let (from, mut appends) = (source(store).await, tokio::task::JoinSet::new());
+        for seed in 0..8 {
+            let (store, fragment) = (store.clone(), from.fragment(store.next_number(UnixMs(1)), &media(seed, 5000)));
+            appends.spawn(async move { store.append(fragment).await.unwrap() });
+        }
+        appends.join_all().await;
+        let below = from.append(store, &media(9, 300_000)).await;
+        let gone: Vec<_> = opened.seen.entries().into_iter().filter(|entry| entry.meta.number < below).collect();
+        let sealed: u64 = gone.iter().map(|entry| entry.record.record_len).sum();
+        let expired = store.expire(from.stream, below, 0, 0, gone).await.unwrap();
+        assert!(expired.punched_bytes + 2 * 4096 > sealed, "{expired:?} of {sealed}: all but the blocks at the ends");
+        store.close().await.unwrap();
+    })
+    .await;
+    assert_eq!(verified(&io, Depth::Decrypt).damage, [], "holes are no damage");
+    let again = open(&io);
+    assert_eq!((again.report.fragments, again.report.damage.len()), (1, 0));
 }
 
 #[tokio::test]

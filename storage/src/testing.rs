@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::pin::pin;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -332,6 +333,18 @@ impl Source {
         let durable = store.append(self.fragment(number, media)).await.unwrap();
         assert_eq!((durable.number, durable.size_bytes), (number, media.len() as u64));
         number
+    }
+}
+
+/// Does `work` with a store that is driven by hand, and commits what waits meanwhile.
+pub(crate) async fn drive<T>(store: &Store, work: impl Future<Output = T>) -> T {
+    let mut work = pin!(work);
+    loop {
+        tokio::select! {
+            biased;
+            done = &mut work => return done,
+            () = tokio::task::yield_now() => drop(store.turn()),
+        }
     }
 }
 

@@ -1,7 +1,6 @@
 //! A start with a checkpoint finds what one without finds.
 
 use std::collections::BTreeSet;
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +13,7 @@ use vidar_core::time::UnixMs;
 
 use crate::backend::SegmentIo;
 use crate::backend::memory::MemoryIo;
-use crate::testing::{Collector, Saving, Source, media, options, source, source_kept};
+use crate::testing::{Collector, Saving, Source, drive, media, options, source, source_kept};
 use crate::{OpenReport, Store, StoreOptions, replay_on};
 
 fn open(io: &MemoryIo, observer: &Arc<Saving>) -> (Store, OpenReport) {
@@ -92,18 +91,6 @@ async fn idle_time_counts_no_more_from_a_checkpoint_than_in_a_replay() {
     let (replayed, report) = open(&image, &Arc::new(Saving::default()));
     assert!(!report.resumed);
     assert_eq!(resumed.archive_now(), replayed.archive_now());
-}
-
-/// Does `work`, and commits what waits meanwhile.
-async fn drive<T>(store: &Store, work: impl Future<Output = T>) -> T {
-    let mut work = pin!(work);
-    loop {
-        tokio::select! {
-            biased;
-            done = &mut work => return done,
-            () = tokio::task::yield_now() => drop(store.turn()),
-        }
-    }
 }
 
 /// Of a fragment the part stands in the checkpoint, and the close in a file that it leaves out.
