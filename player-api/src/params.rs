@@ -103,13 +103,13 @@ pub fn page_token(bytes: &[u8]) -> String {
 /// 400 for a page token that is not ours.
 #[must_use]
 pub fn bad_token() -> ApiError {
-    bad_token_for("is not a token of an earlier page")
+    bad("next_token", "is not a token of an earlier page")
 }
 
-/// 400 for a page token, for this reason.
+/// 400 for the token of a page in order of another clock: going on from it would leave entries out.
 #[must_use]
-pub fn bad_token_for(what: &str) -> ApiError {
-    bad("next_token", what)
+pub fn token_of_other_clock() -> ApiError {
+    bad("next_token", "is of a page by the other clock: `time` stays the same from page to page")
 }
 
 fn bad(name: &str, what: &str) -> ApiError {

@@ -157,6 +157,13 @@ async fn fragments_come_in_pages_by_either_clock() {
         }
         let expected: Vec<_> = entries.iter().map(|entry| entry.meta.number.to_string()).collect();
         assert_eq!(numbers, expected, "{time}");
+        let other = if time == "producer" { "server" } else { "producer" };
+        let answer = archive.get(&format!("/v1/streams/cam/fragments?time={other}{token}")).await;
+        assert_eq!((answer.status, &answer.json()["parameter"]), (400, &json!("next_token")));
+        assert!(answer.json()["detail"].as_str().unwrap().contains("the other clock"), "{:?}", answer.body);
+        // Manifests are by the producer's.
+        let answer = archive.get(&format!("/v1/streams/cam/manifest?limit=1{token}")).await;
+        assert_eq!(answer.status, if time == "producer" { 200 } else { 400 });
     }
     let first = archive.get("/v1/streams/cam/fragments?limit=1").await.json()["fragments"][0].clone();
     assert_eq!(first["producer_time"], "2026-01-01T00:00:00.000Z");

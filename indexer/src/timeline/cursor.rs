@@ -6,9 +6,12 @@ use std::str::FromStr;
 use vidar_core::ids::FragmentNumber;
 use vidar_core::time::UnixMs;
 
-/// The place after the last entry of a page. Its text is opaque: hexadecimal, 56 characters.
+use super::range::TimeAxis;
+
+/// The place after the last entry of a page. Its text is opaque: hexadecimal, 58 characters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cursor {
+    pub(super) axis: TimeAxis,
     pub(super) time: UnixMs,
     pub(super) number: FragmentNumber,
 }
@@ -18,9 +21,18 @@ pub struct Cursor {
 #[error("not a page token")]
 pub struct ParseCursorError;
 
+impl Cursor {
+    /// The clock that its listing is in order of.
+    #[must_use]
+    pub fn axis(&self) -> TimeAxis {
+        self.axis
+    }
+}
+
 impl fmt::Display for Cursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut bytes = self.time.0.to_be_bytes().into_iter().chain(*self.number.as_bytes());
+        let axis = [u8::from(self.axis == TimeAxis::Server)];
+        let mut bytes = axis.into_iter().chain(self.time.0.to_be_bytes()).chain(*self.number.as_bytes());
         bytes.try_for_each(|byte| write!(f, "{byte:02x}"))
     }
 }
@@ -29,10 +41,15 @@ impl FromStr for Cursor {
     type Err = ParseCursorError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let bytes: [u8; 28] = from_hex(text).ok_or(ParseCursorError)?;
-        let (time, number) = bytes.split_first_chunk::<8>().ok_or(ParseCursorError)?;
+        let [axis, place @ ..]: [u8; 29] = from_hex(text).ok_or(ParseCursorError)?;
+        let axis = match axis {
+            0 => TimeAxis::Producer,
+            1 => TimeAxis::Server,
+            _ => return Err(ParseCursorError),
+        };
+        let (time, number) = place.split_first_chunk::<8>().ok_or(ParseCursorError)?;
         let number: [u8; 20] = number.try_into().map_err(|_| ParseCursorError)?;
-        Ok(Self { time: UnixMs(i64::from_be_bytes(*time)), number: FragmentNumber::from_bytes(number) })
+        Ok(Self { axis, time: UnixMs(i64::from_be_bytes(*time)), number: FragmentNumber::from_bytes(number) })
     }
 }
 

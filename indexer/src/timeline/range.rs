@@ -65,6 +65,7 @@ pub(super) fn range(look: &Look, query: &RangeQuery) -> Page {
 fn page(mut entries: impl Iterator<Item = SharedEntry>, query: &RangeQuery) -> Page {
     let page: Vec<SharedEntry> = entries.by_ref().take(query.limit).collect();
     let next = entries.next().and(page.last()).map(|entry| Cursor {
+        axis: query.axis,
         time: match query.axis {
             TimeAxis::Producer => entry.meta.producer_start,
             TimeAxis::Server => entry.meta.server_start(),

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use vidar_core::entry::{FragmentEntry, SharedEntry};
 use vidar_core::ids::{RunId, StreamId};
 use vidar_core::record::FragmentFlags;
-use vidar_indexer::{Cursor, Details, RangeQuery, TrackShape};
+use vidar_indexer::{Details, RangeQuery, TrackShape};
 
 use crate::params::{self, Params};
 use crate::{Api, ApiResult};
@@ -24,12 +24,13 @@ pub(super) async fn list(
     let stream = params::stream(&api, &stream)?.stream;
     let params = Params::parse(query.as_deref(), KNOWN)?;
     let (start, end) = params.span()?;
+    let axis = super::time_axis(&params)?;
     let query = RangeQuery {
         stream,
-        axis: super::time_axis(&params)?,
+        axis,
         start,
         end,
-        after: cursor(&params)?,
+        after: super::cursor(&params, axis)?,
         limit: params.limit()?,
         descending: params.choice("order", &[("asc", false), ("desc", true)])?,
     };
@@ -44,10 +45,6 @@ fn page(api: &Api, query: &RangeQuery) -> Value {
     let show = |entry: &SharedEntry| show(api, entry, overlapped.contains(&entry.meta.number), &mut sources);
     let fragments: Vec<Value> = page.entries.iter().map(show).collect();
     json!({ "fragments": fragments, "next_token": page.next.map(|next| next.to_string()) })
-}
-
-fn cursor(params: &Params) -> ApiResult<Option<Cursor>> {
-    params.text("next_token").map(|text| text.parse().map_err(|_| params::bad_token())).transpose()
 }
 
 /// Where the times of a run come from, looked up once for each run of a page.

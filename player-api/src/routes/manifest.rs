@@ -26,9 +26,10 @@ pub(super) async fn list(
     let stream = params::stream(&api, &stream)?.stream;
     let params = Params::parse(query.as_deref(), &["start", "end", "limit", "next_token"])?;
     let (start, end) = params.span()?;
-    let after = params.text("next_token").map(|text| text.parse().map_err(|_| params::bad_token())).transpose()?;
+    let axis = TimeAxis::Producer;
+    let after = super::cursor(&params, axis)?;
     let limit = params.number("limit", 1..=LIMIT_MAX)?.map_or(LIMIT_DEFAULT, |limit| limit as usize);
-    let query = RangeQuery { stream, axis: TimeAxis::Producer, start, end, after, limit, descending: false };
+    let query = RangeQuery { stream, axis, start, end, after, limit, descending: false };
     let page = api.index.timeline().range(&query);
     let mut fragments = Vec::with_capacity(page.entries.len());
     for entry in &page.entries {

@@ -19,12 +19,12 @@ use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 use vidar_core::error::ErrorKind;
 use vidar_core::ids::StreamId;
-use vidar_indexer::TimeAxis;
+use vidar_indexer::{Cursor, TimeAxis};
 
 use crate::body::read_json_bodies;
 use crate::error;
 use crate::image::ImagePool;
-use crate::params::Params;
+use crate::params::{self, Params};
 use crate::{Api, ApiError, ApiResult};
 
 /// Listings that are made at the same time: one may open every block of a stream, or look at all of its runs.
@@ -67,6 +67,13 @@ async fn listing<T: Send + 'static>(make: impl FnOnce() -> T + Send + 'static) -
 /// `time`: whose clock `start`, `end` and the order are by.
 fn time_axis(params: &Params) -> ApiResult<TimeAxis> {
     params.choice("time", &[("producer", TimeAxis::Producer), ("server", TimeAxis::Server)])
+}
+
+/// `next_token` of fragments by this clock.
+fn cursor(params: &Params, axis: TimeAxis) -> ApiResult<Option<Cursor>> {
+    let Some(text) = params.text("next_token") else { return Ok(None) };
+    let cursor: Cursor = text.parse().map_err(|_| params::bad_token())?;
+    if cursor.axis() == axis { Ok(Some(cursor)) } else { Err(params::token_of_other_clock()) }
 }
 
 /// Counts and bounds of a stream.

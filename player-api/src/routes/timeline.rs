@@ -32,7 +32,7 @@ pub(super) async fn show(
         None => Place { axis, run: None, gap: None },
     };
     if place.axis != axis {
-        return Err(params::bad_token_for("is of a page by the other clock: `time` stays the same from page to page"));
+        return Err(params::token_of_other_clock());
     }
     let (start, end) = params.span()?;
     let range = start.unwrap_or(UnixMs(i64::MIN))..end.unwrap_or(UnixMs(i64::MAX));
