@@ -3,11 +3,15 @@
 mod support;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use expect_test::expect;
 use http::Method;
 use support::{Archive, Push, START, events};
+use tracing::span::{Attributes, Id, Record};
+use tracing::{Level, Metadata, Subscriber};
 use vidar_core::track::TrackKind;
 use vidar_live::{Hub, HubOptions};
 use vidar_media::container::fmp4;
@@ -353,7 +357,7 @@ async fn restarts_change_nothing() {
         clock: archive.clock.clone(),
         options: vidar_player_api::ApiOptions::default(),
     };
-    archive.router = vidar_player_api::router(std::sync::Arc::new(api));
+    archive.router = vidar_player_api::router(Arc::new(api));
     for (uri, before) in uris.iter().zip(before) {
         assert_eq!(archive.get(uri).await.body, before, "{uri}");
     }
@@ -456,6 +460,29 @@ async fn a_damaged_fragment_is_an_error_and_never_media() {
     }
 }
 
+/// Counts what is warned of on this thread.
+#[derive(Clone, Default)]
+struct Warnings(Arc<AtomicUsize>);
+
+impl Subscriber for Warnings {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.level() == &Level::WARN && metadata.target().starts_with("vidar_player_api::hls")
+    }
+
+    fn event(&self, _: &tracing::Event<'_>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn new_span(&self, _: &Attributes<'_>) -> Id {
+        Id::from_u64(1)
+    }
+
+    fn record(&self, _: &Id, _: &Record<'_>) {}
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+    fn enter(&self, _: &Id) {}
+    fn exit(&self, _: &Id) {}
+}
+
 #[tokio::test]
 async fn a_damaged_config_is_a_gap_where_it_is_needed_and_the_rest_plays() {
     let archive = Archive::new();
@@ -463,6 +490,8 @@ async fn a_damaged_config_is_a_gap_where_it_is_needed_and_the_rest_plays() {
     let whole = archive.push(Push::new("cam", "bbb.mkv", START.plus_ms(60_000))).await;
     assert_ne!(broken[0].meta.config, whole[0].meta.config);
     archive.source.damage_config(broken[0].meta.config);
+    let warnings = Warnings::default();
+    let _here = tracing::subscriber::set_default(warnings.clone());
     let numbers: Vec<_> = broken.iter().map(|entry| format!("{}.m4s", entry.meta.number)).collect();
     for file in ["index.m3u8", "live.m3u8"] {
         assert_eq!(archive.get(&format!("{}/{file}", base("cam"))).await.status, 200, "{file}");
@@ -473,6 +502,7 @@ async fn a_damaged_config_is_a_gap_where_it_is_needed_and_the_rest_plays() {
         assert_eq!(gaps.collect::<Vec<_>>(), numbers, "{file}: {}", answer.text());
         assert_eq!(media(answer.text()).segments.len(), broken.len() + whole.len());
     }
+    assert_eq!(warnings.0.load(Ordering::Relaxed), 1, "said once, not at each refresh");
     assert!(!samples(&archive, "cam", "v1", "").await.is_empty());
     assert_eq!(archive.get(&format!("{}/v1/{}", base("cam"), numbers[0])).await.status, 500);
     // Nothing is left that would play.

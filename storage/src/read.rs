@@ -147,8 +147,8 @@ impl Wanted<'_> {
     }
 
     /// Reads; and once more if what came is not what was written: a bit may flip on its way. Damage is what two readings
-    /// agree on.
-    fn twice<T>(&self, read: impl Fn() -> Result<T, ReadError>) -> Result<T, ReadError> {
+    /// agree on: of the fragment, or of the config that stands in its file.
+    fn twice<T>(&self, config: Option<ConfigId>, read: impl Fn() -> Result<T, ReadError>) -> Result<T, ReadError> {
         let first = match read() {
             Err(first @ ReadError::Corrupt { .. }) => first,
             other => return other,
@@ -158,7 +158,10 @@ impl Wanted<'_> {
             Ok(_) => tracing::warn!(error = %first, "what did not read did when it was read again"),
             Err(ReadError::Corrupt { .. }) => {
                 count(&self.shared.counters.damage, 1);
-                self.shared.damaged.note(self.stream, self.number);
+                match config {
+                    None => self.shared.damaged.note(self.stream, self.number),
+                    Some(config) => self.shared.damaged.note_config((self.stream, config), self.locator.file),
+                }
             }
             Err(_) => {}
         }
@@ -213,7 +216,7 @@ impl Wanted<'_> {
 
     /// The head of a fragment or part, uncached.
     pub(crate) fn fragment_head(&self, expect: impl Fn(&RecordShape) -> bool) -> Result<FragmentHead, ReadError> {
-        self.twice(|| {
+        self.twice(None, || {
             let head = self.read(0, self.locator.head_len.into())?;
             let opener = self.opener(&head, &expect)?;
             opener.fragment_head(head).map_err(|error| self.corrupt(error))
@@ -259,7 +262,7 @@ pub(crate) fn head(
     caches: &ReadCaches,
     entry: &FragmentEntry,
 ) -> Result<Arc<FragmentHead>, ReadError> {
-    closing(shared, entry).twice(|| read_head(shared, caches, entry))
+    closing(shared, entry).twice(None, || read_head(shared, caches, entry))
 }
 
 fn read_head(shared: &Shared, caches: &ReadCaches, entry: &FragmentEntry) -> Result<Arc<FragmentHead>, ReadError> {
@@ -320,7 +323,7 @@ pub(crate) fn media(
     part: Option<u16>,
     range: Range<u64>,
 ) -> Result<Bytes, ReadError> {
-    closing(shared, entry).twice(|| read_media(shared, caches, entry, part, &range))
+    closing(shared, entry).twice(None, || read_media(shared, caches, entry, part, &range))
 }
 
 fn read_media(
@@ -365,13 +368,17 @@ fn read_media(
     })
 }
 
-/// The config of a fragment. Blocks.
+/// The config of a fragment. A copy that was found damaged is not read again. Blocks.
 pub(crate) fn config(
     shared: &Shared,
     caches: &ReadCaches,
     entry: &FragmentEntry,
 ) -> Result<Arc<StreamConfig>, ReadError> {
-    closing(shared, entry).twice(|| read_config(shared, caches, entry))
+    let (of_fragment, key) = (closing(shared, entry), (entry.meta.stream, entry.meta.config));
+    if shared.damaged.has_config(key, entry.record.file) {
+        return Err(of_fragment.corrupt(format!("its config {} was found damaged before", key.1)));
+    }
+    of_fragment.twice(Some(key.1), || read_config(shared, caches, entry))
 }
 
 fn read_config(shared: &Shared, caches: &ReadCaches, entry: &FragmentEntry) -> Result<Arc<StreamConfig>, ReadError> {
@@ -388,7 +395,7 @@ fn read_config(shared: &Shared, caches: &ReadCaches, entry: &FragmentEntry) -> R
 pub(crate) fn plain_config(shared: &Shared, file: FileId, key: ConfigKey) -> Result<Bytes, ReadError> {
     let locator = Locator { volume: 0, file, offset: 0, head_len: 0, media_len: 0, record_len: 0 };
     let wanted = Wanted { shared, stream: key.0, number: FragmentNumber::MIN, locator: &locator };
-    wanted.twice(|| find_config(wanted, file, key))
+    wanted.twice(Some(key.1), || find_config(wanted, file, key))
 }
 
 fn find_config(wanted: Wanted<'_>, file: FileId, key: (StreamId, ConfigId)) -> Result<Bytes, ReadError> {

@@ -75,6 +75,29 @@ async fn damage_is_what_two_readings_agree_on() {
 }
 
 #[tokio::test]
+async fn a_damaged_copy_of_a_config_is_found_once() {
+    let mut archive = Archive::new().await;
+    let entries = [archive.fragment().await, archive.fragment().await];
+    let mut other = archive.fragment().await;
+    while other.record.file == entries[0].record.file {
+        other = archive.fragment().await;
+    }
+    assert_eq!(entries[0].record.file, entries[1].record.file);
+    archive.store().close().await.unwrap();
+    archive.opened = open(&archive.io);
+    // Its trailer reads, its entries do not; and then nor does the trailer.
+    archive.fail(Op::Flip, 1, 2);
+    for entry in [&entries[0], &entries[0], &entries[1]] {
+        assert!(matches!(archive.store().config(entry).await, Err(ReadError::Corrupt { .. })));
+        assert_eq!(archive.noted(entry), (true, 1), "all that need it are damaged, and it is not read again");
+    }
+    assert_eq!(archive.noted(&other).0, false, "another file has a copy of its own");
+    archive.opened.store.config(&other).await.unwrap();
+    archive.store().config(&entries[0]).await.expect("the other copy, which is at hand");
+    assert_eq!(archive.noted(&entries[0]), (false, 1));
+}
+
+#[tokio::test]
 async fn a_disk_error_or_a_flip_at_a_footer_or_a_config_is_no_damage() {
     let mut archive = Archive::new().await;
     let entry = archive.fragment().await;

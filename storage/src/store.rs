@@ -504,7 +504,10 @@ impl FragmentSource for Store {
     }
 
     fn is_damaged(&self, entry: &FragmentEntry) -> bool {
-        self.shared().damaged.has(entry.meta.stream, entry.meta.number)
+        let (damaged, key) = (&self.shared().damaged, (entry.meta.stream, entry.meta.config));
+        // Another file's copy of the config may be at hand.
+        let no_config = || damaged.has_config(key, entry.record.file) && self.inner.caches.config(&key).is_none();
+        damaged.has(entry.meta.stream, entry.meta.number) || no_config()
     }
 }
 

@@ -113,10 +113,14 @@ async fn with_configs(api: &Api, entries: Vec<SharedEntry>) -> ApiResult<Plan> {
         if configs.contains_key(&copy.0) || unreadable.contains(&copy) {
             continue;
         }
+        let known = api.source.is_damaged(entry);
         match api.source.config(entry).await {
             Ok(config) => drop(configs.insert(copy.0, config)),
             Err(error @ ReadError::Corrupt { .. }) => {
-                tracing::warn!(%error, "a config does not read: fragments that need it are gaps");
+                // A live playlist is asked for again and again.
+                if !known {
+                    tracing::warn!(%error, "a config does not read: fragments that need it are gaps");
+                }
                 unreadable.insert(copy);
                 damage = Some(error);
             }

@@ -1,7 +1,7 @@
 //! An archive in memory: clips are demuxed, cut by the real fragmenter, and put behind the real index.
 #![allow(dead_code, unreachable_pub)] // each test binary uses its part
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
@@ -45,6 +45,7 @@ pub struct MemorySource {
     configs: Mutex<HashMap<ConfigId, Arc<StreamConfig>>>,
     damaged: Mutex<Vec<FragmentNumber>>,
     damaged_configs: Mutex<Vec<ConfigId>>,
+    found_configs: Mutex<HashSet<ConfigId>>,
     /// Of them, those that a read found.
     found: Mutex<Vec<FragmentNumber>>,
 }
@@ -89,6 +90,7 @@ impl FragmentSource for MemorySource {
     async fn config(&self, entry: &FragmentEntry) -> Result<Arc<StreamConfig>, ReadError> {
         let number = entry.meta.number;
         if self.damaged_configs.lock().unwrap().contains(&entry.meta.config) {
+            self.found_configs.lock().unwrap().insert(entry.meta.config);
             return Err(ReadError::Corrupt { number, file: "memory".into(), offset_bytes: 9, detail: "tag".into() });
         }
         let found = self.configs.lock().unwrap().get(&entry.meta.config).cloned();
@@ -96,7 +98,8 @@ impl FragmentSource for MemorySource {
     }
 
     fn is_damaged(&self, entry: &FragmentEntry) -> bool {
-        self.found.lock().unwrap().contains(&entry.meta.number)
+        let is_found = self.found.lock().unwrap().contains(&entry.meta.number);
+        is_found || self.found_configs.lock().unwrap().contains(&entry.meta.config)
     }
 }
 
