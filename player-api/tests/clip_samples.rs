@@ -232,24 +232,35 @@ impl Range {
         for (found, index) in presented.iter().zip(&self.shown) {
             self.check_sample(of, *index, found)?;
         }
-        if of.is_video() { Self::check_decoding(of, found) } else { Ok(()) }
+        if of.is_video() { self.check_decoding(of, found) } else { Ok(()) }
     }
 
-    /// From a sync sample on, and all that follows but what leads up to it.
-    fn check_decoding(of: &SourceTrack, found: &[Found]) -> Result<(), String> {
-        let first = of.samples.iter().position(|sample| is_same(&of.track, &sample.data, &found[0].data));
-        let mut at = first.filter(|first| of.samples[*first].is_sync).ok_or("it starts with no sync sample")?;
-        let sync_ns = of.samples[at].at_ns;
-        for found in found {
-            while !is_same(&of.track, &of.samples[at].data, &found.data) {
-                if of.samples[at].at_ns > sync_ns {
-                    return Err(format!("sample {at} is missing"));
-                }
-                at += 1;
+    /// From a sync sample on all that follows, but not the pictures that lead up to it; until the last that is presented.
+    fn check_decoding(&self, of: &SourceTrack, found: &[Found]) -> Result<(), String> {
+        let is_first = |sample: &Sample| {
+            let off_ns = found[0].at_ns + self.start_ns - sample.at_ns;
+            off_ns.abs() <= self.tolerance_ns + self.rounded_ns(of, sample)
+        };
+        let first = of.samples.iter().position(is_first).filter(|first| of.samples[*first].is_sync);
+        let (sync, after) =
+            of.samples[first.ok_or("it starts with no sync sample")?..].split_first().expect("it is one");
+        let gop_len = after.iter().position(|sample| sample.is_sync).unwrap_or(after.len());
+        let (gop, rest) = after.split_at(gop_len);
+        let follows = gop.iter().filter(|sample| sample.at_ns > sync.at_ns);
+        let expected: Vec<&Sample> = std::iter::once(sync).chain(follows).chain(rest).take(found.len()).collect();
+        for (index, (expected, found)) in expected.iter().zip(found).enumerate() {
+            if !is_same(&of.track, &expected.data, &found.data) {
+                return Err(format!("picture {index} is not the next to be decoded"));
             }
-            at += 1;
         }
-        Ok(())
+        // Matroska presents what comes before the start, too.
+        let from_ns = self.start_ns + self.whole_gop_ns - 2 * MS;
+        let ends_well = expected.last().is_some_and(|last| (from_ns..self.end_ns).contains(&last.at_ns));
+        if ends_well && expected.len() == found.len() {
+            Ok(())
+        } else {
+            Err(format!("it goes on after the last that is presented: {} pictures", found.len()))
+        }
     }
 
     /// Sound beside pictures: all that is heard in the range is there, and what is presented is heard in the range.

@@ -68,11 +68,13 @@ impl Span {
         }
     }
 
-    /// What is taken of each fragment. None: the fragment was not opened and is taken whole.
+    /// What is taken of each fragment, where what is shown from `from_ns` on is presented. None: the fragment was not opened
+    /// and is taken whole.
     pub(super) fn take_pictures(
         &self,
         track: &ClipTrack,
         start: &PictureStart,
+        from_ns: i128,
         end_ns: Option<i128>,
         needed_past_end: bool,
     ) -> Vec<Option<Vec<bool>>> {
@@ -80,7 +82,9 @@ impl Span {
         let from_start = || self.known(track).filter(|sample| sample.place() >= start.first);
         // The first sample that is not taken any more.
         let stop = if needed_past_end {
-            let last = from_start().filter(before_end).last().map(|last| (last.fragment, last.position + 1));
+            // What is decoded after it, but shown before the start, is of no use.
+            let presented = |sample: &Known<'_>| sample.at_ns() >= from_ns && before_end(sample);
+            let last = from_start().filter(presented).last().map(|last| (last.fragment, last.position + 1));
             // What is not opened lies before the end.
             let not_opened = self.shown.clone().rfind(|index| self.fragments[*index].opened.is_none());
             last.max(not_opened.map(|index| (index + 1, 0))).unwrap_or(start.first)

@@ -326,7 +326,10 @@ impl Span {
         for (index, track) in tracks.iter().enumerate() {
             let flags = if track.is_video() {
                 match &starts[index] {
-                    Some(start) => self.take_pictures(track, start, end_ns, needed_past_end),
+                    Some(start) => {
+                        let from_ns = start.origin.shown_ns.min(origin_ns);
+                        self.take_pictures(track, start, from_ns, end_ns, needed_past_end)
+                    }
                     None => continue,
                 }
             } else {

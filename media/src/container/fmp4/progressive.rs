@@ -31,7 +31,7 @@ pub use column::Column;
 pub use keep::{Keep, totals_kept};
 
 /// Of the bytes that are made here. A change of them is a change of entity tags.
-pub const FORMAT_VERSION: u32 = 1;
+pub const FORMAT_VERSION: u32 = 2;
 
 /// Most bytes of a unit.
 pub const UNIT_BYTES_MAX: u64 = 512 << 10;
