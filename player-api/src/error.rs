@@ -138,7 +138,7 @@ pub async fn as_problem(response: Response) -> Response {
     if !(status.is_client_error() || status.is_server_error()) || !is_plain {
         return response;
     }
-    let (parts, body) = response.into_parts();
+    let (mut parts, body) = response.into_parts();
     let text = axum::body::to_bytes(body, PLAIN_BYTES_MAX).await.unwrap_or_default();
     let text = String::from_utf8_lossy(&text);
     let detail = match (text.trim(), status) {
@@ -147,11 +147,10 @@ pub async fn as_problem(response: Response) -> Response {
         (text, _) => text,
     };
     let mut answer = ApiError::new(status, detail).into_response();
-    for (name, value) in &parts.headers {
-        if !matches!(*name, header::CONTENT_TYPE | header::CONTENT_LENGTH) {
-            answer.headers_mut().insert(name, value.clone());
-        }
-    }
+    parts.headers.remove(header::CONTENT_TYPE);
+    parts.headers.remove(header::CONTENT_LENGTH);
+    // All values of a field that came with several.
+    answer.headers_mut().extend(parts.headers);
     answer
 }
 
@@ -163,4 +162,27 @@ pub async fn not_found() -> ApiError {
 /// Answers a method that a route does not have.
 pub async fn method_not_allowed() -> ApiError {
     ApiError::new(StatusCode::METHOD_NOT_ALLOWED, NO_METHOD)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_fields_of_an_error_are_kept_when_it_becomes_a_problem() {
+        let fields = [
+            (header::VARY, "Origin"),
+            (header::VARY, "Accept"),
+            (header::CACHE_CONTROL, "private"),
+            (header::CONTENT_TYPE, "text/plain; charset=utf-8"),
+            (header::CONTENT_LENGTH, "4"),
+        ];
+        let plain = (StatusCode::BAD_REQUEST, axum::response::AppendHeaders(fields), "what").into_response();
+        let answer = as_problem(plain).await;
+        let all = |name| answer.headers().get_all(name).iter().map(|v| v.to_str().unwrap()).collect::<Vec<_>>();
+        assert_eq!(all(header::VARY), ["Origin", "Accept"]);
+        assert_eq!(all(header::CACHE_CONTROL), ["private"]);
+        assert_eq!(all(header::CONTENT_TYPE), ["application/problem+json"]);
+        assert!(all(header::CONTENT_LENGTH).is_empty());
+    }
 }
