@@ -6,7 +6,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
 
-use common::{ID, PATIENCE, SECRET, Vidar, packets, run, start, start_with};
+use common::{ID, PATIENCE, Pusher, SECRET, Vidar, packets, run, start, start_with};
 use serde_json::Value;
 
 fn raw(vidar: &Vidar, request: &[u8]) -> String {
@@ -17,6 +17,11 @@ fn raw(vidar: &Vidar, request: &[u8]) -> String {
     // A reset after the answer is a fair end.
     let _ = stream.read_to_end(&mut answer);
     String::from_utf8_lossy(&answer).into_owned()
+}
+
+/// Arguments of ffmpeg that push an input as it is.
+fn put<'a>(input: &[&'a str], url: &'a str) -> Vec<&'a str> {
+    [input, &["-c", "copy", "-f", "matroska", "-method", "PUT", url]].concat()
 }
 
 #[test]
@@ -63,29 +68,8 @@ fn a_push_without_credentials_is_refused_before_its_body_and_ffmpeg_notices() {
     let clip = vidar_fixtures::path("bbb.mkv");
     let clip = clip.to_str().expect("a UTF-8 path");
     let url = format!("http://{ID}:wrong@{}/v1/streams/cam/media", vidar.http);
-    let args = [
-        "-hide_banner",
-        "-loglevel",
-        "error",
-        "-nostdin",
-        "-stream_loop",
-        "20",
-        "-i",
-        clip,
-        "-c",
-        "copy",
-        "-f",
-        "matroska",
-        "-method",
-        "PUT",
-        &url,
-    ];
-    let status = std::process::Command::new("ffmpeg")
-        .args(args)
-        .stderr(std::process::Stdio::null())
-        .status()
-        .expect("ffmpeg runs");
-    assert!(!status.success(), "ffmpeg did not notice");
+    let ffmpeg = Pusher::ffmpeg(&put(&["-stream_loop", "20", "-i", clip], &url));
+    assert!(!ffmpeg.wait(), "ffmpeg did not notice");
     let answer = raw(
         &vidar,
         b"PUT /v1/streams/cam/media HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nExpect: 100-continue\r\n\r\n",
@@ -196,8 +180,7 @@ fn ffmpeg_loses_no_byte_of_its_tail() {
     let clip = clip.to_str().expect("a UTF-8 path");
     for (stream, pace) in [("full-speed", &[][..]), ("live", &["-re"])] {
         let url = vidar.url(&format!("/v1/streams/{stream}/media"));
-        let args = [pace, &["-i", clip, "-c", "copy", "-f", "matroska", "-method", "PUT", &url]].concat();
-        assert!(common::Pusher::ffmpeg(&args).wait(), "{stream}");
+        assert!(Pusher::ffmpeg(&put(&[pace, &["-i", clip]].concat(), &url)).wait(), "{stream}");
         vidar.until("the end of the push", |v| v.json("/v1/pushes")["pushes"].as_array()?.is_empty().then_some(()));
         let stored = packets(&vidar.url(&format!("/v1/streams/{stream}/clip.mkv?start=0&end=4102444800")));
         let pushed = packets(clip);
@@ -236,25 +219,7 @@ fn ffmpeg_loses_no_byte_of_its_tail_to_a_slow_server() {
     let (middle, tail) = rest.split_at(rest.len() - 100_000);
 
     let url = vidar.url("/v1/streams/cam/media");
-    let mut ffmpeg = std::process::Command::new("ffmpeg")
-        .args([
-            "-hide_banner",
-            "-loglevel",
-            "error",
-            "-i",
-            "pipe:0",
-            "-c",
-            "copy",
-            "-f",
-            "matroska",
-            "-method",
-            "PUT",
-            &url,
-        ])
-        .stdin(std::process::Stdio::piped())
-        .spawn()
-        .expect("ffmpeg starts");
-    let mut input = ffmpeg.stdin.take().expect("stdin is piped");
+    let (ffmpeg, mut input) = Pusher::piped(&put(&["-i", "pipe:0"], &url));
     input.write_all(begin).expect("ffmpeg reads");
     let taken = |vidar: &Vidar| vidar.json("/v1/pushes")["pushes"][0]["fragments"].as_u64().filter(|count| *count > 0);
     vidar.until("media", taken);
@@ -272,7 +237,7 @@ fn ffmpeg_loses_no_byte_of_its_tail_to_a_slow_server() {
     let mut input = input;
     input.write_all(tail).expect("ffmpeg reads");
     drop(input);
-    assert!(ffmpeg.wait().expect("it ends").success());
+    assert!(ffmpeg.wait());
     assert!(unread_bytes(&vidar.http) > 0, "the server read while it was stopped");
     common::signal(vidar.pid(), "CONT");
     vidar.until("the end of the push", |v| v.json("/v1/pushes")["pushes"].as_array()?.is_empty().then_some(()));

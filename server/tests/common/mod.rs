@@ -7,7 +7,7 @@ pub mod rtsp;
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, ChildStdin, Command, Output, Stdio};
 use std::sync::{Mutex, mpsc};
 use std::time::{Duration, Instant};
 
@@ -251,10 +251,21 @@ pub struct Pusher(pub Child);
 
 impl Pusher {
     pub fn ffmpeg(args: &[&str]) -> Self {
+        Self::reading(Stdio::null(), args)
+    }
+
+    /// With what it reads as `pipe:0`.
+    pub fn piped(args: &[&str]) -> (Self, ChildStdin) {
+        let mut pusher = Self::reading(Stdio::piped(), args);
+        let input = pusher.0.stdin.take().expect("stdin is piped");
+        (pusher, input)
+    }
+
+    fn reading(stdin: Stdio, args: &[&str]) -> Self {
         let child = Command::new("ffmpeg")
             .args(["-hide_banner", "-loglevel", "error", "-nostdin"])
             .args(args)
-            .stdin(Stdio::null())
+            .stdin(stdin)
             .stderr(Stdio::null())
             .spawn()
             .expect("ffmpeg starts");
