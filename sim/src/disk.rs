@@ -304,7 +304,8 @@ impl SimDisk {
         let state = &mut *state;
         let what = match state.random.within(0..5) {
             0 => state.small.remove("checkpoint").map(|_| "the checkpoint is lost"),
-            1 => state.small.get_mut("checkpoint").map(|bytes| {
+            // One that was put away is empty.
+            1 => state.small.get_mut("checkpoint").filter(|bytes| !bytes.is_empty()).map(|bytes| {
                 let at = state.random.index(bytes.len());
                 bytes[at] ^= 1 << state.random.within(0..8);
                 "a bit of the checkpoint rots"

@@ -85,8 +85,8 @@ async fn a_damaged_copy_of_a_config_is_found_once() {
     assert_eq!(entries[0].record.file, entries[1].record.file);
     archive.store().close().await.unwrap();
     archive.opened = open(&archive.io);
-    // Its trailer reads, its entries do not; and then nor does the trailer.
-    archive.fail(Op::Flip, 1, 2);
+    // Trailer and entries of its file read; the config does not, twice.
+    archive.fail(Op::Flip, 2, 2);
     for entry in [&entries[0], &entries[0], &entries[1]] {
         assert!(matches!(archive.store().config(entry).await, Err(ReadError::Corrupt { .. })));
         assert_eq!(archive.noted(entry), (true, 1), "all that need it are damaged, and it is not read again");
@@ -110,8 +110,9 @@ async fn a_disk_error_or_a_flip_at_a_footer_or_a_config_is_no_damage() {
             archive.fail(op, after, 1);
             let first = archive.store().config(&entry).await;
             match op {
-                Op::Read => assert!(matches!(first, Err(ReadError::Io { .. })), "{after}: {first:?}"),
-                _ => assert_eq!(*first.expect("the second reading"), expected, "{after}"),
+                // Without a footer its batches are looked through; nothing replaces the config.
+                Op::Read if after == 2 => assert!(matches!(first, Err(ReadError::Io { .. })), "{first:?}"),
+                _ => assert_eq!(*first.expect("another reading"), expected, "{after}"),
             }
             assert_eq!(archive.noted(&entry), (false, 0), "{op:?} {after}");
             assert_eq!(*archive.store().config(&entry).await.unwrap(), expected);
