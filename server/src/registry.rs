@@ -1,10 +1,11 @@
 //! Streams by name: reads from the catalog, changes through the log.
 
+use std::collections::HashSet;
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
-use tokio::sync::Mutex;
+use tokio::sync::Notify;
 use vidar_core::clock::SharedClock;
 use vidar_core::control::{Control, StreamRecord, StreamSettings};
 use vidar_core::ids::{StreamId, StreamName};
@@ -25,8 +26,7 @@ pub struct Registry {
     clock: SharedClock,
     default_retention_hours: u32,
     create_streams: bool,
-    /// Changes come one after the other: two first pushes make one stream.
-    changes: Arc<Mutex<()>>,
+    changes: Arc<Changes>,
 }
 
 impl Registry {
@@ -46,7 +46,7 @@ impl Registry {
         self.get(name).ok_or_else(|| RegistryError::NotFound { name: name.clone() })
     }
 
-    /// Call with `changes` held.
+    /// Call while no other change of this name goes on.
     async fn make(&self, name: &StreamName, settings: StreamSettings) -> Result<Arc<StreamRecord>, RegistryError> {
         check(&settings)?;
         let record = StreamRecord { stream: StreamId::new(), name: name.clone(), created: self.clock.now(), settings };
@@ -54,6 +54,44 @@ impl Registry {
         self.store.control(Control::Stream(record.clone())).await?;
         tracing::info!(stream = %name, id = %record.stream, "stream created");
         Ok(Arc::new(record))
+    }
+}
+
+/// Names of which something changes. Changes of one name come one after the other: two first pushes make one stream. Those
+/// of different names do not wait for each other: many cameras that begin at once share the writes of their keys.
+#[derive(Default)]
+struct Changes {
+    names: Mutex<HashSet<StreamName>>,
+    ended: Notify,
+}
+
+/// A change that goes on, until dropped.
+struct Change<'a> {
+    changes: &'a Changes,
+    name: &'a StreamName,
+}
+
+impl Changes {
+    fn names(&self) -> MutexGuard<'_, HashSet<StreamName>> {
+        self.names.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until no other change of this name goes on.
+    async fn begin<'a>(&'a self, name: &'a StreamName) -> Change<'a> {
+        loop {
+            let ended = self.ended.notified();
+            if self.names().insert(name.clone()) {
+                return Change { changes: self, name };
+            }
+            ended.await;
+        }
+    }
+}
+
+impl Drop for Change<'_> {
+    fn drop(&mut self) {
+        self.changes.names().remove(self.name);
+        self.changes.ended.notify_waiters();
     }
 }
 
@@ -99,7 +137,7 @@ impl StreamRegistry for Registry {
         }
         let (this, name) = (self.clone(), name.clone());
         to_its_end(async move {
-            let _one_by_one = this.changes.lock().await;
+            let _one_by_one = this.changes.begin(&name).await;
             match this.get(&name) {
                 Some(record) => Ok(record),
                 None => this.make(&name, this.default_settings(&name)).await,
@@ -151,7 +189,7 @@ impl Registry {
         name: &StreamName,
         settings: Option<StreamSettings>,
     ) -> Result<Arc<StreamRecord>, RegistryError> {
-        let _one_by_one = self.changes.lock().await;
+        let _one_by_one = self.changes.begin(name).await;
         if self.get(name).is_some() {
             return Err(RegistryError::Exists { name: name.clone() });
         }
@@ -164,14 +202,14 @@ impl Registry {
         settings: StreamSettings,
     ) -> Result<Arc<StreamRecord>, RegistryError> {
         check(&settings)?;
-        let _one_by_one = self.changes.lock().await;
+        let _one_by_one = self.changes.begin(name).await;
         let record = StreamRecord { settings, ..StreamRecord::clone(&*self.known(name)?) };
         self.store.control(Control::Stream(record.clone())).await?;
         Ok(Arc::new(record))
     }
 
     async fn delete_now(&self, name: &StreamName) -> Result<(), RegistryError> {
-        let _one_by_one = self.changes.lock().await;
+        let _one_by_one = self.changes.begin(name).await;
         let record = self.known(name)?;
         let entries = crate::retention::all_entries(self.index.timeline(), record.stream);
         self.store.delete_stream(record.stream, self.clock.now(), entries).await?;
@@ -187,3 +225,7 @@ impl Registry {
         Ok(())
     }
 }
+
+#[cfg(test)]
+#[path = "registry_tests.rs"]
+mod tests;

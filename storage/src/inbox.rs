@@ -84,8 +84,10 @@ impl Inbox {
             (state.commit.take(), std::mem::take(&mut state.waiting))
         };
         drop(waiting);
+        let Some(commit) = commit else { return false };
         // Where the commit thread is gone, the reply is dropped.
-        commit.map(|commit| commit.send(Message::Close(reply))).is_some()
+        let _ = commit.send(Message::Close(reply));
+        true
     }
 
     /// Hands on what there is room for.

@@ -65,6 +65,8 @@ struct Inner {
     /// The writer of a store that is driven [by hand](StoreOptions::by_hand); else it runs on a thread of its own.
     by_hand: Mutex<Option<(Committer, Receiver<Message>)>>,
     reads: Semaphore,
+    /// Who writes the keys of new streams.
+    making_keys: tokio::sync::Mutex<()>,
     /// One removal of files at a time.
     removing: tokio::sync::Mutex<()>,
 }
@@ -136,7 +138,8 @@ impl Store {
                 inbox: Arc::new(Inbox::new(inbox, inbox_bytes)),
                 by_hand: Mutex::new(by_hand),
                 reads: Semaphore::new(READ_COUNT_MAX),
-                removing: tokio::sync::Mutex::new(()),
+                making_keys: tokio::sync::Mutex::default(),
+                removing: tokio::sync::Mutex::default(),
             }),
         };
         store.finish_recovery(closing).map_err(OpenError::io("finish what a crash interrupted"))?;
@@ -189,6 +192,12 @@ impl Store {
     pub async fn create_stream_key(&self, stream: StreamId) -> Result<(), SinkError> {
         if self.shared().controls().is_deleted(stream) {
             return Err(SinkError::NoSuchStream { stream });
+        }
+        self.shared().keys.want(stream);
+        // One writes for all that came meanwhile, and the others wait on no thread.
+        let _one_by_one = self.inner.making_keys.lock().await;
+        if self.shared().keys.ring().current(stream).is_some() {
+            return Ok(());
         }
         let shared = Arc::clone(self.shared());
         self.blocking(move || shared.keys.create_stream(stream)).await?

@@ -1,6 +1,7 @@
 //! Tests of the store module.
 
 use std::future::poll_fn;
+use std::io::ErrorKind;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
@@ -15,6 +16,7 @@ use vidar_core::source::{FragmentSource, ReadError};
 use vidar_core::time::UnixMs;
 
 use super::*;
+use crate::backend::fault::{Fault, FaultyIo, Op};
 use crate::backend::fs::FsIo;
 use crate::backend::memory::MemoryIo;
 use crate::segment_file::reader;
@@ -787,6 +789,21 @@ async fn open_narrow() -> (crate::testing::Opened, crate::testing::Source) {
     let opened = open_with(narrow, &MemoryIo::new());
     let from = tokio::select! { from = source(&opened.store) => from, () = turning(&opened.store) => unreachable!() };
     (opened, from)
+}
+
+#[tokio::test]
+async fn streams_that_come_at_once_share_the_writes_of_their_keys() {
+    let io = FaultyIo::new(Arc::new(MemoryIo::new()));
+    let store = open(&io).store;
+    // Both copies for the one that came first, and both for all others.
+    io.fail(Fault { op: Op::Replace, after: 4, times: u32::MAX, error: ErrorKind::Other, torn_bytes: 0 });
+    let mut set = tokio::task::JoinSet::new();
+    for _ in 0..100 {
+        let store = store.clone();
+        set.spawn(async move { store.create_stream_key(StreamId::new()).await.unwrap() });
+    }
+    set.join_all().await;
+    assert_eq!(store.keys().iter().filter_map(|key| key.stream).count(), 100);
 }
 
 #[tokio::test]

@@ -169,9 +169,14 @@ impl Keychain {
         *self.ring.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(ring);
     }
 
-    /// Makes a key for a stream. Blocks; durable when this returns.
-    pub(crate) fn create_stream(&self, stream: StreamId) -> Result<(), SinkError> {
+    /// Whoever makes a key next makes one for this stream, too.
+    pub(crate) fn want(&self, stream: StreamId) {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner).insert(stream);
+    }
+
+    /// Makes a key for a stream, if it has none, and for those that wait. Blocks; durable when this returns.
+    pub(crate) fn create_stream(&self, stream: StreamId) -> Result<(), SinkError> {
+        self.want(stream);
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let mut streams = std::mem::take(&mut *self.waiting.lock().unwrap_or_else(PoisonError::into_inner));
         streams.insert(stream);
