@@ -1,9 +1,11 @@
 //! A simulated month of recording: what is written beside what was pushed, and how soon space comes back.
 //!
 //! The store, the index and retention are the server's own, on a real disk; only time is simulated. Streams keep an
-//! hour, a day, 30 days or a year, some of them with a cap by bytes besides, and all share the segment files. The
-//! baseline of space is what the living records take; the baseline of a sync is the same append without anything being
-//! let go beside it.
+//! hour, a day, 30 days or a year, some of each with a cap by bytes besides. The baseline of space is what the living
+//! records take; the baseline of a sync is the same append without anything being let go beside it.
+//!
+//! How long space takes to come back follows from what is held beyond the living records and from what goes in an hour
+//! (Little's law). What footers and padding hold counts as not come back.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -34,8 +36,10 @@ use vidar_storage::{DiskMarks, Distribution, Store, StoreOptions};
 
 /// What streams keep, in hours: one after the other.
 const RETENTION_HOURS: [u32; 4] = [1, 24, 720, 8760];
-/// One stream in so many has a cap by bytes too.
-const CAPPED_EVERY: usize = 8;
+/// Of so many streams that are kept alike one has a cap by bytes too, …
+const CAPPED_EVERY: usize = 4;
+/// … of so many fragments.
+const CAP_FRAGMENTS: usize = 40;
 /// Sizes of fragments, in bytes: sound alone, a still night, 2 s of 2 Mbit/s. One after the other.
 const SIZES: [usize; 3] = [20_000, 70_000, 500_000];
 /// Small, so that as many files are closed as a busy server closes in the time that media lives.
@@ -53,6 +57,9 @@ pub(crate) struct Arguments {
     /// Fragments of a stream in a simulated hour.
     #[arg(long, default_value_t = 6, value_parser = clap::value_parser!(u16).range(2..=3600))]
     fragments_per_hour: u16,
+    /// Sizes of fragments, in percent of 20, 70 and 500 kB: less, for many streams on a small disk.
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u16).range(1..=100))]
+    size_percent: u16,
     /// Where the data directory is made, and removed at the end: choose the disk to be measured
     /// [default: the system's folder for temporary files].
     #[arg(long)]
@@ -75,6 +82,8 @@ struct Month {
     sources: Vec<Source>,
     segments: PathBuf,
     media: Bytes,
+    /// One after the other.
+    sizes: [usize; SIZES.len()],
 }
 
 /// What was seen.
@@ -89,6 +98,12 @@ struct Seen {
     late_share: f64,
     live_bytes: u64,
     allocated_bytes: u64,
+    /// Of files that take batches, or are next to.
+    ahead_bytes: u64,
+    /// Space beyond that of living records, summed up over the hours.
+    held_byte_hours: f64,
+    /// Of records that were let go.
+    gone_bytes: u64,
     alone: Vec<Duration>,
     beside_deletion: Vec<Duration>,
     /// Syncs of segment files, alone and beside deletion.
@@ -134,8 +149,9 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     };
     let folder = folder.context("a folder for the data directory")?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let sizes = SIZES.map(|size| size * usize::from(arguments.size_percent) / 100);
     let (seen, written_bytes) = runtime.block_on(async {
-        let month = Month::begin(&folder.path().join("data"), usize::from(arguments.streams)).await?;
+        let month = Month::begin(&folder.path().join("data"), usize::from(arguments.streams), sizes).await?;
         let mut seen = Seen::default();
         for day in 0..arguments.days {
             for _ in 0..24 {
@@ -169,6 +185,11 @@ fn show(arguments: &Arguments, seen: &Seen, written_bytes: u64) {
         arguments.streams, arguments.days, seen.fragments
     );
     println!(
+        "space is back after {} h on average; {} MB are allocated ahead",
+        digits(seen.held_byte_hours / (seen.gone_bytes as f64).max(1.0)),
+        digits(mb(seen.ahead_bytes))
+    );
+    println!(
         "space not back after an hour, at most: {} MB, {} % of what lived",
         digits(mb(seen.late_bytes)),
         digits(seen.late_share * 100.0)
@@ -184,7 +205,7 @@ fn quantile(times: &[Duration], share: f64) -> Duration {
 }
 
 impl Month {
-    async fn begin(data_dir: &Path, stream_count: usize) -> anyhow::Result<Self> {
+    async fn begin(data_dir: &Path, stream_count: usize, sizes: [usize; SIZES.len()]) -> anyhow::Result<Self> {
         let clock = ManualClock::new(UnixMs(1_767_225_600_000)); // 2026-01-01
         let shared: SharedClock = clock.clone();
         let mut options = StoreOptions::new(data_dir);
@@ -212,12 +233,12 @@ impl Month {
         };
         let mut sources = Vec::new();
         for number in 0..stream_count {
-            sources.push(source(&store, &registry, number).await?);
+            sources.push(source(&store, &registry, number, size(&sizes, number)).await?);
         }
         let (retention, segments) = (Arc::new(retention), data_dir.join("segments"));
         // What it is does not matter: it is stored sealed.
         let media = Bytes::from(vec![0x5a; SIZES.into_iter().max().unwrap_or_default()]);
-        Ok(Self { clock, store, index, sink, retention, sources, segments, media })
+        Ok(Self { clock, store, index, sink, retention, sources, segments, media, sizes })
     }
 
     async fn hour(&self, steps: u16, seen: &mut Seen) -> anyhow::Result<()> {
@@ -236,8 +257,9 @@ impl Month {
             most_live = most_live.max(self.live_bytes());
         }
         seen.live_bytes = self.live_bytes();
-        // The open file is allocated ahead.
-        seen.allocated_bytes = allocated_bytes(&self.segments)?.saturating_sub(SEGMENT_BYTES);
+        (seen.allocated_bytes, seen.ahead_bytes) = allocated_bytes(&self.segments)?;
+        seen.held_byte_hours += seen.allocated_bytes.saturating_sub(seen.live_bytes) as f64;
+        seen.gone_bytes = self.retention.gone().iter().map(|gone| gone.bytes).sum();
         let late_bytes = seen.allocated_bytes.saturating_sub(most_live);
         seen.late_bytes = seen.late_bytes.max(late_bytes);
         // In the first hours there is next to nothing.
@@ -253,7 +275,7 @@ impl Month {
         let syncs_before = self.store.stats().sync_times_us;
         let mut appends = tokio::task::JoinSet::new();
         for (number, source) in self.sources.iter().enumerate() {
-            let size = SIZES[number / RETENTION_HOURS.len() % SIZES.len()];
+            let size = size(&self.sizes, number);
             let fragment = self.fragment(source, size)?;
             let sink = Arc::clone(&self.sink);
             appends.spawn(async move {
@@ -317,10 +339,16 @@ impl Month {
     }
 }
 
-async fn source(store: &Store, registry: &Registry, number: usize) -> anyhow::Result<Source> {
+/// Of the fragments of a stream.
+fn size(sizes: &[usize; SIZES.len()], number: usize) -> usize {
+    sizes[number / RETENTION_HOURS.len() % sizes.len()]
+}
+
+async fn source(store: &Store, registry: &Registry, number: usize, size: usize) -> anyhow::Result<Source> {
     let name = StreamName::new(format!("cam-{number}")).context("a name")?;
     let retention_hours = RETENTION_HOURS[number % RETENTION_HOURS.len()];
-    let retention_bytes = (number % CAPPED_EVERY == CAPPED_EVERY - 1).then_some(20_000_000);
+    let is_capped = number / RETENTION_HOURS.len() % CAPPED_EVERY == CAPPED_EVERY - 1;
+    let retention_bytes = is_capped.then_some((CAP_FRAGMENTS * size) as u64);
     let settings = StreamSettings { device: name.to_string(), retention_hours, retention_bytes, tags: Vec::new() };
     let stream = registry.create(&name, Some(settings)).await?.stream;
     let run = RunId::new();
@@ -341,13 +369,15 @@ async fn source(store: &Store, registry: &Registry, number: usize) -> anyhow::Re
     Ok(Source { stream, run, config })
 }
 
-/// Blocks that the files in a folder hold.
-fn allocated_bytes(folder: &Path) -> anyhow::Result<u64> {
-    let mut bytes = 0;
+/// Blocks that closed files in a folder hold, and those of files that are allocated ahead: as long as a file is made.
+fn allocated_bytes(folder: &Path) -> anyhow::Result<(u64, u64)> {
+    let (mut closed, mut ahead) = (0, 0);
     for file in std::fs::read_dir(folder)? {
-        bytes += file?.metadata()?.blocks() * 512;
+        let file = file?.metadata()?;
+        let bytes = if file.len() == SEGMENT_BYTES { &mut ahead } else { &mut closed };
+        *bytes += file.blocks() * 512;
     }
-    Ok(bytes)
+    Ok((closed, ahead))
 }
 
 #[cfg(test)]
