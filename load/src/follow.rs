@@ -1,4 +1,5 @@
-//! Viewers at the head: each follows one stream (`clip.mp4?live=1`) and notes when a fragment was there.
+//! Viewers at the head: each follows one stream (`clip.mp4?live=1`) and notes when a fragment was there. Which one it
+//! was, its decode time says: a viewer that is behind must not have one of its fragments taken for the next.
 
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -6,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
 
-use crate::http::Peer;
+use crate::http::{Peer, find};
 
 /// What followers saw, by the position of their stream.
 pub(crate) struct Followers {
@@ -17,10 +18,18 @@ pub(crate) struct Followers {
 
 #[derive(Debug, Default)]
 struct Seen {
-    /// When the last byte of a fragment was there.
-    fragments: Vec<Instant>,
+    /// The fragments in their order.
+    fragments: Vec<Fragment>,
     bytes: u64,
     error: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Fragment {
+    /// Between its first decode time and that of the first fragment.
+    after: Duration,
+    /// When its last byte was there.
+    seen: Instant,
 }
 
 /// How the fragments of a while reached all viewers.
@@ -40,20 +49,22 @@ fn lock(seen: &Mutex<Seen>) -> MutexGuard<'_, Seen> {
 }
 
 impl Followers {
-    /// So many, shared out among the streams, each of which has a fragment.
-    pub(crate) fn start(peer: &Arc<Peer>, streams: &[String], count: usize) -> Self {
+    /// So many, shared out among the streams, each of which has a fragment. They see all that was pushed since
+    /// `start_ms`, of the clock on the wall.
+    pub(crate) fn start(peer: &Arc<Peer>, streams: &[String], start_ms: u128, count: usize) -> Self {
         let (mut all, mut tasks) = (Vec::new(), JoinSet::new());
         for index in (0..streams.len()).cycle().take(count) {
             let seen = Arc::new(Mutex::new(Seen::default()));
             all.push((index, Arc::clone(&seen)));
-            let (peer, path) = (Arc::clone(peer), format!("/v1/streams/{}/clip.mp4?live=1", streams[index]));
+            let path = format!("/v1/streams/{}/clip.mp4?live=1&start={start_ms}", streams[index]);
+            let peer = Arc::clone(peer);
             tasks.spawn(async move {
                 let mut boxes = Boxes::default();
                 let ended = peer.fetch(&path, |piece| {
                     let mut seen = lock(&seen);
                     seen.bytes += piece.len() as u64;
-                    let fragments = boxes.push(piece);
-                    seen.fragments.extend(std::iter::repeat_n(Instant::now(), fragments));
+                    let now = Instant::now();
+                    seen.fragments.extend(boxes.push(piece).map(|after| Fragment { after, seen: now }));
                 });
                 let error = ended.await.err().map_or_else(|| "it ended".to_owned(), |error| format!("{error:#}"));
                 lock(&seen).error = Some(format!("{path}: {error}"));
@@ -62,14 +73,15 @@ impl Followers {
         Self { all, _tasks: tasks }
     }
 
-    /// `ended`: when fragments of each stream were complete. Those count that were so within `window`.
-    pub(crate) fn watched(self, ended: &[Vec<Instant>], window: &Range<Instant>) -> Watched {
+    /// `ended`: when fragments of each stream were complete, each of which lasts a `gop`. Those count that were so within
+    /// `window`.
+    pub(crate) fn watched(self, ended: &[Vec<Instant>], gop: Duration, window: &Range<Instant>) -> Watched {
         let mut watched = Watched { count: self.all.len(), ..Watched::default() };
         for (stream, seen) in &self.all {
             let mut seen = lock(seen);
             watched.bytes += seen.bytes;
             watched.error = watched.error.or(seen.error.take());
-            let (latencies, late) = latencies(&ended[*stream], &seen.fragments, window);
+            let (latencies, late) = latencies(&ended[*stream], &seen.fragments, gop, window);
             watched.latencies.extend(latencies);
             watched.late += late;
         }
@@ -77,39 +89,50 @@ impl Followers {
     }
 }
 
-/// A fragment is what was there first after it was complete, and before the next one was.
-fn latencies(ended: &[Instant], seen: &[Instant], window: &Range<Instant>) -> (Vec<Duration>, usize) {
+/// Also of those that are late: not there before the next one was complete.
+fn latencies(ended: &[Instant], seen: &[Fragment], gop: Duration, window: &Range<Instant>) -> (Vec<Duration>, usize) {
     let (mut latencies, mut late) = (Vec::new(), 0);
+    let index_of = |fragment: &Fragment| ((fragment.after + gop / 2).as_nanos() / gop.as_nanos()) as usize;
     for (index, end) in ended.iter().enumerate().filter(|(_, end)| window.contains(end)) {
-        let first = seen.get(seen.partition_point(|seen| seen < end));
-        let is_next = |seen: &&Instant| ended.get(index + 1).is_none_or(|next| *seen < next);
-        match first.filter(is_next) {
-            Some(seen) => latencies.push(*seen - *end),
-            None => late += 1,
-        }
+        let upto = seen.partition_point(|fragment| index_of(fragment) <= index);
+        let there = seen[..upto].last().filter(|fragment| index_of(fragment) == index).map(|fragment| fragment.seen);
+        latencies.extend(there.map(|there| there.saturating_duration_since(*end)));
+        let next = ended.get(index + 1);
+        late += usize::from(there.is_none_or(|there| next.is_some_and(|next| there >= *next)));
     }
     (latencies, late)
 }
 
-/// Boxes of a file as it comes (ISO/IEC 14496-12 section 4.2).
+/// Boxes of a file as it comes (ISO/IEC 14496-12 section 4.2). Times are those of the first track.
 #[derive(Debug, Default)]
 struct Boxes {
     head: Vec<u8>,
     /// Of the box that is being read.
     left: u64,
-    is_media: bool,
+    kind: [u8; 4],
+    /// Of a `moov` or `moof`.
+    body: Vec<u8>,
+    timescale_hz: u64,
+    /// Decode time of the first fragment, and of this one.
+    first_ticks: Option<u64>,
+    ticks: u64,
 }
 
 impl Boxes {
-    /// How many `mdat` end in it.
-    fn push(&mut self, mut bytes: &[u8]) -> usize {
-        let mut ended = 0;
+    /// The fragments whose `mdat` end in it: how long after the first they begin.
+    fn push(&mut self, mut bytes: &[u8]) -> impl Iterator<Item = Duration> + use<> {
+        let mut ended = Vec::new();
         while !bytes.is_empty() {
             if self.left > 0 {
                 let len = bytes.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
+                if matches!(&self.kind, b"moov" | b"moof") {
+                    self.body.extend_from_slice(&bytes[..len]);
+                }
                 bytes = &bytes[len..];
                 self.left -= len as u64;
-                ended += usize::from(self.left == 0 && self.is_media);
+                if self.left == 0 {
+                    ended.extend(self.end());
+                }
                 continue;
             }
             self.head.push(bytes[0]);
@@ -122,34 +145,91 @@ impl Boxes {
                 _ => continue,
             };
             self.left = len.saturating_sub(self.head.len() as u64);
-            self.is_media = self.head[4..8] == *b"mdat";
+            self.kind.copy_from_slice(&self.head[4..8]);
             self.head.clear();
         }
-        ended
+        ended.into_iter()
     }
+
+    fn end(&mut self) -> Option<Duration> {
+        let body = std::mem::take(&mut self.body);
+        match &self.kind {
+            // Behind version, flags and two times (section 8.4.2).
+            b"moov" => self.timescale_hz = number(&body, b"mdhd", [12..16, 20..24])?,
+            // Section 8.8.12.
+            b"moof" => self.ticks = number(&body, b"tfdt", [4..8, 4..12])?,
+            b"mdat" => {
+                let ticks = self.ticks.saturating_sub(*self.first_ticks.get_or_insert(self.ticks));
+                return Some(Duration::from_millis(ticks * 1000 / self.timescale_hz.max(1)));
+            }
+            _ => {}
+        }
+        None
+    }
+}
+
+/// A number in the first full box of a kind: where it stands in versions 0 and 1, behind the kind.
+fn number(body: &[u8], kind: &[u8; 4], places: [Range<usize>; 2]) -> Option<u64> {
+    let fields = &body[find(body, kind)? + 4..];
+    let [first, second] = places;
+    let place = if *fields.first()? == 0 { first } else { second };
+    Some(fields.get(place)?.iter().fold(0, |value, byte| value << 8 | u64::from(*byte)))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn ms(ms: u64) -> Duration {
+        Duration::from_millis(ms)
+    }
+
+    fn boxed(kind: &[u8; 4], body: &[u8]) -> Vec<u8> {
+        [&(body.len() as u32 + 8).to_be_bytes(), &kind[..], body].concat()
+    }
+
+    /// A full box: its version and its numbers.
+    fn full(kind: &[u8; 4], version: u8, words: &[u32]) -> Vec<u8> {
+        let words = words.iter().flat_map(|word| word.to_be_bytes());
+        boxed(kind, &[version, 0, 0, 0].into_iter().chain(words).collect::<Vec<_>>())
+    }
+
     #[test]
-    fn media_ends_are_found_however_they_are_cut() {
-        let mut file = b"\0\0\0\x0cftypabcd\0\0\0\x08moof\0\0\0\x0bmdatxyz\0\0\0\x08moof".to_vec();
-        file.extend(b"\0\0\0\x01mdat\0\0\0\0\0\0\0\x12ab\0\0\0\x09mdat!");
-        for len in 1..=file.len() {
-            let mut boxes = Boxes::default();
-            assert_eq!(file.chunks(len).map(|piece| boxes.push(piece)).sum::<usize>(), 3, "pieces of {len}");
+    fn fragments_are_known_by_their_decode_times_however_they_are_cut() {
+        for media_header in [full(b"mdhd", 0, &[1, 2, 90_000, 3]), full(b"mdhd", 1, &[0, 1, 0, 2, 90_000, 0, 3])] {
+            let times = [full(b"tfdt", 1, &[0, 90_000]), full(b"tfdt", 0, &[270_000]), full(b"tfdt", 1, &[1, 90_000])];
+            let media = [&b"\0\0\0\x0bmdatxyz"[..], b"\0\0\0\x01mdat\0\0\0\0\0\0\0\x12ab", b"\0\0\0\x09mdat!"];
+            let mut file = [boxed(b"ftyp", b"abcd"), boxed(b"moov", &boxed(b"trak", &media_header))].concat();
+            for (time, media) in times.iter().zip(media) {
+                // The times of the other track are left alone.
+                let other = boxed(b"traf", &full(b"tfdt", 0, &[7]));
+                file.extend(boxed(b"moof", &[boxed(b"traf", time), other].concat()));
+                file.extend(media);
+            }
+            let expected = [ms(0), ms(2000), ms((1_u64 << 32) * 1000 / 90_000)];
+            for len in 1..=file.len() {
+                let mut boxes = Boxes::default();
+                let seen: Vec<Duration> = file.chunks(len).flat_map(|piece| boxes.push(piece)).collect();
+                assert_eq!(seen, expected, "pieces of {len}");
+            }
         }
     }
 
     #[test]
-    fn a_fragment_that_comes_after_the_next_is_late() {
+    fn a_viewer_that_is_behind_is_late_with_every_fragment() {
         let start = Instant::now();
-        let at = |ms: u64| start + Duration::from_millis(ms);
-        let ended = [at(0), at(2000), at(4000), at(6000)];
-        let seen = [at(10), at(2030), at(6001)];
-        let (latencies, late) = latencies(&ended, &seen, &(at(0)..at(6000)));
-        assert_eq!((latencies, late), (vec![Duration::from_millis(10), Duration::from_millis(30)], 1));
+        let at = |time: u64| start + ms(time);
+        let ended = [at(0), at(2000), at(4000), at(6000), at(8000)];
+        let seen = |times: &[(u64, u64)]| -> Vec<Fragment> {
+            times.iter().map(|(after, seen)| Fragment { after: ms(*after), seen: at(*seen) }).collect()
+        };
+        let judge = |times: &[(u64, u64)]| latencies(&ended, &seen(times), ms(2000), &(at(0)..at(7000)));
+        assert_eq!(judge(&[(0, 10), (2001, 2030), (3999, 4001), (6000, 6001)]).1, 0);
+        // One is missing, one comes after the next was complete, and one in two pieces.
+        let (latencies, late) = judge(&[(0, 10), (4000, 6001), (6000, 6100), (6900, 6200)]);
+        assert_eq!((latencies, late), (vec![ms(10), ms(2001), ms(200)], 2));
+        // By their order alone these would be 200 ms late, each.
+        let (latencies, late) = judge(&[(0, 2200), (2000, 4200), (4000, 6200), (6000, 8200)]);
+        assert_eq!((latencies, late), (vec![ms(2200); 4], 4));
     }
 }

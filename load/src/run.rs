@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::ensure;
 use serde_json::{Value, json};
@@ -99,6 +99,7 @@ async fn measure(arguments: &Arguments) -> anyhow::Result<Value> {
     let target = if raw { arguments.server.sink() } else { arguments.server.target() }?;
     let asked = !target.peer.http.is_empty();
     let idle = Point::now(&target).await?;
+    let start_ms = SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis();
     let (paces, publishers, streams) = start_publishers(arguments, &clip, &target).await?;
     let pace = schedule(arguments);
     let mut followers = None;
@@ -109,7 +110,7 @@ async fn measure(arguments: &Arguments) -> anyhow::Result<Value> {
             paces.send(Some(pace))?;
             if watches {
                 sleep_until((begin - WARM_UP / 2).into()).await;
-                followers = Some(Followers::start(&target.peer, &streams, arguments.watch.into()));
+                followers = Some(Followers::start(&target.peer, &streams, start_ms, arguments.watch.into()));
             }
             sleep_until(begin.into()).await;
             let before = Point::now(&target).await?;
@@ -132,7 +133,8 @@ async fn measure(arguments: &Arguments) -> anyhow::Result<Value> {
         None => Point::now(&target).await?,
     };
     // What was complete at the very end may not have been sent on.
-    let watched = followers.map(|followers| followers.watched(&ended, &(before.at..after.at - WARM_UP / 2)));
+    let (gop, window) = (Duration::from_secs(arguments.gop.into()), before.at..after.at - WARM_UP / 2);
+    let watched = followers.map(|followers| followers.watched(&ended, gop, &window));
     if !asked {
         // It does not say what it keeps, so there is nothing to compare.
         (tally.stored_fragments, tally.stored_bytes) = (tally.sent_fragments, tally.sent_bytes);
