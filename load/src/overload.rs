@@ -74,7 +74,7 @@ struct Group {
     tally: Tally,
     /// Gaps that the server knows of.
     gaps: usize,
-    /// Streams that lost more than a GOP, and nothing says so.
+    /// Streams that lost more than a GOP of what nothing is said of.
     silent: Vec<String>,
 }
 
@@ -104,8 +104,9 @@ pub(crate) async fn run(arguments: &Arguments) -> anyhow::Result<()> {
     }
     let after = Snapshot::of(&target.pid)?;
     memory.end = after.rss_kib;
-    let many = group(&target, arguments.protocol, many).await?;
-    let others = group(&target, Protocol::HttpMatroska, others).await?;
+    let gop_ms = clip.gop_s * 1000;
+    let many = group(&target, arguments.protocol, gop_ms, many).await?;
+    let others = group(&target, Protocol::HttpMatroska, gop_ms, others).await?;
     let sent = many.tally.sent_fragments > 0 && others.tally.sent_fragments > 0;
     ensure!(sent, "nothing was sent: {:?}", many.tally.errors.first());
     let cpu_s = (after.cpu_ms - before.cpu_ms) as f64 / 1e3;
@@ -147,21 +148,34 @@ fn publish(
 }
 
 /// Waits for them, and asks the server what it kept of those whom it does not answer.
-async fn group(target: &Target, protocol: Protocol, publishers: JoinSet<(String, Tally)>) -> anyhow::Result<Group> {
+async fn group(
+    target: &Target,
+    protocol: Protocol,
+    gop_ms: u64,
+    publishers: JoinSet<(String, Tally)>,
+) -> anyhow::Result<Group> {
     let mut group = Group::default();
     for (stream, mut tally) in publishers.join_all().await {
         if protocol != Protocol::HttpMatroska {
             listing::fragments(&target.peer, &stream, &mut tally).await?;
             let gaps = listing::gaps(&target.peer, &stream).await?;
             group.gaps += gaps;
-            let gop_bytes = tally.sent_bytes / tally.sent_fragments.max(1);
-            if tally.sent_bytes.saturating_sub(tally.stored_bytes) > gop_bytes && gaps == 0 && tally.lost == 0 {
+            if is_silent(&tally, gop_ms) {
                 group.silent.push(stream);
             }
         }
         group.tally.add(tally);
     }
     Ok(group)
+}
+
+/// More than a GOP is missing, and no fragment says that it lost something, or those that do not say so have fewer bytes
+/// than their time: a loss in one place is none in another. (At the end one may be lost with nothing behind it.)
+fn is_silent(tally: &Tally, gop_ms: u64) -> bool {
+    let gop_bytes = tally.sent_bytes / tally.sent_fragments.max(1);
+    let missing = tally.sent_bytes.saturating_sub(tally.stored_bytes);
+    let missing_in_whole = (tally.whole_ms * gop_bytes / gop_ms).saturating_sub(tally.whole_bytes);
+    missing > gop_bytes && tally.lost == 0 || missing_in_whole > gop_bytes
 }
 
 fn faults(arguments: &Arguments, memory: &Memory, recovered: Duration, many: &Group, others: &Group) -> Vec<String> {
@@ -235,4 +249,32 @@ fn as_json(
         "lost": many.lost, "gaps": gaps,
         "faults": faults,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Of ten GOPs of 1000 bytes: what fragments hold, for how long, and what they say that they lost.
+    fn silent(fragments: &[(u64, u64, u64)]) -> bool {
+        let mut tally = Tally { sent_fragments: 10, sent_bytes: 10_000, ..Tally::default() };
+        let fragments = fragments.iter().map(|(size_bytes, duration_ms, lost_count)| {
+            json!({"size_bytes": size_bytes, "duration_ms": duration_ms, "lost_count": lost_count})
+        });
+        tally.listed(&json!({"fragments": fragments.collect::<Vec<_>>()}));
+        is_silent(&tally, 2000)
+    }
+
+    #[test]
+    fn a_loss_that_is_told_excuses_no_other() {
+        assert!(!silent(&[(1000, 2000, 0); 10]));
+        assert!(!silent(&[(1000, 2000, 0); 9]), "the last one");
+        assert!(silent(&[(1000, 2000, 0); 8]), "nothing is said");
+        let told = |count: usize, size_bytes| {
+            [vec![(1000, 2000, 0); count], vec![(100, 2000, 7)], vec![(size_bytes, 2000, 0); 9 - count]].concat()
+        };
+        assert!(!silent(&told(5, 1000)));
+        assert!(!silent(&[(1000, 2000, 0), (500, 18_000, 7)]), "it is all told in one place");
+        assert!(silent(&told(5, 600)), "what is told is one fragment, and four lack something");
+    }
 }

@@ -21,6 +21,9 @@ pub(crate) struct Tally {
     pub(crate) stored_bytes: u64,
     /// Packets or samples that the server knows it lost.
     pub(crate) lost: u64,
+    /// Of the fragments in a listing that lost nothing.
+    pub(crate) whole_bytes: u64,
+    pub(crate) whole_ms: u64,
     pub(crate) errors: Vec<String>,
     /// From the first byte of the next fragment (of fMP4: the last byte of its own) to its durable line.
     pub(crate) latencies: Vec<Duration>,
@@ -67,9 +70,14 @@ impl Tally {
     /// A page of the fragments of a stream.
     pub(crate) fn listed(&mut self, page: &Value) {
         for fragment in page["fragments"].as_array().into_iter().flatten() {
+            let number = |field: &str| fragment[field].as_u64().unwrap_or_default();
             self.stored_fragments += 1;
-            self.stored_bytes += fragment["size_bytes"].as_u64().unwrap_or_default();
-            self.lost += fragment["lost_count"].as_u64().unwrap_or_default();
+            self.stored_bytes += number("size_bytes");
+            self.lost += number("lost_count");
+            if number("lost_count") == 0 {
+                self.whole_bytes += number("size_bytes");
+                self.whole_ms += number("duration_ms");
+            }
         }
     }
 
