@@ -2,7 +2,9 @@
 //! fragments on their way to the disk.
 //!
 //! What was read is charged at once, for it is there; over the budget a publisher waits before it reads on, so its
-//! socket is not read. From half of the budget on, open fragments are asked to go out as parts, so waiting ends. Only
+//! socket is not read. From half of the budget on, open fragments are asked to go out as parts, so waiting ends: the largest
+//! first, smaller ones the more is used. Were all asked at once, hundreds of cameras would hand 100 MB to the disk in one
+//! moment, and each fragment that ends then would wait behind them (100 to 250 ms, as measured). Only
 //! elements that are not complete (blocks, access units) cannot go out: where they fill the budget, one publisher at a
 //! time goes on until its element is complete. So the most that is held is the budget, one element (50 MiB), and one
 //! read of each connection.
@@ -12,9 +14,12 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use vidar_core::limits::PART_BYTES;
 
-/// Under pressure an open fragment goes out once it holds more than this.
+/// Where all of the budget is used, an open fragment goes out once it holds more than this.
 const SPILL_BYTES: u64 = 64 << 10;
+/// Open fragments are asked again each time that this share of the budget more is used: all pushes wake for it.
+const STEP_SHARE: u64 = 64;
 /// Between two calls for help of one who waits.
 const AGAIN: Duration = Duration::from_millis(50);
 
@@ -41,6 +46,8 @@ pub struct Budget {
     used_bytes: AtomicU64,
     freed: Notify,
     pressure: Notify,
+    /// The most that open fragments were asked at, in steps; 0 once less than half is used.
+    asked_at: AtomicU64,
     /// Who waits for room.
     waiting: AtomicUsize,
     /// Of `used_bytes`, what is of elements that are not complete.
@@ -72,6 +79,7 @@ impl Budget {
             used_bytes: AtomicU64::new(0),
             freed: Notify::new(),
             pressure: Notify::new(),
+            asked_at: AtomicU64::new(0),
             waiting: AtomicUsize::new(0),
             unfinished_bytes: AtomicU64::new(0),
             turn: Arc::new(Semaphore::new(1)),
@@ -86,9 +94,7 @@ impl Budget {
             (used == 0 || after <= self.limit_bytes).then_some(after)
         };
         let before = self.used_bytes.fetch_update(Ordering::AcqRel, Ordering::Acquire, fits).ok()?;
-        if before + bytes > self.limit_bytes / 2 {
-            self.pressure.notify_waiters();
-        }
+        self.grew_to(before + bytes);
         Some(Reservation { budget: Arc::clone(self), bytes })
     }
 
@@ -109,13 +115,30 @@ impl Budget {
         self.pressure.notified().await;
     }
 
-    /// What an open fragment may go on holding: little under pressure, nothing while somebody waits.
+    fn grew_to(&self, used_bytes: u64) {
+        let step = used_bytes / (self.limit_bytes / STEP_SHARE).max(1);
+        if used_bytes > self.limit_bytes / 2 && self.asked_at.fetch_max(step, Ordering::AcqRel) < step {
+            self.pressure.notify_waiters();
+        }
+    }
+
+    fn shrank_to(&self, used_bytes: u64) {
+        // A step below half, so that use about half does not ask each time.
+        if used_bytes < self.limit_bytes / 2 - self.limit_bytes / STEP_SHARE {
+            self.asked_at.store(0, Ordering::Release);
+        }
+    }
+
+    /// What an open fragment may go on holding: the less the more is used, nothing while somebody waits.
     #[must_use]
     pub fn spill_above_bytes(&self) -> Option<u64> {
         if self.waiting.load(Ordering::Acquire) > 0 {
             return Some(0);
         }
-        (self.used_bytes() > self.limit_bytes / 2).then_some(SPILL_BYTES)
+        let half = self.limit_bytes / 2;
+        let over = self.used_bytes().checked_sub(half).filter(|over| *over > 0)?;
+        let left = half.saturating_sub(over);
+        Some(SPILL_BYTES + (PART_BYTES - SPILL_BYTES) * left / half.max(1))
     }
 
     /// Bytes that may be reserved, one large sample aside.
@@ -149,11 +172,11 @@ impl Reservation {
         let budget = &self.budget;
         if let Some(more) = bytes.checked_sub(self.bytes) {
             let before = budget.used_bytes.fetch_add(more, Ordering::AcqRel);
-            if more > 0 && before + more > budget.limit_bytes / 2 {
-                budget.pressure.notify_waiters();
-            }
+            budget.grew_to(before + more);
         } else {
-            budget.used_bytes.fetch_sub(self.bytes - bytes, Ordering::AcqRel);
+            let less = self.bytes - bytes;
+            let before = budget.used_bytes.fetch_sub(less, Ordering::AcqRel);
+            budget.shrank_to(before - less);
             budget.freed.notify_waiters();
         }
         self.bytes = bytes;
@@ -267,6 +290,40 @@ mod tests {
         drop(second);
         assert!(budget.try_reserve(1000).is_some(), "one sample may be larger than the budget");
         assert_eq!(budget.used_bytes(), 0);
+    }
+
+    #[test]
+    fn the_more_is_used_the_less_an_open_fragment_may_hold() {
+        let budget = Budget::new(256 << 20);
+        let mut above = Vec::new();
+        let mut held = Vec::new();
+        for used_mib in [128, 129, 192, 255, 256, 300] {
+            let more = (used_mib << 20) - budget.used_bytes();
+            held.push(budget.charge(more));
+            above.push(budget.spill_above_bytes());
+        }
+        assert_eq!((above[0], above[4], above[5]), (None, Some(SPILL_BYTES), Some(SPILL_BYTES)));
+        assert!(above[1..=4].is_sorted_by(|a, b| a > b), "{above:?}");
+        assert!((900 << 10..PART_BYTES).contains(&above[1].unwrap()), "only what is a part already: {above:?}");
+    }
+
+    #[tokio::test]
+    async fn open_fragments_are_asked_once_for_each_step() {
+        let budget = Budget::new(6400);
+        let mut held = vec![budget.charge(3200)];
+        let asked = |more: u64, held: &mut Vec<Reservation>| {
+            let mut pressure = std::pin::pin!(budget.pressure());
+            assert!(futures::FutureExt::now_or_never(&mut pressure).is_none());
+            held.push(budget.charge(more));
+            futures::FutureExt::now_or_never(&mut pressure).is_some()
+        };
+        assert!(asked(1, &mut held), "more than half");
+        assert!(!asked(1, &mut held), "all know");
+        assert!(asked(100, &mut held), "a step more");
+        held.truncate(2);
+        assert!(!asked(99, &mut held), "they were asked for as much before");
+        held.remove(0);
+        assert!(asked(3200, &mut held), "it was little meanwhile");
     }
 
     async fn blocked(reader: &mut Unfinished) -> bool {
