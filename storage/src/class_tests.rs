@@ -1,7 +1,9 @@
 //! Which streams share files, and what that gives.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
+use vidar_core::control::{Control, ControlRecord};
 use vidar_core::ids::{FileId, StreamId};
 use vidar_core::time::UnixMs;
 
@@ -93,4 +95,26 @@ async fn the_next_fragment_follows_new_settings_and_an_open_one_does_not() {
     assert_eq!(again.store.shared().controls().class(of[0].stream), crate::class::of_hours(8760), "after a start, too");
     assert_eq!(read_back(&again.store, &entry).await, media(1, 10));
     assert_ne!(entry.record.file, year);
+}
+
+#[tokio::test]
+async fn a_deleted_stream_stays_deleted_where_its_record_stands_with_others() {
+    let io = MemoryIo::new();
+    let opened = open(&io);
+    let store = &opened.store;
+    // Both records stand in the file of the year, media and deletion of the second stream in that of the hour.
+    let of = sources(&opened, &[8760, 1]).await;
+    of[1].append(store, &media(1, 100)).await;
+    store.delete_stream(of[1].stream, UnixMs(1), opened.seen.entries()).await.unwrap();
+    of[0].append(store, &media(2, 100)).await;
+    store.close().await.unwrap();
+
+    let opened = open(&io);
+    opened.store.free(Vec::new()).await;
+    assert_eq!(opened.store.stats().files, 1, "the file of the hour is gone");
+    opened.store.close().await.unwrap();
+    let of_second = |record: &&Arc<ControlRecord>| record.body.stream() == Some(of[1].stream);
+    let told = open(&io).seen.controls();
+    let told: Vec<_> = told.iter().filter(of_second).map(|record| &record.body).collect();
+    assert!(told.iter().any(|body| matches!(body, Control::StreamDeleted { .. })), "{told:?}");
 }

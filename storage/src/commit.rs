@@ -195,6 +195,8 @@ impl Committer {
                 used[usize::from(control.class)] = true;
             }
         }
+        let copies: Vec<Ready> = ready.iter().flat_map(|ready| copies_of_deletion(ready, &used)).collect();
+        ready.extend(copies);
         let mut groups = Vec::new();
         for class in 0..CLASS_COUNT as u8 {
             let mut ready: Vec<Ready> = ready.extract_if(.., |ready| ready.class == class).collect();
@@ -360,6 +362,24 @@ impl Committer {
 
 fn is_media(ready: &Ready) -> bool {
     matches!(ready.what, What::Fragment { .. })
+}
+
+/// A deletion goes to every file that is written to: any may hold a record of the stream, and when it is needed no more is
+/// told by what else the files hold (see [`Controls::is_needed`](crate::controls::Controls::is_needed)).
+fn copies_of_deletion(ready: &Ready, used: &[bool; CLASS_COUNT]) -> Vec<Ready> {
+    let What::Control { record, plain, is_copy: false } = &ready.what else { return Vec::new() };
+    if !matches!(record.body, Control::StreamDeleted { .. }) {
+        return Vec::new();
+    }
+    let others = (0..CLASS_COUNT as u8).filter(|class| used[usize::from(*class)] && *class != ready.class);
+    let copy = |class| Ready {
+        position: ready.position,
+        class,
+        what: What::Control { record: Arc::clone(record), plain: plain.clone(), is_copy: true },
+        reply: oneshot::channel().0,
+        room: None,
+    };
+    others.map(copy).collect()
 }
 
 /// Answers those that `which` picks with an error; returns the others.

@@ -237,6 +237,11 @@ impl Files {
         }
     }
 
+    /// Nothing is written to it any more.
+    pub(crate) fn is_closed(&self, file: FileId) -> bool {
+        self.read().get(&file).is_some_and(|info| info.closed)
+    }
+
     /// Where a config stands in a file.
     pub(crate) fn config(&self, file: FileId, key: ConfigKey, keys: &Keyring) -> io::Result<Option<Locator>> {
         let data_end = match self.read().get(&file) {

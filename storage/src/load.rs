@@ -21,6 +21,7 @@ use crate::ahead;
 use crate::backend::{SegmentHandle, SegmentIo};
 use crate::checkpoint::Checkpoint;
 use crate::checkpoint::keeper::{self, Mark};
+use crate::class::LONGEST;
 use crate::controls::Controls;
 use crate::crypto::keyring::Keyring;
 use crate::files::{FileInfo, Files};
@@ -144,9 +145,10 @@ pub(crate) type OpenFragments = HashMap<(StreamId, FragmentNumber), OpenParts>;
 
 /// Takes note of a part; `meta` is what it says of its fragment, `class` that of the file it is in.
 pub(crate) fn note_part(open: &mut OpenFragments, meta: FragmentMeta, class: u8, part: OpenPart) {
-    let new = || OpenParts { meta, class, parts: Vec::new() };
+    let new = || OpenParts { meta, class: LONGEST, parts: Vec::new() };
     let fragment = open.entry((meta.stream, meta.number)).or_insert_with(new);
-    (fragment.meta, fragment.class) = (meta, class);
+    // A later version may have more classes.
+    (fragment.meta, fragment.class) = (meta, class.min(LONGEST));
     fragment.parts.push(part);
 }
 
@@ -575,6 +577,9 @@ impl Log {
             }
             Records::Scanned(scan) => self.close_scanned(file, scan, keys),
         };
+        // Where its configs are is remembered of a file that has no footer to be asked.
+        let is_unsettled = !closed && matches!(records, Records::Closed(_));
+        let records = if is_unsettled { self.records_of(file, keys).unwrap_or(records) } else { records };
         let mut info = FileInfo::new(file.header, closed);
         info.is_begun = is_listed || matches!(records, Records::Closed(_)) || records.iter().next().is_some();
         if let Records::Closed(footer) = &records {

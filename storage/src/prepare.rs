@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use vidar_core::control::{Control, ControlRecord};
-use vidar_core::ids::{FragmentNumber, StreamId};
+use vidar_core::ids::{FileId, FragmentNumber, StreamId};
 use vidar_core::sink::SinkError;
 use vidar_core::source::ConfigKey;
 
@@ -110,7 +110,10 @@ impl Committer {
             return Some(plain);
         }
         let files = self.rolling.newest();
-        let plain = files.into_iter().find_map(|file| read::plain_config(&self.shared, file, key).ok())?;
+        let keys = self.shared.keys.ring();
+        let has_it = |file: &FileId| matches!(self.shared.files.config(*file, key, &keys), Ok(Some(_)));
+        let plain =
+            files.into_iter().filter(has_it).find_map(|file| read::plain_config(&self.shared, file, key).ok())?;
         self.shared.configs.insert(key, plain.clone(), plain.len());
         Some(plain)
     }

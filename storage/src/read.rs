@@ -178,8 +178,12 @@ impl Wanted<'_> {
         }
     }
 
-    /// Fills whole blocks from a place in the file, past the page cache. False: that cannot be.
+    /// Fills whole blocks from a place in the file, past the page cache. False: that cannot be. Of a file that is written to
+    /// nothing is read so: before Linux 6.6 ext4 lets neither such a reader nor a writer in beside the other.
     fn read_direct(&self, offset: u64, blocks: &mut [u8]) -> bool {
+        if !self.shared.files.is_closed(self.locator.file) {
+            return false;
+        }
         let handle = self.shared.files.handle(self.locator.file);
         handle.is_ok_and(|handle| handle.is_some_and(|handle| handle.read_direct(offset, blocks)))
     }

@@ -123,25 +123,35 @@ async fn a_disk_error_or_a_flip_at_a_footer_or_a_config_is_no_damage() {
 #[tokio::test]
 async fn large_reads_go_past_the_page_cache_once() {
     const LEN: usize = 1 << 20;
-    let archive = Archive::new().await;
-    let store = archive.store();
-    let append = async || {
-        let number = archive.from.append(store, &media(7, LEN)).await;
-        let entry = archive.opened.seen.entry(number).unwrap();
-        store.head(&entry).await.unwrap();
-        entry
-    };
-    let read = async |entry: &SharedEntry, len: usize| store.media(entry, None, 0..len as u64).await;
-    let (once, failing, flipped, small) = (append().await, append().await, append().await, append().await);
-
-    archive.fail(Op::Read, 0, 2);
-    assert_eq!(read(&once, LEN).await.unwrap(), media(7, LEN));
-    assert!(matches!(read(&once, LEN).await, Err(ReadError::Io { .. })), "the second time through the page cache");
-    assert!(matches!(read(&small, 60_000).await, Err(ReadError::Io { .. })), "little goes through it at once");
-
+    const OPEN_LEN: usize = 150_000;
+    let mut archive = Archive::new().await;
+    let mut numbers = Vec::new();
+    for _ in 0..4 {
+        numbers.push(archive.from.append(archive.store(), &media(7, LEN)).await);
+    }
+    let number = archive.from.append(archive.store(), &media(8, OPEN_LEN)).await;
+    let open_still = archive.opened.seen.entry(number).unwrap();
+    assert!(!archive.store().shared().files.is_closed(open_still.record.file));
     archive.fail(Op::ReadDirect, 0, 1);
-    assert_eq!(read(&failing, LEN).await.unwrap(), media(7, LEN), "what does not read past it is read through it");
+    assert_eq!(archive.store().media(&open_still, None, 0..OPEN_LEN as u64).await.unwrap(), media(8, OPEN_LEN));
+    archive.store().close().await.unwrap();
+    archive.opened = open(&archive.io);
+    let store = archive.store();
+    let entries: Vec<_> = numbers.iter().map(|number| archive.opened.seen.entry(*number).unwrap()).collect();
+    for entry in &entries {
+        store.head(entry).await.unwrap();
+    }
+    let [failing, twice, flipped, small] = &entries[..] else { unreachable!() };
+    let read = async |entry: &SharedEntry, len: usize| store.media(entry, None, 0..len as u64).await;
+
+    archive.fail(Op::Read, 0, 1);
+    assert!(matches!(read(failing, LEN).await, Err(ReadError::Io { .. })), "the failure that was planned comes now");
+    assert_eq!(read(failing, LEN).await.unwrap(), media(7, LEN), "what does not read past it is read through it");
+    archive.fail(Op::Read, 0, 2);
+    assert_eq!(read(twice, LEN).await.unwrap(), media(7, LEN));
+    assert!(matches!(read(twice, LEN).await, Err(ReadError::Io { .. })), "the second time through the page cache");
+    assert!(matches!(read(small, 60_000).await, Err(ReadError::Io { .. })), "little goes through it at once");
     archive.fail(Op::Flip, 0, 1);
-    assert_eq!(read(&flipped, LEN).await.unwrap(), media(7, LEN));
-    assert_eq!(archive.noted(&flipped), (false, 0));
+    assert_eq!(read(flipped, LEN).await.unwrap(), media(7, LEN));
+    assert_eq!(archive.noted(flipped), (false, 0));
 }

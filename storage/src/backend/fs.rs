@@ -258,8 +258,17 @@ impl FsHandle {
             return None;
         }
         let open = || OpenOptions::new().read(true).write(true).custom_flags(libc::O_DIRECT).open(&self.path);
-        // It may be gone, or too many files open: no reason to give up on others.
-        self.direct.get_or_init(|| open().ok()).as_ref()
+        let opened = || match open() {
+            Ok(file) => Some(file),
+            Err(error) => {
+                // Or it may be gone, or too many files open: no reason to give up on others.
+                if error.kind() == io::ErrorKind::InvalidInput {
+                    give_up_direct(&self.direct_works, &error);
+                }
+                None
+            }
+        };
+        self.direct.get_or_init(opened).as_ref()
     }
 }
 
