@@ -5,7 +5,7 @@ mod common;
 use std::process::Command;
 
 use common::{ID, SECRET, Vidar, signal, start};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// A subcommand with the root pair of the tests; its standard output.
 fn cli(vidar: &Vidar, args: &[&str]) -> String {
@@ -48,6 +48,29 @@ fn lists_show_what_there_is_as_tables_and_as_json() {
         let json: Value = serde_json::from_str(&cli(&vidar, &[args, &["--json"]].concat())).expect("JSON");
         assert!(!json[list].as_array().expect("a list").is_empty(), "{json}");
     }
+    let newest = ["fragments", "cam", "--order", "desc", "--limit", "1", "--json"];
+    let newest: Value = serde_json::from_str(&cli(&vidar, &newest)).expect("JSON");
+    let last = vidar.fragments("cam").pop().expect("a fragment");
+    assert_eq!(newest["fragments"][0]["fragment_number"], last["fragment_number"]);
+}
+
+#[test]
+fn streams_are_made_and_changed() {
+    let vidar = start();
+    let settings = |args: &[&str]| -> Value {
+        let args = [&["streams"], args, &["--json"]].concat();
+        let stream: Value = serde_json::from_str(&cli(&vidar, &args)).expect("JSON");
+        json!([stream["device"], stream["retention_hours"], stream["retention_bytes"], stream["tags"]])
+    };
+    let made =
+        ["create", "cam", "--device", "door", "--retention-bytes", "900", "--tag", "site=north", "--tag", "a=b=c"];
+    assert_eq!(settings(&made), json!(["door", 168, 900, {"site": "north", "a": "b=c"}]));
+    let changed = ["change", "cam", "--retention-hours", "5", "--retention-bytes", "none"];
+    assert_eq!(settings(&changed), json!(["door", 5, null, {"site": "north", "a": "b=c"}]));
+    assert_eq!(settings(&["change", "cam", "--tag", "site="]), json!(["door", 5, null, {"site": ""}]));
+    assert_eq!(settings(&["show", "cam"])[3], json!({"site": ""}));
+    assert_eq!(cli(&vidar, &["streams", "delete", "cam"]), "");
+    assert_eq!(vidar.request(&[], "/v1/streams/cam").0, 404);
 }
 
 #[test]

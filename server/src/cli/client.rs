@@ -33,7 +33,7 @@ pub(crate) struct Endpoint {
     #[arg(long, env = "VIDAR_SECRET_ACCESS_KEY", hide_env_values = true)]
     pub(crate) secret_access_key: Option<String>,
     /// Prints JSON, one object.
-    #[arg(long)]
+    #[arg(long, global = true)]
     pub(crate) json: bool,
 }
 

@@ -51,9 +51,21 @@ struct StreamSettings {
     /// Fragments older than this may go.
     #[arg(long)]
     retention_hours: Option<u32>,
-    /// Above this the oldest fragments go.
-    #[arg(long)]
-    retention_bytes: Option<u64>,
+    /// Above this the oldest fragments go; `none`: no bound.
+    #[arg(long, value_parser = bound)]
+    retention_bytes: Option<Value>,
+    /// Attribute for listings and search, once for each. They take the place of all that it has.
+    #[arg(long = "tag", value_name = "NAME=VALUE", value_parser = tag)]
+    tags: Vec<(String, String)>,
+}
+
+fn bound(text: &str) -> Result<Value, std::num::ParseIntError> {
+    if text == "none" { Ok(Value::Null) } else { text.parse::<u64>().map(Value::from) }
+}
+
+fn tag(text: &str) -> Result<(String, String), &'static str> {
+    let (name, value) = text.split_once('=').ok_or("expected NAME=VALUE")?;
+    Ok((name.to_owned(), value.to_owned()))
 }
 
 impl StreamSettings {
@@ -66,7 +78,10 @@ impl StreamSettings {
         };
         set("device", self.device.clone().map(Value::from));
         set("retention_hours", self.retention_hours.map(Value::from));
-        set("retention_bytes", self.retention_bytes.map(Value::from));
+        set("retention_bytes", self.retention_bytes.clone());
+        let tags: serde_json::Map<_, _> =
+            self.tags.iter().map(|(name, value)| (name.clone(), value.as_str().into())).collect();
+        set("tags", (!tags.is_empty()).then(|| tags.into()));
         body
     }
 }
@@ -82,6 +97,9 @@ pub(crate) struct FragmentsArgs {
     /// Clock that the range is in.
     #[arg(long, value_enum, default_value = "producer")]
     time: TimeAxis,
+    /// `asc`, or `desc`: the newest first.
+    #[arg(long)]
+    order: Option<String>,
     /// How many at most.
     #[arg(long, default_value_t = 100)]
     limit: u32,
@@ -173,6 +191,7 @@ pub(crate) async fn fragments(args: FragmentsArgs) -> anyhow::Result<ExitCode> {
         ("start", args.range.start),
         ("end", args.range.end),
         ("time", Some(time.to_owned())),
+        ("order", args.order),
         ("limit", Some(args.limit.to_string())),
         ("next_token", args.next_token),
     ]);
