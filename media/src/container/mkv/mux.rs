@@ -104,8 +104,9 @@ impl Heads {
     }
 }
 
-/// Track numbers of a config: the source's own if it was Matroska and they are all different, else from 1 on.
-pub(super) fn track_numbers(config: &StreamConfig) -> Vec<u64> {
+/// Track numbers of a config: the source's own if it was Matroska, they are all different, and a Block can name them; else
+/// from 1 on.
+pub(crate) fn track_numbers(config: &StreamConfig) -> Vec<u64> {
     let given: Vec<u64> = config.tracks.iter().map(|track| track.source_number).collect();
     let all_differ = given.iter().enumerate().all(|(index, number)| !given[..index].contains(number));
     let usable = given.iter().all(|number| (1..(1 << 56) - 1).contains(number));
