@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use vidar_core::control::{Control, ControlRecord};
 use vidar_core::ids::{FileId, StreamId};
+use vidar_core::source::FragmentSource as _;
 use vidar_core::time::UnixMs;
 
 use crate::backend::memory::MemoryIo;
@@ -117,4 +118,22 @@ async fn a_deleted_stream_stays_deleted_where_its_record_stands_with_others() {
     let told = open(&io).seen.controls();
     let told: Vec<_> = told.iter().filter(of_second).map(|record| &record.body).collect();
     assert!(told.iter().any(|body| matches!(body, Control::StreamDeleted { .. })), "{told:?}");
+}
+
+#[tokio::test]
+async fn looking_for_a_config_in_files_of_other_classes_finds_no_damage() {
+    let io = MemoryIo::new();
+    let opened = open(&io);
+    let of = sources(&opened, &[1, 8760]).await;
+    record(&opened, &of, 1).await;
+    for from in &of {
+        // As if others had pushed it out.
+        opened.store.shared().configs.retain(|_| false);
+        from.append(&opened.store, &media(1, 100)).await;
+    }
+    assert_eq!(opened.store.stats().damage, 0);
+    for entry in opened.seen.entries() {
+        assert!(!opened.store.is_damaged(&entry));
+        opened.store.config(&entry).await.unwrap();
+    }
 }

@@ -777,7 +777,7 @@ impl Log {
             &files,
             self.threads,
             work,
-            |told| told.as_ref().map_or(0, Told::weight),
+            |told| told.as_ref().map_or(0, |told| told.weight),
             |index, told| {
                 progress(step(index));
                 let file = &files[index];

@@ -155,3 +155,20 @@ async fn large_reads_go_past_the_page_cache_once() {
     assert_eq!(read(flipped, LEN).await.unwrap(), media(7, LEN));
     assert_eq!(archive.noted(flipped), (false, 0));
 }
+
+#[tokio::test]
+async fn a_config_is_found_in_a_file_whose_trailer_cannot_be_written_again() {
+    let memory = MemoryIo::new();
+    let opened = open(&memory);
+    let number = source(&opened.store).await.append(&opened.store, &media(7, MEDIA_LEN)).await;
+    opened.store.close().await.unwrap();
+    // Nothing says that the file was closed, and the disk takes nothing.
+    memory.remove_small("files");
+    let io = FaultyIo::new(Arc::new(memory));
+    io.fail(Fault { op: Op::Write, after: 0, times: u32::MAX, error: ErrorKind::PermissionDenied, torn_bytes: 0 });
+    let opened = open(&io);
+    let entry = opened.seen.entry(number).unwrap();
+    assert!(!opened.store.shared().files.is_closed(entry.record.file));
+    assert_eq!(*opened.store.config(&entry).await.unwrap(), config("one"));
+    assert_eq!(opened.store.stats().damage, 0);
+}

@@ -11,6 +11,7 @@ use vidar_core::control::{Control, ControlRecord, GapCause, GapRecord};
 use vidar_core::entry::{FragmentEntry, Locator};
 use vidar_core::ids::{ConfigId, FragmentNumber, StreamId};
 use vidar_core::record::FragmentFlags;
+use vidar_core::sample::Tag;
 use vidar_core::sink::SinkError;
 use vidar_core::source::{FragmentSource, ReadError};
 use vidar_core::time::UnixMs;
@@ -21,6 +22,7 @@ use crate::backend::fs::FsIo;
 use crate::backend::memory::MemoryIo;
 use crate::segment_file::reader;
 use crate::testing::{PLAIN_WORD, config, drive, media, open, open_with, options, read_back, source};
+use crate::told::{Step, Told};
 use crate::{Depth, DiskMarks, Space, replay_on, verify_on};
 
 fn verified(io: &MemoryIo, depth: Depth) -> crate::VerifyReport {
@@ -621,6 +623,28 @@ async fn progress_goes_up_to_the_end() {
     // Each file is read twice.
     let total = 2 * log.files.len() as u64;
     assert!(total > 2 && files.iter().copied().eq((0..=total).map(|at| (at, total))), "{files:?}");
+}
+
+#[tokio::test]
+async fn what_is_read_ahead_weighs_what_its_tags_take() {
+    let io = MemoryIo::new();
+    let opened = open(&io);
+    let from = source(&opened.store).await;
+    let value = "v".repeat(1000);
+    for _ in 0..10 {
+        let mut fragment = from.fragment(opened.store.next_number(UnixMs(5)), &media(1, 100));
+        fragment.facts.tags = (0..60).map(|index| Tag { name: format!("tag-{index}"), value: value.clone() }).collect();
+        opened.store.append(fragment).await.unwrap();
+    }
+    opened.store.close().await.unwrap();
+    let (table, ring) = (Files::new(Arc::new(io.clone())), opened.store.shared().keys.ring());
+    let log = Log::read(&io, &ring, Mode::ReadOnly, &table, 0, &mut |_| {}).unwrap();
+    let told = |file| Told::read(file, &ring, &log.controls, &HashSet::new(), false).unwrap();
+    let told: Vec<_> = log.files.iter().map(told).collect();
+    let fragments = told.iter().flat_map(|told| &told.steps).filter(|step| matches!(step, Step::Closed(_))).count();
+    assert_eq!(fragments, 10);
+    let weight = told.iter().map(|told| told.weight).sum::<usize>();
+    assert!((10 * 60 * 1000..3_000_000).contains(&weight), "{weight}");
 }
 
 async fn store_gap_and_end(store: &Store, from: &crate::testing::Source) {

@@ -20,8 +20,10 @@ use crate::segment_file::footer::{RecordEntry, Summary};
 use crate::segment_file::reader::Wanted;
 use crate::segment_file::record::RecordKind;
 
-/// About what a fragment takes in memory: its entry, its facts, and what they refer to.
+/// About what a fragment takes in memory: its entry, and what is the same for all facts.
 const STEP_BYTES: usize = 1024;
+/// What the rest of the facts takes, tags above all: so many times what it takes sealed.
+const FACTS_SHARE: usize = 2;
 
 /// What a file tells.
 pub(crate) struct Told {
@@ -30,6 +32,8 @@ pub(crate) struct Told {
     pub(crate) witness: Option<Witness>,
     /// The disk did not give back all of it.
     pub(crate) unread: bool,
+    /// About how many bytes of memory it takes.
+    pub(crate) weight: usize,
 }
 
 /// What one record tells.
@@ -78,7 +82,7 @@ impl Told {
         }
         let archived = records.archived().unwrap_or(file.header.archive);
         let witness = witness(records.iter().map(|(entry, _)| entry), gone);
-        let mut steps = Vec::new();
+        let (mut steps, mut facts_len) = (Vec::new(), 0);
         records.for_each(|entry, head| {
             let meta = entry.shape.meta;
             let locator = entry.shape.locator(file.header.file, file.header.volume, entry.offset);
@@ -93,6 +97,7 @@ impl Told {
                 }
                 RecordKind::Fragment => {
                     let (part_count, head) = (entry.shape.part, open(keys, &entry, head));
+                    facts_len += entry.shape.facts_len as usize;
                     let mut entry = entry;
                     if entry.summary.as_ref().is_none_or(|summary| *summary == Summary::default()) {
                         // It was listed by a recovery that lacked its key.
@@ -103,12 +108,8 @@ impl Told {
                 }
             }
         });
-        Ok(Self { steps, witness, unread })
-    }
-
-    /// About how many bytes of memory it takes.
-    pub(crate) fn weight(&self) -> usize {
-        self.steps.len() * STEP_BYTES
+        let weight = steps.len() * STEP_BYTES + facts_len * FACTS_SHARE;
+        Ok(Self { steps, witness, unread, weight })
     }
 }
 

@@ -3,7 +3,8 @@
 //! # Invariants
 //! 1. Nothing but OPTIONS is done for a client that has not shown who it is.
 //! 2. A run that began is finished, whatever ends the connection.
-//! 3. Nobody waits for the client to read: media goes on, and only requests wait for room for their answers.
+//! 3. Media goes on while the client does not read, until 64 KiB of answers wait: then its connection is not read either
+//!    (media over UDP is), and it has the write timeout to take something.
 
 use std::future::poll_fn;
 use std::net::SocketAddr;
