@@ -1,16 +1,21 @@
 //! Which streams share files, and what that gives.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::ErrorKind;
 use std::sync::Arc;
 
-use vidar_core::control::{Control, ControlRecord};
+use vidar_core::control::{Control, ControlRecord, GapCause, GapRecord};
 use vidar_core::ids::{FileId, StreamId};
+use vidar_core::sink::SinkError;
 use vidar_core::source::FragmentSource as _;
 use vidar_core::time::UnixMs;
 
+use crate::StoreOptions;
+use crate::backend::SegmentIo as _;
+use crate::backend::fault::{Fault, FaultyIo, Op};
 use crate::backend::memory::MemoryIo;
 use crate::class::CLASS_COUNT;
-use crate::testing::{Opened, Source, keep, media, open, read_back, source_kept};
+use crate::testing::{Opened, Source, drive, keep, media, open, open_with, options, read_back, source_kept};
 
 async fn sources(opened: &Opened, hours: &[u32]) -> Vec<Source> {
     let mut sources = Vec::new();
@@ -135,5 +140,64 @@ async fn looking_for_a_config_in_files_of_other_classes_finds_no_damage() {
     for entry in opened.seen.entries() {
         assert!(!opened.store.is_damaged(&entry));
         opened.store.config(&entry).await.unwrap();
+    }
+}
+
+fn gap(from: &Source) -> Control {
+    let (run, at) = (Some(from.run), UnixMs(1));
+    let (cause, count, ordinal) = (GapCause::Overload, 1, None);
+    Control::Gap(GapRecord { stream: from.stream, run, start: at, end: at, noticed: at, cause, count, ordinal })
+}
+
+#[tokio::test]
+async fn on_a_full_disk_a_control_record_goes_where_there_is_room() {
+    let io = MemoryIo::new();
+    let opened = open_with(StoreOptions { by_hand: true, ..options() }, &io);
+    let store = &opened.store;
+    drive(store, async {
+        let of = sources(&opened, &[8760, 1]).await;
+        of[0].append(store, &media(1, 100)).await;
+        // Not even the reserve gives a file.
+        let space = io.space().unwrap();
+        io.set_capacity(Some(space.total_bytes - space.free_bytes - options().reserve_bytes));
+        let first = of[1].fragment(store.next_number(UnixMs(1)), &media(2, 100));
+        let (media, control) = tokio::join!(store.append(first), store.control(gap(&of[1])));
+        assert!(matches!(media, Err(SinkError::Full)), "{media:?}");
+        control.unwrap();
+    })
+    .await;
+    io.set_capacity(None);
+    io.power_cut(|| false);
+    let again = open(&io);
+    assert_eq!((again.report.damage.len(), again.report.fragments), (0, 1));
+    assert!(again.seen.words().contains(&"gap"));
+}
+
+#[tokio::test]
+async fn on_a_full_disk_other_files_take_the_control_records_of_one_that_fails() {
+    for is_deletion in [false, true] {
+        let (memory, full) = (MemoryIo::new(), ErrorKind::StorageFull);
+        let io = FaultyIo::new(Arc::new(memory.clone()));
+        let opened = open(&io);
+        let store = &opened.store;
+        let of = sources(&opened, &[8760, 1]).await;
+        record(&opened, &of, 1).await;
+        io.fail(Fault { op: Op::Write, after: 0, times: 1, error: full, torn_bytes: 0 });
+        // Neither a whole file nor a small one can be made.
+        io.fail(Fault { op: Op::Create, after: 0, times: 2, error: full, torn_bytes: 0 });
+        if is_deletion {
+            store.delete_stream(of[1].stream, UnixMs(1), Vec::new()).await.unwrap();
+        } else {
+            store.control(gap(&of[1])).await.unwrap();
+            // What failed is void once the class goes on.
+            of[1].append(store, &media(9, 10)).await;
+        }
+        memory.power_cut(|| false);
+        let again = open(&memory);
+        assert_eq!(again.report.damage, []);
+        let streams: BTreeSet<_> = again.seen.entries().iter().map(|entry| entry.meta.stream).collect();
+        assert_eq!(streams.contains(&of[1].stream), !is_deletion);
+        assert!(streams.contains(&of[0].stream));
+        assert!(again.seen.words().contains(if is_deletion { &"stream deleted" } else { &"gap" }));
     }
 }

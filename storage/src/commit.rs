@@ -41,6 +41,8 @@ use crate::shared::{Shared, count};
 
 /// A new epoch is taken when half the numbers of one are given.
 const EPOCH_COUNTER_MAX: u32 = 1 << 31;
+/// How often a record is written: to its file, to the one after it, and on a full disk to one of another class.
+const ATTEMPTS: u32 = 3;
 
 /// Who waits until the store is closed.
 pub(crate) type Closing = oneshot::Sender<Result<(), SinkError>>;
@@ -171,47 +173,44 @@ impl Committer {
     fn commit(&mut self, items: Vec<Item>) {
         self.renew_epoch();
         let keys = self.shared.keys.ring();
-        let mut groups = self.by_class(self.prepare(items, &keys));
+        let prepared = self.prepare(items, &keys);
+        let mut ready = self.place(prepared);
         let mut durable = Vec::new();
-        for attempt in 0..3 {
-            let failed = self.write_all(groups, &keys, &mut durable);
-            let again = failed.into_iter().map(|(group, error)| self.after_failure(group, &error, attempt));
-            groups = again.filter(|group| !group.ready.is_empty()).collect();
+        for attempt in 0..ATTEMPTS {
+            let failed = self.write_all(by_class(ready), &keys, &mut durable);
+            ready = failed.into_iter().flat_map(|(group, error)| self.after_failure(group, &error, attempt)).collect();
         }
-        for Group { ready, .. } in groups {
-            fail(ready, &SinkError::Full, |_| true);
-        }
+        fail(ready, &SinkError::Full, |_| true);
         durable.sort_unstable_by_key(|durable| durable.ready.position);
         self.publish(durable);
     }
 
-    /// What goes to the same file. A control record does not begin one, as long as any is written to.
-    fn by_class(&mut self, mut ready: Vec<Ready>) -> Vec<Group> {
-        let mut used: [bool; CLASS_COUNT] = std::array::from_fn(|class| self.rolling.slots[class].open.is_some());
+    /// Decides which file each goes to. A control record does not begin one, as long as any is written to: on a full disk
+    /// none can be begun.
+    fn place(&mut self, mut ready: Vec<Ready>) -> Vec<Ready> {
+        for class in 0..CLASS_COUNT as u8 {
+            let is_media_here = |ready: &Ready| ready.class == class && is_media(ready);
+            if self.rolling.open(class).is_some_and(|open| open.is_small) && ready.iter().any(is_media_here) {
+                if self.shared.space() == Space::Ok {
+                    self.rolling.roll(class, &self.fragments);
+                } else {
+                    ready = fail(ready, &SinkError::Full, is_media_here);
+                }
+            }
+        }
+        let open: [bool; CLASS_COUNT] = std::array::from_fn(|class| self.rolling.slots[class].open.is_some());
+        let mut used = open;
         ready.iter().filter(|ready| is_media(ready)).for_each(|ready| used[usize::from(ready.class)] = true);
         for control in ready.iter_mut().filter(|ready| !is_media(ready)) {
-            if !used[usize::from(control.class)] {
-                control.class = used.iter().rposition(|used| *used).map_or(control.class, |class| class as u8);
+            if !open[usize::from(control.class)] {
+                let longest = |classes: &[bool; CLASS_COUNT]| classes.iter().rposition(|class| *class);
+                control.class = longest(&open).or(longest(&used)).map_or(control.class, |class| class as u8);
                 used[usize::from(control.class)] = true;
             }
         }
         let copies: Vec<Ready> = ready.iter().flat_map(|ready| copies_of_deletion(ready, &used)).collect();
         ready.extend(copies);
-        let mut groups = Vec::new();
-        for class in 0..CLASS_COUNT as u8 {
-            let mut ready: Vec<Ready> = ready.extract_if(.., |ready| ready.class == class).collect();
-            if self.rolling.open(class).is_some_and(|open| open.is_small) && ready.iter().any(is_media) {
-                if self.shared.space() == Space::Ok {
-                    self.rolling.roll(class, &self.fragments);
-                } else {
-                    ready = fail(ready, &SinkError::Full, is_media);
-                }
-            }
-            if !ready.is_empty() {
-                groups.push(Group { class, ready });
-            }
-        }
-        groups
+        ready
     }
 
     /// Writes all groups, then syncs them: what the first sync brings to the disk the others do not wait for. Answers those
@@ -243,19 +242,27 @@ impl Committer {
     }
 
     /// What of a group is to be tried again.
-    fn after_failure(&mut self, mut group: Group, error: &io::Error, attempt: u32) -> Group {
+    fn after_failure(&mut self, group: Group, error: &io::Error, attempt: u32) -> Vec<Ready> {
         count(&self.shared.counters.failures, 1);
         if is_full(error) {
-            // Media waits for room; the reserve is there for everything else.
-            group.ready = fail(group.ready, &SinkError::Full, is_media);
-            if !group.ready.is_empty() {
+            // Media waits for room; the reserve is there for everything else, …
+            let mut ready = fail(group.ready, &SinkError::Full, is_media);
+            if !ready.is_empty() {
                 self.rolling.give_up_reserve();
             }
+            // … and, where no file can be made from it, the room in files of other classes.
+            if attempt > 0
+                && let Some(class) = self.rolling.emptiest()
+            {
+                ready.iter_mut().for_each(|ready| ready.class = class);
+            }
+            ready
         } else if attempt > 0 {
             tracing::error!(%error, "cannot write to a new segment file either");
-            group.ready = fail(group.ready, &sink_error("write a segment file", error), |_| true);
+            fail(group.ready, &sink_error("write a segment file", error), |_| true)
+        } else {
+            group.ready
         }
-        group
     }
 
     /// Seals and writes a batch. After an error the file is condemned.
@@ -358,6 +365,13 @@ impl Committer {
             }
         }
     }
+}
+
+/// What goes to the same file.
+fn by_class(mut ready: Vec<Ready>) -> Vec<Group> {
+    let mut of_class = |class: u8| ready.extract_if(.., |ready| ready.class == class).collect();
+    let groups = (0..CLASS_COUNT as u8).map(|class| Group { class, ready: of_class(class) });
+    groups.filter(|group| !group.ready.is_empty()).collect()
 }
 
 fn is_media(ready: &Ready) -> bool {

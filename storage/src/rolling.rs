@@ -124,6 +124,13 @@ impl Rolling {
         self.slots.iter().filter_map(|slot| slot.open.as_ref())
     }
 
+    /// The class whose open file has most room, one that was made from the reserve last.
+    pub(crate) fn emptiest(&self) -> Option<u8> {
+        let open = self.slots.iter().zip(0..).filter_map(|(slot, class)| Some((slot.open.as_ref()?, class)));
+        let emptiest = open.min_by_key(|(open, _)| (open.is_small, open.writer.durable_through()));
+        emptiest.map(|(_, class)| class)
+    }
+
     /// The open files, then those before them.
     pub(crate) fn newest(&self) -> Vec<FileId> {
         let open = self.all_open().map(|open| open.writer.header.file);
