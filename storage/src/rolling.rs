@@ -250,29 +250,36 @@ impl Rolling {
 
     /// Until an open file is old; none while nothing in them can become old.
     pub(crate) fn time_left(&self) -> Option<Duration> {
-        let ages = self.all_open().filter(|open| open.holds_media).map(|open| self.age(open));
-        Some(self.shared.options.segment_age.saturating_sub(ages.max()?))
+        Some(self.shared.options.segment_age.saturating_sub(self.oldest()?.0))
     }
 
-    fn age(&self, open: &Open) -> Duration {
-        self.shared.clock.monotonic().saturating_sub(open.opened)
+    /// Age and class of the oldest open file that holds media.
+    fn oldest(&self) -> Option<(Duration, u8)> {
+        let now = self.shared.clock.monotonic();
+        let open = self.slots.iter().zip(0..).filter_map(|(slot, class)| Some((slot.open.as_ref()?, class)));
+        let with_media = open.filter(|(open, _)| open.holds_media);
+        with_media.map(|(open, class)| (now.saturating_sub(open.opened), class)).max()
     }
 
-    /// Lets go of the open files that are full or old. Their footers are written by and by. `fragments`: those that are open.
+    /// Lets go of the open files that are full, and of the oldest if it is old: the others a little later, so that files that
+    /// were begun together do not all wait for their footers at once. `fragments`: those that are open.
     pub(crate) fn roll_due(&mut self, fragments: &OpenFragments) {
         for class in 0..CLASS_COUNT as u8 {
-            if self.slots[usize::from(class)].open.as_ref().is_some_and(|open| self.is_due(open)) {
+            if self.slots[usize::from(class)].open.as_ref().is_some_and(|open| self.is_filled(open)) {
                 self.roll(class, fragments);
             }
         }
+        if let Some((age, class)) = self.oldest()
+            && age >= self.shared.options.segment_age
+        {
+            self.roll(class, fragments);
+        }
     }
 
-    fn is_due(&self, open: &Open) -> bool {
-        let options = &self.shared.options;
+    fn is_filled(&self, open: &Open) -> bool {
         let copies = || self.all_open().map(|open| open.writer.copies_len());
-        open.writer.durable_through() >= options.segment_bytes
+        open.writer.durable_through() >= self.shared.options.segment_bytes
             || (copies().sum::<usize>() > COPIES_LEN_MAX && copies().max() == Some(open.writer.copies_len()))
-            || (open.holds_media && self.age(open) >= options.segment_age)
     }
 
     /// Lets go of the open file of a class.

@@ -83,6 +83,21 @@ fn after_a_failure_the_next_file_says_what_it_replaces() {
 }
 
 #[test]
+fn files_that_are_old_at_once_are_closed_one_in_each_rest() {
+    let io = MemoryIo::new();
+    let (opened, mut rolling) = rolling(&io);
+    for class in 0..CLASS_COUNT as u8 {
+        rolling.ensure_open(class, false).unwrap().holds_media = true;
+    }
+    opened.clock.advance(opened.store.shared().options.segment_age);
+    for left in (0..CLASS_COUNT).rev() {
+        rolling.roll_due(&OpenFragments::new());
+        assert_eq!(rolling.all_open().count(), left);
+    }
+    rolling.finish(&OpenFragments::new()).unwrap();
+}
+
+#[test]
 fn a_spare_does_not_outlive_the_store() {
     for crash in [false, true] {
         let io = MemoryIo::new();
