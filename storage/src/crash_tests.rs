@@ -569,3 +569,22 @@ async fn a_torn_batch_gives_back_no_fragment_without_its_parts_or_its_config() {
     assert_eq!(again.store.media(&kept, None, 0..5000).await.unwrap(), media(3, 5000));
     assert_eq!(again.store.media(&kept, Some(0), 0..9000).await.unwrap(), media(1, 9000));
 }
+
+/// A sync that failed may have given it up: then it is in the page cache only.
+#[tokio::test]
+async fn the_end_of_a_file_without_header_is_written_once_more_before_it_counts() {
+    let (memory, io) = faulty();
+    let opened = open(&memory);
+    let from = source(&opened.store).await;
+    let number = opened.store.next_number(UnixMs(5));
+    opened.store.append(from.part(number, 0, &media(1, 5000))).await.unwrap();
+    memory.power_cut(|| true);
+    let name = memory.list().unwrap().remove(0);
+    memory.tamper(&name, |bytes| bytes[100] ^= 1);
+    // That is what fails; what closes the fragment would be written to a new file.
+    io.fail(fault(Op::Write, 0, 1));
+    let again = open(&io);
+    assert_eq!((again.report.unclosed, again.report.incomplete), (1, 0), "{:?}", again.report.damage);
+    memory.power_cut(|| true);
+    assert_eq!(open(&memory).report.incomplete, 1);
+}

@@ -711,26 +711,27 @@ impl Log {
         if self.mode == Mode::ReadOnly {
             return false;
         }
-        // A footer would leave out for good what did not read this time. What did is synced before anybody hears of it.
-        if file.header.read_only || scan.unread {
-            if let Err(error) = file.handle().and_then(|handle| handle.sync_data()) {
-                tracing::warn!(file = file.name, %error, "cannot sync a file that is left unclosed");
-                self.is_unsynced = true;
+        // What was read may so far stand in the page cache only: that it is durable comes before anybody hears of it.
+        let settled = file.handle().and_then(|handle| {
+            if scan.unread {
+                handle.sync_data()?
+            } else {
+                writer::write_again(&*handle, scan.synced_to..scan.data_end)?
             }
-            return false;
+            Ok(handle)
+        });
+        if let Err(error) = &settled {
+            tracing::warn!(file = file.name, %error, "cannot make durable what was read of a segment file");
+            self.is_unsynced = true;
         }
+        // A footer would leave out for good what did not read this time.
+        let Some(handle) = settled.ok().filter(|_| !file.header.read_only && !scan.unread) else { return false };
         let archive = scan.archive.unwrap_or(file.header.archive);
         let entries: Vec<_> = scan.records.iter().map(|(entry, _)| entry.clone()).collect();
         let copied = scan.records.iter().filter(|(entry, _)| entry.has_copy());
         let copies: Vec<u8> = copied.flat_map(|(_, head)| head).copied().collect();
         let footer = footer::encode(keys.log_key(), file.header.file, scan.data_end, archive, &entries, &copies);
-        // What was read may so far stand in the page cache only: it comes before the footer that promises it.
-        let settled = file.handle().and_then(|handle| {
-            writer::write_again(&*handle, scan.synced_to..scan.data_end)?;
-            Ok(handle)
-        });
-        self.is_unsynced |= settled.is_err();
-        let closed = settled.and_then(|handle| writer::close(&*handle, scan.data_end, &footer));
+        let closed = writer::close(&*handle, scan.data_end, &footer);
         match closed {
             Ok(()) => tracing::info!(file = file.name, records = entries.len(), "closed a segment file after a crash"),
             Err(ref error) => tracing::error!(file = file.name, %error, "cannot close a segment file"),
