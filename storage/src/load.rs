@@ -230,7 +230,7 @@ impl Log {
         Ok(log)
     }
 
-    /// As `read`, in `Recover`, of what came after a checkpoint. None if it cannot be trusted.
+    /// As `read`, in `Recover`, of what came after a checkpoint. What was found so far if it cannot be trusted.
     pub(crate) fn resume(
         io: &dyn SegmentIo,
         keys: &Keyring,
@@ -238,14 +238,14 @@ impl Log {
         checkpoint: Checkpoint,
         observers: &[Arc<dyn LogObserver>],
         threads: usize,
-    ) -> Result<Option<Self>, OpenError> {
-        let distrust = |why: &str| {
+    ) -> Result<Result<Self, OpenReport>, OpenError> {
+        let distrust = |log: Self, why: &str| {
             tracing::warn!(why, "the checkpoint is not what the directory holds: reading the whole log");
-            Ok(None)
+            Ok(Err(log.report))
         };
         let (mut log, is_listed) = Self::new(io, keys, Mode::Recover, table, threads)?;
         if !is_listed {
-            return distrust("there is no list of files");
+            return distrust(log, "there is no list of files");
         }
         let (id, last, of_streams) = (checkpoint.id, checkpoint.last, checkpoint.keys.clone());
         let left_out = checkpoint.left_out.clone();
@@ -257,7 +257,7 @@ impl Log {
             .iter()
             .any(|info| !present.contains(&info.header.file) && log.listing.0.contains_key(&info.header.file))
         {
-            return distrust("a file is missing");
+            return distrust(log, "a file is missing");
         }
         // It is not listed: it was removed on purpose.
         files.retain(|info| present.contains(&info.header.file));
@@ -265,7 +265,7 @@ impl Log {
             !header.read_only && ((header.epoch, header.sequence) > last || left_out.contains(&header.file))
         };
         if !log.files.iter().all(is_new) {
-            return distrust("a file is there that it does not name");
+            return distrust(log, "a file is there that it does not name");
         }
         log.take_over(table);
         log.read_files(io, keys, table, &present, &mut |_| {});
@@ -273,15 +273,24 @@ impl Log {
             log.controls.is_deleted(*stream) || keys.current(*stream).is_some_and(|(newest, _)| newest >= *version)
         };
         if !of_streams.iter().all(has_key) {
-            return distrust("a key is missing");
+            return distrust(log, "a key is missing");
         }
         // All of them, whatever the others say: each is asked once.
         let restored = observers.iter().filter(|observer| observer.restore(id)).count();
         if restored < observers.len() {
-            return distrust("what was derived from the log is not there");
+            return distrust(log, "what was derived from the log is not there");
         }
         log.report.resumed = true;
-        Ok(Some(log))
+        Ok(Ok(log))
+    }
+
+    /// Takes over what a reading that was given up found in files that it then closed: in them it is not found again.
+    pub(crate) fn found_before(&mut self, before: OpenReport) {
+        let report = &mut self.report;
+        report.unclosed = report.unclosed.max(before.unclosed);
+        report.dropped_bytes = report.dropped_bytes.max(before.dropped_bytes);
+        let not_again: Vec<_> = before.damage.into_iter().filter(|damage| !report.damage.contains(damage)).collect();
+        report.damage.splice(0..0, not_again);
     }
 
     /// Begins with what the checkpoint says.

@@ -529,14 +529,18 @@ fn read_log(
     threads: usize,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Log, OpenError> {
+    let mut found = OpenReport::default();
     if let Some(checkpoint) = Checkpoint::read(io, keys) {
-        if let Some(log) = Log::resume(io, keys, files, checkpoint, observers, threads)? {
-            return Ok(log);
+        match Log::resume(io, keys, files, checkpoint, observers, threads)? {
+            Ok(log) => return Ok(log),
+            Err(report) => found = report,
         }
         Checkpoint::discard(io).map_err(OpenError::io("put a checkpoint away"))?;
         files.clear();
     }
-    Log::read(io, keys, Mode::Recover, files, threads, progress)
+    let mut log = Log::read(io, keys, Mode::Recover, files, threads, progress)?;
+    log.found_before(found);
+    Ok(log)
 }
 
 /// Says now and then how far a long start is.

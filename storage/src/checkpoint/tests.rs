@@ -217,6 +217,18 @@ async fn whatever_does_not_fit_leads_to_a_full_replay() {
 }
 
 #[tokio::test]
+async fn what_is_found_before_a_checkpoint_is_distrusted_is_told() {
+    let (io, _, _) = base().await;
+    let name = io.list().unwrap().into_iter().max().unwrap();
+    // Within a record of the file that was not closed: its footer leaves it out.
+    io.tamper(&name, |bytes| bytes[40_000] ^= 1);
+    let whole = replay_on(&options(), Arc::new(io.image()), &[]).unwrap();
+    assert_eq!((whole.unclosed, whole.damage.len()), (1, 1));
+    let (_, report) = open(&io, &Arc::new(Saving::default()));
+    assert_eq!((report.resumed, report.unclosed, &report.damage), (false, 1, &whole.damage));
+}
+
+#[tokio::test]
 async fn a_checkpoint_that_was_not_trusted_once_never_is() {
     let (io, observer, _) = base().await;
     // What the index saved is not there, and the machine goes down before there is another checkpoint.
