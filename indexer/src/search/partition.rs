@@ -196,6 +196,11 @@ impl Partition {
         self.of_stream = None;
     }
 
+    #[cfg(test)]
+    pub(super) fn keeps_stream(&self) -> bool {
+        self.of_stream.is_some()
+    }
+
     fn all_held(&self, stream: StreamId) -> tantivy::Result<Attributes> {
         let term = self.stream_term(stream);
         let mut held = Attributes::new();
@@ -214,6 +219,12 @@ impl Partition {
         }
         held.sort_unstable();
         Ok(held)
+    }
+
+    /// Whether a document of a subject was committed. Nothing of its stream is remembered.
+    pub(super) fn holds(&self, subject: Subject) -> tantivy::Result<bool> {
+        let is_newer = matches!(subject, Subject::Fragment(_, number) if number.sequence() > self.newest);
+        Ok(!is_newer && self.held_alone(subject)?.is_some())
     }
 
     fn held_alone(&self, subject: Subject) -> tantivy::Result<Option<u64>> {

@@ -44,6 +44,8 @@ const NO_CHUNK: u32 = u32::MAX;
 const CHUNK_BYTES: usize = 512 << 10;
 /// Writers kept open, for the newest partitions.
 const WRITERS_MAX: usize = 2;
+/// Partitions that keep what they hold of a stream: the one that is looked at, and its neighbour.
+const HELD_MAX: usize = 2;
 
 /// What the worker shares with those who ask.
 pub(super) struct Shared {
@@ -73,6 +75,8 @@ pub(super) struct Worker {
     commit_documents: usize,
     partition_ms: i64,
     partitions: BTreeMap<PartitionId, Partition>,
+    /// Those that were asked last what they hold, the last one behind.
+    asked: Vec<PartitionId>,
     chunks: Vec<(u32, Searcher)>,
     next_chunk: u32,
     tail: HashMap<u64, Tailed>,
@@ -146,6 +150,7 @@ impl Worker {
             commit_documents: settings.commit_documents.max(1),
             partition_ms: settings.partition_ms.max(1),
             partitions,
+            asked: Vec::new(),
             chunks: Vec::new(),
             next_chunk: 0,
             tail: HashMap::new(),
@@ -310,8 +315,18 @@ impl Worker {
         Ok(())
     }
 
-    /// Attributes of its document in a partition.
+    /// Attributes of its document in a partition. A stream is looked at in the order of time: who goes on to another
+    /// partition does not come back soon.
     fn held(&mut self, id: PartitionId, subject: Subject) -> Result<Option<u64>, Failed> {
+        if self.asked.last() != Some(&id) {
+            self.asked.retain(|asked| *asked != id);
+            self.asked.push(id);
+            if self.asked.len() > HELD_MAX
+                && let Some(left) = self.partitions.get_mut(&self.asked.remove(0))
+            {
+                left.forget_stream();
+            }
+        }
         let held = self.partitions.get_mut(&id).map_or(Ok(None), |partition| partition.held(subject));
         held.map_err(|error| Failed { partition: id, error })
     }
@@ -417,7 +432,7 @@ impl Worker {
     fn delete_elsewhere(&mut self, subject: Subject, home: Option<PartitionId>) -> Result<(), Failed> {
         for (id, partition) in self.partitions.iter_mut().filter(|(id, _)| Some(**id) != home) {
             let failed = |error| Failed { partition: *id, error };
-            if partition.held(subject).map_err(failed)?.is_some() {
+            if partition.holds(subject).map_err(failed)? {
                 partition.delete(subject.id()).and_then(|()| partition.commit()).map_err(failed)?;
             }
         }
@@ -512,6 +527,10 @@ impl Worker {
         *write(&self.shared.view) = Arc::new(View { sources, tail: Arc::new(tail) });
     }
 }
+
+#[cfg(test)]
+#[path = "worker_tests.rs"]
+mod tests;
 
 /// A partition could not be read or written.
 struct Failed {
