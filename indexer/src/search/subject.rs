@@ -26,7 +26,8 @@ pub(crate) enum Subject {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Standing {
     pub(crate) id: u64,
-    /// Differs from those of a document of the same subject that says something else.
+    /// Differs from those of a document of the same id that says something else, or is of something else: segment files
+    /// that were restored beside a newer index give sequences again.
     pub(crate) attributes: u64,
     /// Decides its partition.
     pub(crate) server_time: UnixMs,
@@ -106,7 +107,8 @@ impl Subject {
             Self::Fragment(stream, number) => {
                 let entry = timeline.get(stream, number)?;
                 let run = catalog.run_state(stream, entry.meta.run).and_then(|run| run.record);
-                let attributes = attributes(&record, run.as_ref().map(|(_, run)| &**run), None, run.is_some());
+                let of_run = run.as_ref().map(|(_, run)| &**run);
+                let attributes = attributes(&record, Some(self), of_run, None, run.is_some());
                 let expires = number.sequence();
                 Some(Standing { id, attributes, server_time: entry.meta.server_start(), expires })
             }
@@ -115,12 +117,12 @@ impl Subject {
                 let (_, run) = run?;
                 let over = ended.as_ref().map(|(_, at, _)| *at);
                 let expires = ended.map_or(NEVER, |(number, _, _)| number.sequence());
-                let attributes = attributes(&record, Some(&run), over, over.is_some());
+                let attributes = attributes(&record, Some(self), Some(&run), over, over.is_some());
                 Some(Standing { id, attributes, server_time: run.started, expires })
             }
             Self::Gap(stream, number) => {
                 let gap = catalog.gap(stream, number)?;
-                let attributes = attributes(&record, None, None, true);
+                let attributes = attributes(&record, Some(self), None, None, true);
                 let (server_time, expires) = (gap.noticed, number.sequence());
                 Some(Standing { id, attributes, server_time, expires })
             }
@@ -220,12 +222,20 @@ fn length(from: UnixMs, to: UnixMs) -> u64 {
 
 /// What the documents of a stream take from its record.
 pub(crate) fn stream_attributes(catalog: &Catalog, stream: StreamId) -> Option<u64> {
-    catalog.stream(stream).map(|record| attributes(&record, None, None, true))
+    catalog.stream(stream).map(|record| attributes(&record, None, None, None, true))
 }
 
-fn attributes(stream: &StreamRecord, run: Option<&RunRecord>, ended: Option<UnixMs>, complete: bool) -> u64 {
+fn attributes(
+    stream: &StreamRecord,
+    subject: Option<Subject>,
+    run: Option<&RunRecord>,
+    ended: Option<UnixMs>,
+    complete: bool,
+) -> u64 {
     let settings = &stream.settings;
-    let mut parts: Vec<&[u8]> = vec![stream.name.as_str().as_bytes(), settings.device.as_bytes()];
+    let name = subject.map(|subject| subject.name_parts().map(u64::to_be_bytes));
+    let mut parts: Vec<&[u8]> = vec![stream.stream.as_bytes(), name.as_ref().map_or(&[], |name| name.as_flattened())];
+    parts.extend([stream.name.as_str().as_bytes(), settings.device.as_bytes()]);
     for (name, value) in &settings.tags {
         parts.extend([name.as_bytes(), value.as_bytes()]);
     }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use vidar_core::clock::SystemClock;
+use vidar_core::control::ControlRecord;
 use vidar_core::ids::{FragmentNumber, RunId, StreamId};
 use vidar_core::log::{LogEvent, LogObserver};
 use vidar_core::time::UnixMs;
@@ -571,6 +572,42 @@ fn files_under_another_key_are_made_again() {
     assert_eq!(count(&index, ""), 28);
     index.close();
     assert!(files(dir.path()).iter().all(|path| !before.contains(path)));
+}
+
+/// Segment files that were restored beside a newer index: numbers are given again, to something else.
+#[test]
+fn documents_of_what_had_the_number_before_hide_nothing() {
+    let renumbered = |event: &LogEvent| match event {
+        LogEvent::Control(record) => {
+            let number = FragmentNumber::new(record.number.sequence(), 77, 77);
+            LogEvent::Control(Arc::new(ControlRecord { number, body: record.body.clone() }))
+        }
+        LogEvent::Fragment { .. } => event.clone(),
+    };
+    let ids = [(StreamId::new(), RunId::new()), (StreamId::new(), RunId::new())];
+    let events = |(stream, run): (StreamId, RunId), start_ms: i64| {
+        let begun = [testing::stream(1, stream, "cam"), testing::run(2, stream, run, "rtsp", "10.0.0.7:5004")];
+        let gap = testing::gap(3, stream, run, DAY_ONE + start_ms, DAY_ONE + 5000);
+        let fragment = |sequence| Fragment::new(stream, run, sequence).event();
+        [&begun[..], &[gap], &(4..9).map(fragment).collect::<Vec<_>>()].concat()
+    };
+    for of in ids {
+        let dir = tempfile::tempdir().unwrap();
+        let index = disk(dir.path());
+        feed(&index, &events(ids[0], 1000));
+        index.search().commit();
+        index.close();
+        let index = disk(dir.path());
+        let events: Vec<_> = events(of, 2000).iter().map(renumbered).collect();
+        for _ in 0..2 {
+            feed(&index, &events);
+            let gaps = find(&index, "kind:gap");
+            assert_eq!(gaps.iter().map(|gap| gap.time).collect::<Vec<_>>(), [UnixMs(DAY_ONE + 2000)]);
+            assert_eq!(find(&index, "kind:fragment").len(), 5);
+            index.search().commit();
+        }
+        index.close();
+    }
 }
 
 #[test]
