@@ -18,7 +18,8 @@ use vidar_core::time::UnixMs;
 use vidar_core::track::{StreamConfig, TrackKind};
 use vidar_storage::Store;
 use vidar_storage::backend::fs::FsIo;
-use vidar_storage::backend::{DirLock, DiskSpace, SegmentHandle, SegmentIo};
+use vidar_storage::backend::layer::{HandleLayer, IoLayer};
+use vidar_storage::backend::{SegmentHandle, SegmentIo};
 
 /// 2026-01-01T00:00:00Z.
 const BEGIN_MS: i64 = 1_767_225_600_000;
@@ -184,13 +185,9 @@ impl QuickIo {
     }
 }
 
-impl SegmentIo for QuickIo {
-    fn lock(&self) -> io::Result<DirLock> {
-        self.fs.lock()
-    }
-
-    fn list(&self) -> io::Result<Vec<String>> {
-        self.fs.list()
+impl IoLayer for QuickIo {
+    fn inner(&self) -> &dyn SegmentIo {
+        &self.fs
     }
 
     fn create(&self, name: &str, len: u64) -> io::Result<Arc<dyn SegmentHandle>> {
@@ -209,10 +206,6 @@ impl SegmentIo for QuickIo {
         Ok(())
     }
 
-    fn read_small(&self, name: &str) -> io::Result<Option<Vec<u8>>> {
-        self.fs.read_small(name)
-    }
-
     fn replace_small(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
         match name {
             "checkpoint" if !self.checkpoints => Err(io::ErrorKind::Unsupported.into()),
@@ -229,10 +222,6 @@ impl SegmentIo for QuickIo {
         OpenOptions::new().append(true).open(self.dir.join(name))?.write_all(bytes)
     }
 
-    fn space(&self) -> io::Result<DiskSpace> {
-        self.fs.space()
-    }
-
     fn reserve(&self, _: u64) -> io::Result<()> {
         Ok(())
     }
@@ -243,9 +232,9 @@ struct QuickHandle {
     io: QuickIo,
 }
 
-impl SegmentHandle for QuickHandle {
-    fn len(&self) -> io::Result<u64> {
-        self.inner.len()
+impl HandleLayer for QuickHandle {
+    fn inner(&self) -> &dyn SegmentHandle {
+        &*self.inner
     }
 
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
@@ -257,12 +246,12 @@ impl SegmentHandle for QuickHandle {
         Ok(())
     }
 
-    fn sync_data(&self) -> io::Result<()> {
-        Ok(())
+    fn write_blocks(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        HandleLayer::write_at(self, offset, bytes)
     }
 
-    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
-        self.inner.read_at(offset, buffer)
+    fn sync_data(&self) -> io::Result<()> {
+        Ok(())
     }
 
     fn punch(&self, _: u64, _: u64) -> io::Result<()> {

@@ -10,12 +10,13 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use uuid::Uuid;
 use vidar_core::ids::StreamId;
 use vidar_core::log::LogEvent;
-use vidar_storage::backend::{DirLock, DiskSpace, SegmentHandle, SegmentIo};
+use vidar_storage::backend::{DirLock, DiskSpace, SegmentHandle, SegmentIo, WriteMode};
 
 use crate::contents::{Contents, Rule, WORD};
 use crate::kek::Memory;
@@ -402,6 +403,10 @@ impl SegmentIo for SimDisk {
         Ok(Box::new(Lock { disk: self.clone(), boot }))
     }
 
+    fn write_mode(&self) -> WriteMode {
+        WriteMode::Buffered
+    }
+
     fn list(&self) -> io::Result<Vec<String>> {
         self.call("list", |state| Ok(state.names.keys().cloned().collect()))
     }
@@ -428,6 +433,10 @@ impl SegmentIo for SimDisk {
 
     fn unlink(&self, name: &str) -> io::Result<()> {
         self.call("unlink", |state| state.names.remove(name).map(|_| ()).ok_or_else(|| io::ErrorKind::NotFound.into()))
+    }
+
+    fn path(&self, _: &str) -> Option<PathBuf> {
+        None
     }
 
     fn sync_dir(&self) -> io::Result<()> {
@@ -559,6 +568,10 @@ impl SegmentHandle for Handle {
         })
     }
 
+    fn write_blocks(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.write_at(offset, bytes)
+    }
+
     fn sync_data(&self) -> io::Result<()> {
         self.call("sync", (0, 0), |state, entered| {
             match &entered {
@@ -583,6 +596,16 @@ impl SegmentHandle for Handle {
             }
             Ok(())
         })
+    }
+
+    fn forget(&self, _: u64, _: u64) {}
+
+    fn read_cached(&self, _: u64, _: &mut [u8]) -> bool {
+        false
+    }
+
+    fn read_direct(&self, _: u64, _: &mut [u8]) -> bool {
+        false
     }
 
     fn punch(&self, offset: u64, len: u64) -> io::Result<()> {

@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
+use crate::backend::SegmentHandle;
+use crate::backend::layer::{HandleLayer, IoLayer};
 use crate::backend::memory::MemoryIo;
-use crate::backend::{DirLock, DiskSpace, SegmentHandle};
 use crate::handles::HANDLE_COUNT_MAX;
 use crate::testing::{media, open, open_with, options, source};
 use crate::{Depth, verify_on};
@@ -52,13 +53,9 @@ impl CountingIo {
     }
 }
 
-impl SegmentIo for CountingIo {
-    fn lock(&self) -> io::Result<DirLock> {
-        self.memory.lock()
-    }
-
-    fn list(&self) -> io::Result<Vec<String>> {
-        self.memory.list()
+impl IoLayer for CountingIo {
+    fn inner(&self) -> &dyn SegmentIo {
+        &self.memory
     }
 
     fn create(&self, name: &str, len: u64) -> io::Result<Arc<dyn SegmentHandle>> {
@@ -67,18 +64,6 @@ impl SegmentIo for CountingIo {
 
     fn open(&self, name: &str) -> io::Result<Arc<dyn SegmentHandle>> {
         self.memory.open(name).map(|handle| self.count(handle))
-    }
-
-    fn unlink(&self, name: &str) -> io::Result<()> {
-        self.memory.unlink(name)
-    }
-
-    fn sync_dir(&self) -> io::Result<()> {
-        self.memory.sync_dir()
-    }
-
-    fn read_small(&self, name: &str) -> io::Result<Option<Vec<u8>>> {
-        self.memory.read_small(name)
     }
 
     fn replace_small(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
@@ -90,39 +75,11 @@ impl SegmentIo for CountingIo {
         self.count.list_bytes.fetch_add(bytes.len(), Ordering::Relaxed);
         self.memory.append_small(name, bytes)
     }
-
-    fn space(&self) -> io::Result<DiskSpace> {
-        self.memory.space()
-    }
-
-    fn reserve(&self, len: u64) -> io::Result<()> {
-        self.memory.reserve(len)
-    }
 }
 
-impl SegmentHandle for CountingHandle {
-    fn len(&self) -> io::Result<u64> {
-        self.inner.len()
-    }
-
-    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        self.inner.write_at(offset, bytes)
-    }
-
-    fn sync_data(&self) -> io::Result<()> {
-        self.inner.sync_data()
-    }
-
-    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
-        self.inner.read_at(offset, buffer)
-    }
-
-    fn punch(&self, offset: u64, len: u64) -> io::Result<()> {
-        self.inner.punch(offset, len)
-    }
-
-    fn truncate(&self, len: u64) -> io::Result<()> {
-        self.inner.truncate(len)
+impl HandleLayer for CountingHandle {
+    fn inner(&self) -> &dyn SegmentHandle {
+        &*self.inner
     }
 }
 

@@ -3,7 +3,8 @@
 use std::io;
 use std::sync::{Arc, Mutex};
 
-use super::{DirLock, DiskSpace, SegmentHandle, SegmentIo, WriteMode};
+use super::layer::{HandleLayer, IoLayer};
+use super::{SegmentHandle, SegmentIo};
 
 /// What can fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,17 +103,9 @@ impl FaultyIo {
     }
 }
 
-impl SegmentIo for FaultyIo {
-    fn lock(&self) -> io::Result<DirLock> {
-        self.inner.lock()
-    }
-
-    fn write_mode(&self) -> WriteMode {
-        self.inner.write_mode()
-    }
-
-    fn list(&self) -> io::Result<Vec<String>> {
-        self.inner.list()
+impl IoLayer for FaultyIo {
+    fn inner(&self) -> &dyn SegmentIo {
+        &*self.inner
     }
 
     fn create(&self, name: &str, len: u64) -> io::Result<Arc<dyn SegmentHandle>> {
@@ -129,14 +122,6 @@ impl SegmentIo for FaultyIo {
         self.inner.unlink(name)
     }
 
-    fn sync_dir(&self) -> io::Result<()> {
-        self.inner.sync_dir()
-    }
-
-    fn read_small(&self, name: &str) -> io::Result<Option<Vec<u8>>> {
-        self.inner.read_small(name)
-    }
-
     fn replace_small(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
         self.plan.io(Op::Replace)?;
         self.inner.replace_small(name, bytes)
@@ -146,14 +131,6 @@ impl SegmentIo for FaultyIo {
         self.plan.io(Op::Append)?;
         self.inner.append_small(name, bytes)
     }
-
-    fn space(&self) -> io::Result<DiskSpace> {
-        self.inner.space()
-    }
-
-    fn reserve(&self, len: u64) -> io::Result<()> {
-        self.inner.reserve(len)
-    }
 }
 
 struct FaultyHandle {
@@ -161,27 +138,28 @@ struct FaultyHandle {
     plan: Plan,
 }
 
-impl SegmentHandle for FaultyHandle {
-    fn len(&self) -> io::Result<u64> {
-        self.inner.len()
+impl FaultyHandle {
+    /// A write that fails may still write something.
+    fn check_write(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        let Err(fault) = self.plan.check(Op::Write) else { return Ok(()) };
+        self.inner.write_at(offset, &bytes[..fault.torn_bytes.min(bytes.len())])?;
+        Err(fault.error.into())
+    }
+}
+
+impl HandleLayer for FaultyHandle {
+    fn inner(&self) -> &dyn SegmentHandle {
+        &*self.inner
     }
 
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        if let Err(fault) = self.plan.check(Op::Write) {
-            self.inner.write_at(offset, &bytes[..fault.torn_bytes.min(bytes.len())])?;
-            return Err(fault.error.into());
-        }
+        self.check_write(offset, bytes)?;
         self.inner.write_at(offset, bytes)
     }
 
     fn write_blocks(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        match self.plan.check(Op::Write) {
-            Ok(()) => self.inner.write_blocks(offset, bytes),
-            Err(fault) => {
-                self.inner.write_at(offset, &bytes[..fault.torn_bytes.min(bytes.len())])?;
-                Err(fault.error.into())
-            }
-        }
+        self.check_write(offset, bytes)?;
+        self.inner.write_blocks(offset, bytes)
     }
 
     fn sync_data(&self) -> io::Result<()> {
@@ -204,8 +182,9 @@ impl SegmentHandle for FaultyHandle {
         read
     }
 
-    fn forget(&self, offset: u64, len: u64) {
-        self.inner.forget(offset, len);
+    /// Whoever reads gets to the reads that fail.
+    fn read_cached(&self, _: u64, _: &mut [u8]) -> bool {
+        false
     }
 
     fn punch(&self, offset: u64, len: u64) -> io::Result<()> {

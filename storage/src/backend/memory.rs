@@ -5,11 +5,12 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::blocks::is_aligned;
-use super::{DirLock, DiskSpace, SegmentHandle, SegmentIo};
+use super::{DirLock, DiskSpace, SegmentHandle, SegmentIo, WriteMode};
 
 const SECTOR_LEN: usize = 512;
 
@@ -212,6 +213,10 @@ impl SegmentIo for MemoryIo {
         Ok(Box::new(Lock { state: Arc::clone(&self.state), boot }))
     }
 
+    fn write_mode(&self) -> WriteMode {
+        WriteMode::Buffered
+    }
+
     fn list(&self) -> io::Result<Vec<String>> {
         Ok(lock(&self.state).files.keys().cloned().collect())
     }
@@ -238,6 +243,10 @@ impl SegmentIo for MemoryIo {
         self.alive()?.files.remove(name).map(|_| ()).ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
+    fn path(&self, _: &str) -> Option<PathBuf> {
+        None
+    }
+
     fn sync_dir(&self) -> io::Result<()> {
         let mut state = self.alive()?;
         state.synced_names = state.files.clone();
@@ -253,6 +262,12 @@ impl SegmentIo for MemoryIo {
         state.make_room(bytes.len() as u64)?;
         state.small.insert(name.to_owned(), bytes.to_vec());
         Ok(())
+    }
+
+    fn append_small(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        let mut all = self.read_small(name)?.ok_or(io::ErrorKind::NotFound)?;
+        all.extend_from_slice(bytes);
+        self.replace_small(name, &all)
     }
 
     fn space(&self) -> io::Result<DiskSpace> {
@@ -326,6 +341,12 @@ impl SegmentHandle for MemoryHandle {
         }
         buffer.copy_from_slice(bytes);
         Ok(())
+    }
+
+    fn forget(&self, _: u64, _: u64) {}
+
+    fn read_cached(&self, _: u64, _: &mut [u8]) -> bool {
+        false
     }
 
     fn read_direct(&self, offset: u64, buffer: &mut [u8]) -> bool {

@@ -1,14 +1,14 @@
 //! Counts and times what the disk is asked for, and says so when it takes long.
 
 use std::io;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use vidar_core::clock::SharedClock;
 
-use super::{DirLock, DiskSpace, SegmentHandle, SegmentIo, WriteMode};
+use super::layer::{HandleLayer, IoLayer};
+use super::{SegmentHandle, SegmentIo};
 use crate::histogram::{Histogram, TIMES_US};
 
 /// What takes longer is logged, so that the cause of a stall can be told: other calls may be seen to end with it.
@@ -65,17 +65,9 @@ impl Metered {
     }
 }
 
-impl SegmentIo for Metered {
-    fn lock(&self) -> io::Result<DirLock> {
-        self.inner.lock()
-    }
-
-    fn write_mode(&self) -> WriteMode {
-        self.inner.write_mode()
-    }
-
-    fn list(&self) -> io::Result<Vec<String>> {
-        self.inner.list()
+impl IoLayer for Metered {
+    fn inner(&self) -> &dyn SegmentIo {
+        &*self.inner
     }
 
     fn create(&self, name: &str, len: u64) -> io::Result<Arc<dyn SegmentHandle>> {
@@ -91,16 +83,8 @@ impl SegmentIo for Metered {
         self.meter.time("unlink", name, None, || self.inner.unlink(name))
     }
 
-    fn path(&self, name: &str) -> Option<PathBuf> {
-        self.inner.path(name)
-    }
-
     fn sync_dir(&self) -> io::Result<()> {
         self.meter.time("sync", "the directory", None, || self.inner.sync_dir())
-    }
-
-    fn read_small(&self, name: &str) -> io::Result<Option<Vec<u8>>> {
-        self.inner.read_small(name)
     }
 
     fn replace_small(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
@@ -113,14 +97,6 @@ impl SegmentIo for Metered {
         self.meter.written(bytes);
         self.meter.time("append to", name, None, || self.inner.append_small(name, bytes))
     }
-
-    fn space(&self) -> io::Result<DiskSpace> {
-        self.inner.space()
-    }
-
-    fn reserve(&self, len: u64) -> io::Result<()> {
-        self.inner.reserve(len)
-    }
 }
 
 struct MeteredHandle {
@@ -129,9 +105,9 @@ struct MeteredHandle {
     meter: Arc<Meter>,
 }
 
-impl SegmentHandle for MeteredHandle {
-    fn len(&self) -> io::Result<u64> {
-        self.inner.len()
+impl HandleLayer for MeteredHandle {
+    fn inner(&self) -> &dyn SegmentHandle {
+        &*self.inner
     }
 
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
@@ -150,22 +126,6 @@ impl SegmentHandle for MeteredHandle {
 
     fn sync_data(&self) -> io::Result<()> {
         self.meter.time("sync", &self.name, Some(&self.meter.syncs), || self.inner.sync_data())
-    }
-
-    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
-        self.inner.read_at(offset, buffer)
-    }
-
-    fn forget(&self, offset: u64, len: u64) {
-        self.inner.forget(offset, len);
-    }
-
-    fn read_cached(&self, offset: u64, buffer: &mut [u8]) -> bool {
-        self.inner.read_cached(offset, buffer)
-    }
-
-    fn read_direct(&self, offset: u64, buffer: &mut [u8]) -> bool {
-        self.inner.read_direct(offset, buffer)
     }
 
     fn punch(&self, offset: u64, len: u64) -> io::Result<()> {

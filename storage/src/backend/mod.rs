@@ -1,7 +1,8 @@
 //! The seam to the disk: what the store asks of a file system, and nothing more.
 //!
 //! Names are relative to the data directory. [`fs`] is the real one, [`memory`] one that can lose power, [`fault`]
-//! one that fails when told to. All pass the suite in `conformance`.
+//! one that fails when told to. All pass the suite in `conformance`. What stands on another one is a [`layer`]; nothing here
+//! has a default that one could forget to pass on.
 
 use std::any::Any;
 use std::io;
@@ -11,6 +12,7 @@ use std::sync::Arc;
 pub mod blocks;
 pub mod fault;
 pub mod fs;
+pub mod layer;
 pub mod memory;
 pub(crate) mod metered;
 
@@ -47,9 +49,7 @@ pub trait SegmentIo: Send + Sync {
     fn lock(&self) -> io::Result<DirLock>;
 
     /// How [`SegmentHandle::write_blocks`] writes to new files. Known once the directory is locked.
-    fn write_mode(&self) -> WriteMode {
-        WriteMode::Buffered
-    }
+    fn write_mode(&self) -> WriteMode;
 
     /// Names of all segment files, in no order.
     ///
@@ -76,9 +76,7 @@ pub trait SegmentIo: Send + Sync {
     fn unlink(&self, name: &str) -> io::Result<()>;
 
     /// Where a segment file stands in the file system, if it does.
-    fn path(&self, _name: &str) -> Option<PathBuf> {
-        None
-    }
+    fn path(&self, name: &str) -> Option<PathBuf>;
 
     /// Makes creations and removals of segment files durable.
     ///
@@ -102,11 +100,7 @@ pub trait SegmentIo: Send + Sync {
     ///
     /// # Errors
     /// `NotFound`, or if the disk fails or is full.
-    fn append_small(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
-        let mut all = self.read_small(name)?.ok_or(io::ErrorKind::NotFound)?;
-        all.extend_from_slice(bytes);
-        self.replace_small(name, &all)
-    }
+    fn append_small(&self, name: &str, bytes: &[u8]) -> io::Result<()>;
 
     /// Room on the disk.
     ///
@@ -148,9 +142,7 @@ pub trait SegmentHandle: Send + Sync {
     ///
     /// # Errors
     /// As `write_at`.
-    fn write_blocks(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        self.write_at(offset, bytes)
-    }
+    fn write_blocks(&self, offset: u64, bytes: &[u8]) -> io::Result<()>;
 
     /// Makes all that was written durable, and the length.
     ///
@@ -165,20 +157,14 @@ pub trait SegmentHandle: Send + Sync {
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()>;
 
     /// Who reads this range next gets it from the disk, not from memory, where the system can see to that.
-    fn forget(&self, _offset: u64, _len: u64) {}
+    fn forget(&self, offset: u64, len: u64);
 
     /// Fills `buffer` from `offset` without waiting for the disk. False: that cannot be, and what is in it is undefined.
-    fn read_cached(&self, offset: u64, buffer: &mut [u8]) -> bool {
-        let _ = (offset, buffer);
-        false
-    }
+    fn read_cached(&self, offset: u64, buffer: &mut [u8]) -> bool;
 
     /// Fills `buffer`, whole blocks (see [`blocks::is_aligned`]) that are not expected to be read again soon, from `offset`
     /// past the page cache. False: that cannot be, and what is in it is undefined.
-    fn read_direct(&self, offset: u64, buffer: &mut [u8]) -> bool {
-        let _ = (offset, buffer);
-        false
-    }
+    fn read_direct(&self, offset: u64, buffer: &mut [u8]) -> bool;
 
     /// Gives the blocks wholly inside a range back; zeros are read there. The length stays.
     ///

@@ -11,6 +11,7 @@ use super::super::record::{Content, RecordShape};
 use super::super::writer::Writer;
 use super::*;
 use crate::backend::SegmentIo;
+use crate::backend::layer::HandleLayer;
 use crate::backend::memory::MemoryIo;
 use crate::crypto::keys::Secret;
 
@@ -212,28 +213,17 @@ fn records_whose_keys_are_missing_are_kept_unopened() {
 /// A disk on which some blocks do not read.
 struct Unreadable(Arc<dyn SegmentHandle>, Vec<u64>);
 
-impl SegmentHandle for Unreadable {
-    fn len(&self) -> io::Result<u64> {
-        self.0.len()
+impl HandleLayer for Unreadable {
+    fn inner(&self) -> &dyn SegmentHandle {
+        &*self.0
     }
-    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        self.0.write_at(offset, bytes)
-    }
-    fn sync_data(&self) -> io::Result<()> {
-        self.0.sync_data()
-    }
+
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
         let end = offset + buffer.len() as u64;
         match self.1.iter().any(|block| *block < end && offset < block + BLOCK_LEN) {
             true => Err(io::Error::other("medium error")),
             false => self.0.read_at(offset, buffer),
         }
-    }
-    fn punch(&self, offset: u64, len: u64) -> io::Result<()> {
-        self.0.punch(offset, len)
-    }
-    fn truncate(&self, len: u64) -> io::Result<()> {
-        self.0.truncate(len)
     }
 }
 
@@ -261,16 +251,11 @@ struct Flipping {
     times: std::sync::atomic::AtomicU32,
 }
 
-impl SegmentHandle for Flipping {
-    fn len(&self) -> io::Result<u64> {
-        self.inner.len()
+impl HandleLayer for Flipping {
+    fn inner(&self) -> &dyn SegmentHandle {
+        &*self.inner
     }
-    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        self.inner.write_at(offset, bytes)
-    }
-    fn sync_data(&self) -> io::Result<()> {
-        self.inner.sync_data()
-    }
+
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
         self.inner.read_at(offset, buffer)?;
         let less = |left: u32| left.checked_sub(1);
@@ -282,12 +267,6 @@ impl SegmentHandle for Flipping {
             *byte ^= 1 << (left % 8);
         }
         Ok(())
-    }
-    fn punch(&self, offset: u64, len: u64) -> io::Result<()> {
-        self.inner.punch(offset, len)
-    }
-    fn truncate(&self, len: u64) -> io::Result<()> {
-        self.inner.truncate(len)
     }
 }
 

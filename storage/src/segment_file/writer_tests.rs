@@ -34,6 +34,10 @@ impl SegmentHandle for Cached {
         Ok(())
     }
 
+    fn write_blocks(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.write_at(offset, bytes)
+    }
+
     fn sync_data(&self) -> io::Result<()> {
         let state = &mut *self.0.lock().unwrap();
         let dirty = std::mem::take(&mut state.dirty);
@@ -54,6 +58,16 @@ impl SegmentHandle for Cached {
         }
         buffer.copy_from_slice(&state.cache[start..start + buffer.len()]);
         Ok(())
+    }
+
+    fn forget(&self, _: u64, _: u64) {}
+
+    fn read_cached(&self, _: u64, _: &mut [u8]) -> bool {
+        false
+    }
+
+    fn read_direct(&self, _: u64, _: &mut [u8]) -> bool {
+        false
     }
 
     fn punch(&self, _: u64, _: u64) -> io::Result<()> {
