@@ -30,11 +30,10 @@ const PAGE_LEN: u64 = 4096;
 /// Buffers that are kept, and the largest of them: a read of 1 MiB of media, the chunks at its edges, and their blocks.
 const SCRATCH_COUNT_MAX: usize = 8;
 const SCRATCH_BYTES_MAX: usize = (1 << 20) + (128 << 10) + (9 << 10);
-/// A read of so many sealed bytes goes past the page cache, unless its place was read lately: filling the page cache costs
-/// more than all else that is done with the bytes, and what is played once need not push out what is played often.
+/// A read of so many sealed bytes goes past the page cache, unless one began at the same place lately: filling the page cache
+/// costs more than all else that is done with the bytes, and what is played once need not push out what is played often.
+/// What follows it begins at a chunk further on.
 const DIRECT_BYTES_MIN: u64 = 128 << 10;
-/// Places are told apart by so many bytes.
-const PLACE_BYTES: u64 = 1 << 20;
 
 /// What readers keep.
 pub(crate) struct ReadCaches {
@@ -357,7 +356,7 @@ fn read_media(
     let at = wanted.bounded(from, span.sealed_len)?;
     let (block, len) = (BLOCK_LEN as u64, span.sealed_len as usize);
     let (start, skip) = (at / block * block, (at % block) as usize);
-    let once = span.sealed_len >= DIRECT_BYTES_MIN && !caches.lately.again((wanted.locator.file, at / PLACE_BYTES));
+    let once = span.sealed_len >= DIRECT_BYTES_MIN && !caches.lately.again((wanted.locator.file, at));
     caches.scratch.with((skip + len).next_multiple_of(BLOCK_LEN), |blocks| {
         let is_there = once && wanted.read_direct(start, blocks);
         let sealed = &mut blocks[skip..skip + len];
