@@ -126,6 +126,30 @@ async fn a_deleted_stream_stays_deleted_where_its_record_stands_with_others() {
 }
 
 #[tokio::test]
+async fn a_deletion_of_which_a_copy_is_durable_is_told_whatever_became_of_itself() {
+    let io = FaultyIo::new(Arc::new(MemoryIo::new()));
+    let opened = open(&io);
+    let (store, of) = (&opened.store, sources(&opened, &[1, 8760]).await);
+    record(&opened, &of, 1).await;
+    // Neither the open file of the hour takes it nor a new one; that of the year takes its copy.
+    for op in [Op::Write, Op::Create] {
+        io.fail(Fault { op, after: 0, times: 1, error: ErrorKind::TimedOut, torn_bytes: 0 });
+    }
+    let delete = || store.delete_stream(of[0].stream, UnixMs(1), opened.seen.entries());
+    let told = || opened.seen.words().into_iter().filter(|word| *word == "stream deleted").count();
+    delete().await.expect_err("its own file failed");
+    // What is asked for later is done later.
+    of[1].append(store, &media(2, 100)).await;
+    assert_eq!((store.shared().controls().is_deleted(of[0].stream), told()), (true, 1));
+    delete().await.unwrap();
+    assert_eq!(told(), 1);
+    let other = sources(&opened, &[1]).await[0];
+    other.append(store, &media(3, 100)).await;
+    store.delete_stream(other.stream, UnixMs(2), Vec::new()).await.unwrap();
+    assert_eq!(told(), 2, "with all of its copies durable, too");
+}
+
+#[tokio::test]
 async fn looking_for_a_config_in_files_of_other_classes_finds_no_damage() {
     let io = MemoryIo::new();
     let opened = open(&io);

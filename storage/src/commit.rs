@@ -320,9 +320,14 @@ impl Committer {
             match &ready.what {
                 What::Fragment { fragment, .. } => self.publish_fragment(header, entry, fragment),
                 What::Control { record, is_copy, .. } => {
+                    // A deletion is in force with the first of its copies, though the file that it was meant for failed.
+                    let is_news = match &record.body {
+                        Control::StreamDeleted { stream, .. } => !shared.controls().is_deleted(*stream),
+                        _ => !is_copy,
+                    };
                     shared.controls().note(record);
                     shared.checkpoints.note(record);
-                    if !is_copy {
+                    if is_news {
                         self.forget_gone(&record.body);
                         shared.tell(&LogEvent::Control(Arc::clone(record)));
                     }
