@@ -3,6 +3,8 @@
 //! # Invariants
 //! 1. What was sent in part is finished before anything else goes out.
 //! 2. At most [`OUTGOING_BYTES_MAX`] and one answer wait: without room nothing more is answered.
+//! 3. A client that reads nothing is behind once an answer waits. The rest of a report, which the system took in part, may
+//!    wait for ever: some cameras never read.
 
 use std::io::{self, ErrorKind};
 use std::time::Duration;
@@ -17,6 +19,8 @@ pub(crate) struct Outgoing {
     bytes: BytesMut,
     /// Since when the client has taken nothing, by the monotonic clock.
     stalled: Option<Duration>,
+    /// An answer waits, not only the rest of a report.
+    has_answer: bool,
 }
 
 impl Outgoing {
@@ -29,16 +33,21 @@ impl Outgoing {
         self.bytes.len() < OUTGOING_BYTES_MAX
     }
 
+    /// Since when an answer waits, and nothing is taken.
     pub(crate) fn stalled(&self) -> Option<Duration> {
-        self.stalled
+        self.stalled.filter(|_| self.has_answer)
     }
 
     /// An answer waits for as long as it must.
     pub(crate) fn answer(&mut self, bytes: &[u8]) {
+        if !self.has_answer {
+            // Nobody had to read what was there before it.
+            (self.has_answer, self.stalled) = (true, None);
+        }
         self.bytes.extend_from_slice(bytes);
     }
 
-    /// A report is sent now, or never.
+    /// A report is begun now, or never: while anything waits there is none.
     pub(crate) fn report(
         &mut self,
         bytes: &[u8],
@@ -72,7 +81,7 @@ impl Outgoing {
             }
         }
         // Most connections never have any: it is not kept for the next.
-        self.bytes = BytesMut::new();
+        (self.bytes, self.has_answer) = (BytesMut::new(), false);
         Ok(())
     }
 }
@@ -94,23 +103,28 @@ mod tests {
     }
 
     #[test]
-    fn a_report_is_sent_whole_or_not_at_all() {
+    fn a_report_is_begun_now_or_never_and_its_rest_may_wait_for_ever() {
         let at = Duration::from_secs;
         let (mut outgoing, mut sent) = (Outgoing::default(), Vec::new());
         outgoing.report(b"$report1", at(1), socket(0, &mut sent)).unwrap();
         assert_eq!((outgoing.is_empty(), outgoing.stalled()), (true, None), "dropped: nobody waits for it");
         outgoing.report(b"$report2", at(2), socket(5, &mut sent)).unwrap();
-        assert_eq!((outgoing.is_empty(), outgoing.stalled()), (false, Some(at(2))), "begun");
+        outgoing.report(b"$report3", at(1000), socket(100, &mut sent)).unwrap();
+        outgoing.send(at(1001), socket(0, &mut sent)).unwrap();
+        assert_eq!((outgoing.is_empty(), outgoing.stalled()), (false, None), "begun: nobody has to read the rest");
         outgoing.answer(b"answer");
-        outgoing.report(b"$report3", at(3), socket(100, &mut sent)).unwrap();
-        outgoing.send(at(4), socket(0, &mut sent)).unwrap();
-        assert_eq!(outgoing.stalled(), Some(at(2)), "nothing was taken since");
-        outgoing.send(at(5), socket(4, &mut sent)).unwrap();
-        assert_eq!(outgoing.stalled(), Some(at(5)), "something was");
-        outgoing.send(at(6), socket(100, &mut sent)).unwrap();
+        outgoing.send(at(1002), socket(0, &mut sent)).unwrap();
+        outgoing.answer(b"another");
+        outgoing.send(at(1003), socket(0, &mut sent)).unwrap();
+        assert_eq!(outgoing.stalled(), Some(at(1002)), "an answer waits since then");
+        outgoing.send(at(1004), socket(4, &mut sent)).unwrap();
+        assert_eq!(outgoing.stalled(), Some(at(1004)), "something was taken");
+        outgoing.send(at(1005), socket(100, &mut sent)).unwrap();
         assert_eq!((outgoing.is_empty(), outgoing.stalled()), (true, None));
-        outgoing.report(b"$report4", at(7), socket(100, &mut sent)).unwrap();
-        assert_eq!(String::from_utf8(sent).unwrap(), "$report2answer$report4");
+        outgoing.report(b"$report4", at(1006), socket(3, &mut sent)).unwrap();
+        assert_eq!((outgoing.is_empty(), outgoing.stalled()), (false, None), "answers that are gone do not count");
+        outgoing.send(at(1007), socket(100, &mut sent)).unwrap();
+        assert_eq!(String::from_utf8(sent).unwrap(), "$report2answeranother$report4");
     }
 
     #[test]
