@@ -70,27 +70,36 @@ async fn media_over_udp_is_kept_while_nothing_more_is_answered() {
     assert_eq!((run.samples(0).len(), run.lost()), (count.into(), 0));
 }
 
+/// A publisher for whom the system keeps little.
+async fn narrow(adjust: impl FnOnce(&mut RtspOptions)) -> (Server, Client) {
+    let listening = TcpSocket::new_v4().unwrap();
+    listening.set_send_buffer_size(4 << 10).unwrap();
+    listening.bind(([127, 0, 0, 1], 0).into()).unwrap();
+    let server = Server::on(listening.listen(1).unwrap(), Store::Takes, adjust);
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4 << 10).unwrap();
+    let mut client = Client::over(socket.connect(server.address).await.unwrap(), server.address);
+    client.begin().await;
+    client.send(&[interleaved(1, &report(96, 0, 9000)), interleaved(3, &report(8, 0, 0))].concat()).await;
+    client.send(&interleaved(2, &rtp(8, 0, 0, &[0xd5; 160]))).await;
+    (server, client)
+}
+
+/// What is not supported, and a question whose answer names it.
+fn long_question(client: &Client) -> (String, String) {
+    let (feature, authorization) = ("x".repeat(12 << 10), client.authorization.clone().unwrap());
+    let fields = format!("CSeq: 7\r\nAuthorization: {authorization}\r\nRequire: {feature}\r\n\r\n");
+    (feature, format!("GET_PARAMETER rtsp://h/cam RTSP/1.0\r\n{fields}"))
+}
+
 /// What waits is more than the system keeps for a client, and less than the server does.
 #[tokio::test]
 async fn interleaved_media_is_kept_while_answers_wait() {
     for reads in [false, true] {
         let clock = ManualClock::new(UnixMs(0));
-        let listening = TcpSocket::new_v4().unwrap();
-        listening.set_send_buffer_size(4 << 10).unwrap();
-        listening.bind(([127, 0, 0, 1], 0).into()).unwrap();
-        let server = Server::on(listening.listen(1).unwrap(), Store::Takes, adjust(&clock));
-        let socket = TcpSocket::new_v4().unwrap();
-        socket.set_recv_buffer_size(4 << 10).unwrap();
-        let mut client = Client::over(socket.connect(server.address).await.unwrap(), server.address);
-        client.begin().await;
-        client.send(&[interleaved(1, &report(96, 0, 9000)), interleaved(3, &report(8, 0, 0))].concat()).await;
-        client.send(&interleaved(2, &rtp(8, 0, 0, &[0xd5; 160]))).await;
-        // The answer names what is not supported.
-        let feature = "x".repeat(12 << 10);
-        let authorization = client.authorization.clone().unwrap();
-        let fields = format!("CSeq: 7\r\nAuthorization: {authorization}\r\nRequire: {feature}\r\n\r\n");
-        let questions = format!("GET_PARAMETER rtsp://h/cam RTSP/1.0\r\n{fields}").repeat(4);
-        client.send(questions.as_bytes()).await;
+        let (server, mut client) = narrow(adjust(&clock)).await;
+        let (feature, question) = long_question(&client);
+        client.send(question.repeat(4).as_bytes()).await;
         for index in 0..200 {
             client.send(&interleaved(0, &picture(index))).await;
             server.run_when(|run| run.samples(0).len() > usize::from(index)).await;
@@ -112,6 +121,31 @@ async fn interleaved_media_is_kept_while_answers_wait() {
         assert_eq!(run.finished.as_ref().map(|(complete, cause)| (*complete, &**cause)), Some(end));
         assert_eq!((run.samples(0).len(), run.lost()), (200, 0));
     }
+}
+
+/// It is slow for a moment, and then the store is, in which time nothing is sent.
+#[tokio::test]
+async fn who_is_not_written_to_while_the_store_is_behind_is_not_dropped() {
+    let clock = ManualClock::new(UnixMs(0));
+    let (server, mut client) = narrow(adjust(&clock)).await;
+    let (feature, question) = long_question(&client);
+    client.send(question.repeat(4).as_bytes()).await;
+    for index in 0..3 {
+        client.send(&interleaved(0, &picture(index))).await;
+        server.run_when(|run| run.samples(0).len() > usize::from(index)).await;
+    }
+    server.has_room.send_replace(false);
+    client.send(&interleaved(0, &picture(3))).await;
+    server.run_when(|run| run.waits > 0).await;
+    client.take_what_is_there().await;
+    clock.advance(WRITE_TIMEOUT);
+    server.has_room.send_replace(true);
+    for _ in 0..4 {
+        let answer = client.answer().await.expect("the connection goes on");
+        assert_eq!((answer.status, answer.field("Unsupported")), (551, &*feature));
+    }
+    assert_eq!(client.request("TEARDOWN", "cam", "", "").await.status, 200);
+    assert_eq!(server.finished().await.finished, Some((true, "TEARDOWN".to_owned())));
 }
 
 /// So is one that publishes nothing.

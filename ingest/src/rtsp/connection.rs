@@ -200,9 +200,12 @@ impl Connection {
             self.answer_with(Answer::new(408, "Request Time-out"))?;
             return Err(End::Ours("a message did not end".to_owned()));
         }
-        let stalled = self.outgoing.stalled().map(|since| now.monotonic.saturating_sub(since));
-        if stalled.is_some_and(|stalled| stalled >= self.options.write_timeout) {
-            return Err(End::Ours("the client does not read its answers".to_owned()));
+        if self.is_stalled(now) {
+            // While the store was waited for nothing was sent: the client may have read all that it was.
+            self.send()?;
+            if self.is_stalled(now) {
+                return Err(End::Ours("the client does not read its answers".to_owned()));
+            }
         }
         let Some(session) = &mut self.session else { return Ok(()) };
         let Some(recording) = &mut session.recording else { return Ok(()) };
@@ -214,6 +217,11 @@ impl Connection {
             self.outgoing.report(&frames, now.monotonic, |bytes| self.stream.try_write(bytes)).map_err(not_sent)?;
         }
         Ok(())
+    }
+
+    fn is_stalled(&self, now: Now) -> bool {
+        let stalled = self.outgoing.stalled().map(|since| now.monotonic.saturating_sub(since));
+        stalled.is_some_and(|stalled| stalled >= self.options.write_timeout)
     }
 
     /// Handles everything that was read, as far as there is room for answers.

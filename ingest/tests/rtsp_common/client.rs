@@ -146,6 +146,18 @@ impl Client {
         }
     }
 
+    /// Takes all that the system holds for it.
+    pub(crate) async fn take_what_is_there(&mut self) {
+        let mut chunk = [0; 4096];
+        // The runtime looks in each turn what sockets are ready for: this one for what follows, that of the server for more.
+        for _ in 0..100 {
+            while let Ok(len @ 1..) = self.stream.try_read(&mut chunk) {
+                self.buffer.extend_from_slice(&chunk[..len]);
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+
     async fn read(&mut self) -> bool {
         let mut chunk = [0; 4096];
         let read = tokio::time::timeout(Duration::from_secs(20), self.stream.read(&mut chunk));

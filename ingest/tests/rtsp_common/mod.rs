@@ -56,6 +56,8 @@ pub(crate) struct Run {
     pub(crate) events: Vec<Event>,
     /// Complete, and how it ended.
     pub(crate) finished: Option<(bool, String)>,
+    /// How often the store was behind.
+    pub(crate) waits: usize,
 }
 
 impl Run {
@@ -97,12 +99,14 @@ pub(crate) enum Store {
 struct Collector {
     store: Store,
     runs: Arc<watch::Sender<Vec<Run>>>,
+    has_room: watch::Receiver<bool>,
 }
 
 struct Collecting {
     store: Store,
     index: usize,
     runs: Arc<watch::Sender<Vec<Run>>>,
+    has_room: watch::Receiver<bool>,
 }
 
 impl Collecting {
@@ -134,13 +138,18 @@ impl Publishers for Collector {
             index = runs.len();
             runs.push(Run { stream: stream.to_string(), user_agent: user_agent.to_owned(), ..Run::default() });
         });
-        Ok(Box::new(Collecting { store: self.store, index, runs: Arc::clone(&self.runs) }))
+        let (runs, has_room) = (Arc::clone(&self.runs), self.has_room.clone());
+        Ok(Box::new(Collecting { store: self.store, index, runs, has_room }))
     }
 }
 
 #[async_trait]
 impl Publish for Collecting {
     async fn events(&mut self, events: Vec<Arrived>) -> Result<(), PublishError> {
+        if !*self.has_room.borrow() {
+            self.runs.send_modify(|runs| runs[self.index].waits += 1);
+        }
+        drop(self.has_room.wait_for(|has_room| *has_room).await);
         events.into_iter().try_for_each(|arrived| self.take(arrived.event))
     }
 
@@ -158,6 +167,8 @@ impl Publish for Collecting {
 pub(crate) struct Server {
     pub(crate) address: SocketAddr,
     runs: watch::Receiver<Vec<Run>>,
+    /// False: the store is behind, and takes nothing.
+    pub(crate) has_room: watch::Sender<bool>,
     stop: DropGuard,
 }
 
@@ -173,12 +184,13 @@ impl Server {
     pub(crate) fn on(listener: TcpListener, store: Store, adjust: impl FnOnce(&mut RtspOptions)) -> Self {
         let address = listener.local_addr().unwrap();
         let (sender, runs) = watch::channel(Vec::new());
-        let publishers = Arc::new(Collector { store, runs: Arc::new(sender) });
+        let (has_room, room) = watch::channel(true);
+        let publishers = Arc::new(Collector { store, runs: Arc::new(sender), has_room: room });
         let mut options = RtspOptions::new(Arc::new(OnePair), publishers, SystemClock::shared());
         adjust(&mut options);
         let stop = CancellationToken::new();
         tokio::spawn(serve(listener, options, stop.clone()));
-        Self { address, runs, stop: stop.drop_guard() }
+        Self { address, runs, has_room, stop: stop.drop_guard() }
     }
 
     pub(crate) fn url(&self, stream: &str) -> String {
@@ -199,10 +211,10 @@ impl Server {
 
     /// Stops the server; the first run as it ended.
     pub(crate) async fn stopped(self) -> Run {
-        let Self { address, runs, stop } = self;
+        let Self { address, runs, has_room, stop } = self;
         stop.disarm().cancel();
         let idle = CancellationToken::new().drop_guard();
-        Self { address, runs, stop: idle }.finished().await
+        Self { address, runs, has_room, stop: idle }.finished().await
     }
 
     pub(crate) fn runs(&self) -> Vec<Run> {
