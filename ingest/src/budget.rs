@@ -20,6 +20,8 @@ use vidar_core::limits::PART_BYTES;
 const SPILL_BYTES: u64 = 64 << 10;
 /// Open fragments are asked again each time that this share of the budget more is used: all pushes wake for it.
 const STEP_SHARE: u64 = 64;
+/// Use that falls by so many steps and climbs again asks again. It goes up and down by less with each fragment.
+const STEPS_BACK: u64 = 4;
 /// Between two calls for help of one who waits.
 const AGAIN: Duration = Duration::from_millis(50);
 
@@ -46,7 +48,7 @@ pub struct Budget {
     used_bytes: AtomicU64,
     freed: Notify,
     pressure: Notify,
-    /// The most that open fragments were asked at, in steps; 0 once less than half is used.
+    /// The most that open fragments were asked at, in steps, not far above what is used; 0 once that is less than half.
     asked_at: AtomicU64,
     /// Who waits for room.
     waiting: AtomicUsize,
@@ -115,8 +117,12 @@ impl Budget {
         self.pressure.notified().await;
     }
 
+    fn step(&self, used_bytes: u64) -> u64 {
+        used_bytes / (self.limit_bytes / STEP_SHARE).max(1)
+    }
+
     fn grew_to(&self, used_bytes: u64) {
-        let step = used_bytes / (self.limit_bytes / STEP_SHARE).max(1);
+        let step = self.step(used_bytes);
         if used_bytes > self.limit_bytes / 2 && self.asked_at.fetch_max(step, Ordering::AcqRel) < step {
             self.pressure.notify_waiters();
         }
@@ -124,9 +130,9 @@ impl Budget {
 
     fn shrank_to(&self, used_bytes: u64) {
         // A step below half, so that use about half does not ask each time.
-        if used_bytes < self.limit_bytes / 2 - self.limit_bytes / STEP_SHARE {
-            self.asked_at.store(0, Ordering::Release);
-        }
+        let is_little = used_bytes < self.limit_bytes / 2 - self.limit_bytes / STEP_SHARE;
+        let at_most = if is_little { 0 } else { self.step(used_bytes) + STEPS_BACK };
+        self.asked_at.fetch_min(at_most, Ordering::AcqRel);
     }
 
     /// What an open fragment may go on holding: the less the more is used, nothing while somebody waits.
@@ -324,6 +330,12 @@ mod tests {
         assert!(!asked(99, &mut held), "they were asked for as much before");
         held.remove(0);
         assert!(asked(3200, &mut held), "it was little meanwhile");
+        held.clear();
+        held.extend([3500, 2900].map(|bytes| budget.charge(bytes)));
+        held.truncate(1);
+        assert!(!asked(300, &mut held), "within a few steps nobody is woken again");
+        assert!(asked(200, &mut held), "nobody may be waiting who would ask");
+        assert!(!asked(1, &mut held));
     }
 
     async fn blocked(reader: &mut Unfinished) -> bool {
