@@ -148,6 +148,50 @@ async fn who_is_not_written_to_while_the_store_is_behind_is_not_dropped() {
     assert_eq!(server.finished().await.finished, Some((true, "TEARDOWN".to_owned())));
 }
 
+/// It has the time to read its answers, however little a client may be silent.
+#[tokio::test]
+async fn who_is_not_read_is_not_silent() {
+    let clock = ManualClock::new(UnixMs(0));
+    let (server, mut client) = narrow(|options| {
+        adjust(&clock)(options);
+        options.session_timeout = WRITE_TIMEOUT / 2;
+    })
+    .await;
+    let question = long_question(&client).1;
+    let asked = Cell::new(0);
+    let asking = async {
+        while asked.get() < 10_000 {
+            client.stream.write_all(question.as_bytes()).await.unwrap();
+            asked.set(asked.get() + 1);
+        }
+    };
+    let no_more_is_read = async {
+        let (mut before, mut idle) = (0, 0);
+        while idle < 1000 {
+            tokio::task::yield_now().await;
+            idle = if asked.get() == before { idle + 1 } else { 0 };
+            before = asked.get();
+        }
+    };
+    tokio::select! {
+        biased;
+        () = asking => panic!("all questions were read"),
+        () = no_more_is_read => {}
+    }
+    // The system may still have room for a few bytes, which begins the time anew.
+    let time_goes_on = async {
+        loop {
+            clock.advance(WRITE_TIMEOUT);
+            tokio::task::yield_now().await;
+        }
+    };
+    let run = tokio::select! {
+        run = server.finished() => run,
+        () = time_goes_on => unreachable!(),
+    };
+    assert_eq!(run.finished, Some((false, UNREAD.to_owned())));
+}
+
 /// So is one that publishes nothing.
 #[tokio::test]
 async fn who_only_asks_is_dropped() {

@@ -141,7 +141,8 @@ impl Connection {
             let has_udp = is_recording && self.session.as_ref().is_some_and(Session::has_udp);
             let (session, datagram) = (&mut self.session, &mut self.datagram);
             let (mut incoming, socket) = self.stream.split();
-            let mut heard = false;
+            // Whom we do not read is not silent.
+            let mut heard = !self.outgoing.has_room();
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return End::Ours("the server is stopping".to_owned()),
