@@ -3,6 +3,7 @@
 mod support;
 
 use std::io::Cursor;
+use std::sync::atomic::Ordering;
 
 use axum::body::Body;
 use base64::Engine as _;
@@ -197,6 +198,42 @@ async fn damage_at_an_edge_is_a_gap_and_elsewhere_ends_the_transfer() {
         assert_eq!(clip.header("vidar-gaps"), format!("{}/{}", damaged.producer_start, damaged.producer_end()));
         assert_eq!(clip.header("content-length"), clip.body.len().to_string());
         assert_eq!(archive.get(&format!("{uri}?gaps=error")).await.status, 409);
+    }
+}
+
+/// Every file has a copy of its own.
+#[tokio::test]
+async fn a_config_is_damaged_where_none_of_its_copies_reads() {
+    for file in ["clip.mp4", "clip.mkv"] {
+        let archive = Archive::new();
+        let mut pushed = Vec::new();
+        for (number, clip) in (1..).zip(["h264_ip.mkv", "h264_ip.mkv", "bbb.mkv"]) {
+            archive.file.store(number, Ordering::Relaxed);
+            pushed.push(archive.push(Push::new("cam", clip, START.plus_ms(20_000 * i64::from(number)))).await);
+        }
+        let [start, second, third] = [0, 1, 2].map(|index: usize| pushed[index][0].meta.producer_start);
+        let uri = format!("/v1/streams/cam/{file}?start={start}&end={}", third.plus_ms(2_000));
+        let whole = archive.get(&uri).await;
+        assert_eq!(whole.status, 200);
+        archive.source.damage_config(&pushed[0][0]);
+        for what in ["found", "at hand", "found before"] {
+            let clip = archive.get(&uri).await;
+            let same = clip.body == whole.body && clip.header("etag") == whole.header("etag");
+            assert!(same, "{file}, {what}: {} {}", clip.status, clip.header("vidar-gaps"));
+            if what == "at hand" {
+                archive.source.forget_configs();
+            }
+        }
+        // In this range there is no other copy.
+        archive.source.forget_configs();
+        let alone = archive.get(&format!("/v1/streams/cam/{file}?start={start}&end={second}")).await;
+        assert_eq!(alone.status, 404, "{file}");
+        archive.source.damage_config(&pushed[1][0]);
+        for _ in 0..2 {
+            let clip = archive.get(&uri).await;
+            assert_eq!((clip.status, clip.header("vidar-gaps")), (200, &*format!("{start}/{third}")), "{file}");
+            assert_eq!(archive.get(&format!("{uri}&gaps=error")).await.status, 409);
+        }
     }
 }
 

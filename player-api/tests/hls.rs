@@ -489,7 +489,7 @@ async fn a_damaged_config_is_a_gap_where_it_is_needed_and_the_rest_plays() {
     let broken = archive.push(Push::new("cam", "h264_ip.mkv", START)).await;
     let whole = archive.push(Push::new("cam", "bbb.mkv", START.plus_ms(60_000))).await;
     assert_ne!(broken[0].meta.config, whole[0].meta.config);
-    archive.source.damage_config(broken[0].meta.config);
+    archive.source.damage_config(&broken[0]);
     let warnings = Warnings::default();
     let _here = tracing::subscriber::set_default(warnings.clone());
     let numbers: Vec<_> = broken.iter().map(|entry| format!("{}.m4s", entry.meta.number)).collect();
@@ -506,7 +506,7 @@ async fn a_damaged_config_is_a_gap_where_it_is_needed_and_the_rest_plays() {
     assert!(!samples(&archive, "cam", "v1", "").await.is_empty());
     assert_eq!(archive.get(&format!("{}/v1/{}", base("cam"), numbers[0])).await.status, 500);
     // Nothing is left that would play.
-    archive.source.damage_config(whole[0].meta.config);
+    archive.source.damage_config(&whole[0]);
     for file in ["index.m3u8", "v1/index.m3u8", "live.m3u8", "v1/live.m3u8"] {
         assert_eq!(archive.get(&format!("{}/{file}", base("cam"))).await.status, 500, "{file}");
     }

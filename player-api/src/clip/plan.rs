@@ -88,7 +88,7 @@ struct Facts {
 
 /// Why a plan is made anew.
 enum Interrupted {
-    /// Something turned out to be damaged.
+    /// Something turned out to be damaged, or to be readable after all.
     Damaged,
     Failed(ApiError),
 }
@@ -98,7 +98,7 @@ impl<'a> Opener<'a> {
     pub(super) fn new(source: &'a dyn FragmentSource, timeline: &'a Timeline, checked: bool) -> Self {
         let (opened, facts, configs) = (HashMap::new(), HashMap::new(), HashMap::new());
         let good = checked.then(HashSet::new);
-        let damage = Damage { source, fragments: HashSet::new(), configs: HashSet::new() };
+        let damage = Damage::new(source);
         Self { source, timeline, opened, facts, configs, damage, good }
     }
 
@@ -189,32 +189,51 @@ impl<'a> Opener<'a> {
         Ok(())
     }
 
-    /// Each config once, and its index.
+    /// Each config once, and its index. Every file has a copy of its own, which is tried once: a config is damaged if
+    /// none reads.
     async fn load_configs(
         &mut self,
         snapshot: &Snapshot,
     ) -> Result<(Vec<Arc<StreamConfig>>, HashMap<ConfigId, usize>), Interrupted> {
         let (mut configs, mut of_config) = (Vec::new(), HashMap::new());
+        let (mut unreadable, read_before) = (HashSet::new(), self.configs.len());
         for entry in snapshot.spans.iter().flat_map(|span| &span.entries) {
-            let id = entry.meta.config;
-            if of_config.contains_key(&id) {
+            let (id, file) = (entry.meta.config, entry.record.file);
+            if of_config.contains_key(&id) || unreadable.contains(&(id, file)) {
                 continue;
             }
-            let config = match self.configs.get(&id) {
-                Some(config) => config.clone(),
-                None => match self.source.config(entry).await {
-                    Ok(config) => self.configs.entry(id).or_insert(config).clone(),
-                    Err(error) => {
-                        let interrupted = damaged(error)?;
-                        self.damage.configs.insert(id);
-                        return Err(interrupted);
-                    }
-                },
+            let Some(config) = self.config(entry).await? else {
+                unreadable.insert((id, file));
+                continue;
             };
             of_config.insert(id, configs.len());
             configs.push(config);
         }
+        let (known, lost) = (self.damage.configs.len(), unreadable.into_iter().map(|(id, _)| id));
+        self.damage.configs.extend(lost.filter(|id| !of_config.contains_key(id)));
+        // What the source steps over for its own copy may be read with another.
+        let helps = self.configs.len() > read_before && self.damage.was_found.get();
+        if self.damage.configs.len() > known || helps {
+            return Err(Interrupted::Damaged);
+        }
         Ok((configs, of_config))
+    }
+
+    /// The config of a fragment; none if the copy in its file is damaged.
+    async fn config(&mut self, entry: &SharedEntry) -> Result<Option<Arc<StreamConfig>>, Interrupted> {
+        let id = entry.meta.config;
+        if let Some(config) = self.configs.get(&id) {
+            return Ok(Some(config.clone()));
+        }
+        match self.source.config(entry).await {
+            Ok(config) => Ok(Some(self.configs.entry(id).or_insert(config).clone())),
+            // The fragment went meanwhile.
+            Err(ReadError::NotFound { .. }) => {
+                self.damage.fragments.insert(entry.meta.number);
+                Err(Interrupted::Damaged)
+            }
+            Err(error) => damaged(error).map(|_| None),
+        }
     }
 
     async fn span(
@@ -310,7 +329,7 @@ pub(super) async fn open_tables(source: &dyn FragmentSource, entry: &SharedEntry
 fn damaged(error: ReadError) -> Result<Interrupted, Interrupted> {
     match error.kind() {
         ErrorKind::Corrupt => {
-            tracing::error!(%error, "a clip goes on without a fragment");
+            tracing::error!(%error, "a clip goes on without what does not read");
             Ok(Interrupted::Damaged)
         }
         ErrorKind::NotFound => Ok(Interrupted::Damaged),

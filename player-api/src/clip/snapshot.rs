@@ -1,5 +1,6 @@
 //! The fragments a clip is made of: an immutable list, resolved once for each request.
 
+use std::cell::Cell;
 use std::collections::HashSet;
 
 use ring::digest::{Context, SHA256};
@@ -29,12 +30,22 @@ pub(super) struct Damage<'a> {
     pub(super) source: &'a dyn FragmentSource,
     pub(super) fragments: HashSet<FragmentNumber>,
     pub(super) configs: HashSet<ConfigId>,
+    /// The source knew of some.
+    pub(super) was_found: Cell<bool>,
 }
 
-impl Damage<'_> {
+impl<'a> Damage<'a> {
+    pub(super) fn new(source: &'a dyn FragmentSource) -> Self {
+        Self { source, fragments: HashSet::new(), configs: HashSet::new(), was_found: Cell::new(false) }
+    }
+
     fn has(&self, entry: &SharedEntry) -> bool {
-        let here = self.fragments.contains(&entry.meta.number) || self.configs.contains(&entry.meta.config);
-        here || self.source.is_damaged(entry)
+        if self.fragments.contains(&entry.meta.number) || self.configs.contains(&entry.meta.config) {
+            return true;
+        }
+        let is_found = self.source.is_damaged(entry);
+        self.was_found.set(self.was_found.get() || is_found);
+        is_found
     }
 }
 

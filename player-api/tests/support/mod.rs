@@ -3,6 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
@@ -44,10 +45,13 @@ pub struct MemorySource {
     fragments: Mutex<HashMap<FragmentNumber, Stored>>,
     configs: Mutex<HashMap<ConfigId, Arc<StreamConfig>>>,
     damaged: Mutex<Vec<FragmentNumber>>,
-    damaged_configs: Mutex<Vec<ConfigId>>,
-    found_configs: Mutex<HashSet<ConfigId>>,
     /// Of them, those that a read found.
     found: Mutex<Vec<FragmentNumber>>,
+    /// Every file has copies of its own.
+    damaged_configs: Mutex<HashSet<(ConfigId, FileId)>>,
+    found_configs: Mutex<HashSet<(ConfigId, FileId)>>,
+    /// Configs that are at hand, from whatever copy.
+    read_configs: Mutex<HashSet<ConfigId>>,
 }
 
 #[derive(Clone)]
@@ -70,8 +74,15 @@ impl MemorySource {
         self.damaged.lock().unwrap().push(number);
     }
 
-    pub fn damage_config(&self, config: ConfigId) {
-        self.damaged_configs.lock().unwrap().push(config);
+    /// Damages the copy of its config in the file of a fragment.
+    pub fn damage_config(&self, entry: &FragmentEntry) {
+        self.damaged_configs.lock().unwrap().insert((entry.meta.config, entry.record.file));
+        self.forget_configs();
+    }
+
+    /// They are read again.
+    pub fn forget_configs(&self) {
+        self.read_configs.lock().unwrap().clear();
     }
 }
 
@@ -88,18 +99,22 @@ impl FragmentSource for MemorySource {
     }
 
     async fn config(&self, entry: &FragmentEntry) -> Result<Arc<StreamConfig>, ReadError> {
-        let number = entry.meta.number;
-        if self.damaged_configs.lock().unwrap().contains(&entry.meta.config) {
-            self.found_configs.lock().unwrap().insert(entry.meta.config);
+        let (number, id) = (entry.meta.number, entry.meta.config);
+        let (copy, mut read) = ((id, entry.record.file), self.read_configs.lock().unwrap());
+        if !read.contains(&id) && self.damaged_configs.lock().unwrap().contains(&copy) {
+            self.found_configs.lock().unwrap().insert(copy);
             return Err(ReadError::Corrupt { number, file: "memory".into(), offset_bytes: 9, detail: "tag".into() });
         }
-        let found = self.configs.lock().unwrap().get(&entry.meta.config).cloned();
+        let found = self.configs.lock().unwrap().get(&id).cloned();
+        read.insert(id);
         found.ok_or(ReadError::NotFound { number })
     }
 
     fn is_damaged(&self, entry: &FragmentEntry) -> bool {
-        let is_found = self.found.lock().unwrap().contains(&entry.meta.number);
-        is_found || self.found_configs.lock().unwrap().contains(&entry.meta.config)
+        let (id, file) = (entry.meta.config, entry.record.file);
+        let is_at_hand = self.read_configs.lock().unwrap().contains(&id);
+        let has_no_config = !is_at_hand && self.found_configs.lock().unwrap().contains(&(id, file));
+        has_no_config || self.found.lock().unwrap().contains(&entry.meta.number)
     }
 }
 
@@ -215,6 +230,8 @@ pub struct Archive {
     pub index: Arc<Index>,
     pub clock: Arc<ManualClock>,
     pub router: Router,
+    /// Names the segment file of what is pushed.
+    pub file: AtomicU8,
     places: Mutex<HashMap<StreamId, (u64, u32)>>,
     counter: Mutex<u64>,
 }
@@ -256,7 +273,7 @@ impl Archive {
         });
         let router = vidar_player_api::router(api.clone());
         let (places, counter) = (Mutex::default(), Mutex::new(0));
-        Self { api, source, registry, index, clock, router, places, counter }
+        Self { api, source, registry, index, clock, router, file: AtomicU8::new(7), places, counter }
     }
 
     /// Pushes a whole clip as one run.
@@ -347,7 +364,7 @@ impl Archive {
         let closing = concat(&cut.media);
         let locator = |media: &Bytes| Locator {
             volume: 0,
-            file: FileId::from_bytes([7; 16]),
+            file: FileId::from_bytes([self.file.load(Ordering::Relaxed); 16]),
             offset: 0,
             head_len: 0,
             media_len: media.len() as u64,
