@@ -18,6 +18,7 @@ mod image;
 pub mod params;
 mod routes;
 mod shift;
+mod turn;
 mod virtual_file;
 
 use std::sync::Arc;
@@ -32,6 +33,7 @@ use vidar_core::source::FragmentSource;
 pub use crate::auth::{Access, require_auth};
 pub use crate::body::read_json_bodies;
 pub use crate::error::{ApiError, ApiResult};
+pub use crate::turn::in_turn;
 
 /// Everything the routes work with.
 pub struct Api {

@@ -15,6 +15,7 @@ use axum::routing::get;
 use axum::{Json, Router};
 use futures::future::join_all;
 use serde_json::{Value, json};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use vidar_core::control::{Control, StreamRecord};
 use vidar_core::entry::SharedEntry;
@@ -23,7 +24,7 @@ use vidar_core::registry::StreamRegistry;
 use vidar_core::time::UnixMs;
 use vidar_indexer::{Expiry, Index, RangeQuery, TimeAxis, Timeline};
 use vidar_player_api::params::{self, Params};
-use vidar_player_api::{ApiError, ApiResult};
+use vidar_player_api::{ApiError, ApiResult, in_turn};
 use vidar_storage::{Space, Store};
 
 use crate::registry::{RETENTION_HOURS_MAX, Registry};
@@ -34,6 +35,8 @@ use crate::sink::StoreSink;
 const INTERVAL: Duration = Duration::from_secs(5);
 /// Freed at once when the disk runs full.
 const DISK_STEP_BYTES: u64 = 256 << 20;
+/// Previews that are made at the same time: one may look at every fragment.
+static PREVIEWS: Semaphore = Semaphore::const_new(1);
 
 /// Why fragments go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,13 +69,37 @@ impl Reason {
 
 /// Fragments of a stream that go together.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Going {
+pub struct Going<E = Vec<SharedEntry>> {
     /// Of this stream.
     pub stream: StreamId,
     /// Why.
     pub reason: Reason,
     /// Which.
-    pub expiry: Expiry,
+    pub expiry: Expiry<E>,
+}
+
+/// What fragments add up to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Sum {
+    fragments: u64,
+    /// From the first beginning to the last end, by the producer's and by the server's clock.
+    producer: Option<(UnixMs, UnixMs)>,
+    server: Option<(UnixMs, UnixMs)>,
+}
+
+impl Extend<SharedEntry> for Sum {
+    fn extend<T: IntoIterator<Item = SharedEntry>>(&mut self, entries: T) {
+        for meta in entries.into_iter().map(|entry| entry.meta) {
+            let server_end = meta.server_start().plus_ms(meta.duration_ms.into());
+            self.fragments += 1;
+            self.producer = Some(around(self.producer, (meta.producer_start, meta.producer_end())));
+            self.server = Some(around(self.server, (meta.server_start(), server_end)));
+        }
+    }
+}
+
+fn around(span: Option<(UnixMs, UnixMs)>, (start, end): (UnixMs, UnixMs)) -> (UnixMs, UnixMs) {
+    span.map_or((start, end), |(first, last)| (first.min(start), last.max(end)))
 }
 
 /// What went since the start, for one reason.
@@ -106,30 +133,29 @@ impl Limits {
 
 /// What goes by hours and bytes of each stream, then by the bytes of all. Nothing is in it twice.
 #[must_use]
-pub fn plan(timeline: &Timeline, limits: &[Limits], total_bytes: Option<u64>, now: UnixMs) -> Vec<Going> {
+pub fn plan<E: Default + Extend<SharedEntry>>(
+    timeline: &Timeline,
+    limits: &[Limits],
+    total_bytes: Option<u64>,
+    now: UnixMs,
+) -> Vec<Going<E>> {
     let (mut going, mut below) = (Vec::new(), HashMap::new());
     for &Limits { stream, hours, bytes } in limits {
         for (reason, bytes) in [(Reason::Hours, None), (Reason::Bytes, bytes)] {
-            let Some(mut expiry) = timeline.expired(stream, now, hours, bytes) else { continue };
-            let before = below.insert(stream, expiry.below).unwrap_or(FragmentNumber::MIN);
-            expiry.entries.retain(|entry| entry.meta.number >= before);
-            if !expiry.entries.is_empty() {
-                going.push(Going { stream, reason, expiry });
-            }
+            let from = below.get(&stream).copied().unwrap_or(FragmentNumber::MIN);
+            let Some(expiry) = timeline.expired(stream, now, hours, bytes, from) else { continue };
+            below.insert(stream, expiry.below);
+            going.push(Going { stream, reason, expiry });
         }
     }
     if let Some(cap) = total_bytes {
         let stored: u64 = limits.iter().map(|limits| timeline.totals(limits.stream).stored_bytes).sum();
-        let freed: u64 = going.iter().map(|going| stored_bytes(&going.expiry.entries)).sum();
+        let freed: u64 = going.iter().map(|going: &Going<E>| going.expiry.stored_bytes).sum();
         let over = stored.saturating_sub(freed).saturating_sub(cap);
         let oldest = timeline.oldest_overall(over, &below);
         going.extend(oldest.into_iter().map(|(stream, expiry)| Going { stream, reason: Reason::Total, expiry }));
     }
     going
-}
-
-fn stored_bytes(entries: &[SharedEntry]) -> u64 {
-    entries.iter().map(|entry| entry.stored_bytes()).sum()
 }
 
 /// What retention works with.
@@ -164,7 +190,7 @@ impl Retention {
     /// Looks once.
     pub async fn step(&self) {
         let limits: Vec<Limits> = self.registry.list().iter().map(|record| Limits::of(record)).collect();
-        let mut plan = self.plan(&limits, self.total_bytes);
+        let mut plan: Vec<Going> = self.plan(&limits, self.total_bytes);
         for reason in Reason::ALL {
             let going = plan.extract_if(.., |going| going.reason == reason).collect();
             self.expire(reason, going).await;
@@ -181,12 +207,12 @@ impl Retention {
         }
     }
 
-    fn plan(&self, limits: &[Limits], total_bytes: Option<u64>) -> Vec<Going> {
+    fn plan<E: Default + Extend<SharedEntry>>(&self, limits: &[Limits], total_bytes: Option<u64>) -> Vec<Going<E>> {
         plan(self.index.timeline(), limits, total_bytes, self.store.archive_now())
     }
 
     /// What goes at once when the disk runs full, beside what is `going` anyway.
-    fn for_room(&self, going: &[Going]) -> Vec<Going> {
+    fn for_room<E: Default + Extend<SharedEntry>>(&self, going: &[Going<E>]) -> Vec<Going<E>> {
         // Of two reasons for a stream the later one goes further.
         let below = going.iter().map(|going| (going.stream, going.expiry.below)).collect();
         let oldest = self.index.timeline().oldest_overall(DISK_STEP_BYTES, &below);
@@ -194,7 +220,7 @@ impl Retention {
     }
 
     /// What the next look lets go. On a full disk: and what goes next if that makes too little room.
-    fn foretell(&self, limits: &[Limits], total_bytes: Option<u64>) -> Vec<Going> {
+    fn foretell(&self, limits: &[Limits], total_bytes: Option<u64>) -> Vec<Going<Sum>> {
         let mut going = self.plan(limits, total_bytes);
         if self.policy == DiskPolicy::DeleteOldest && self.store.space() != Space::Ok {
             going.extend(self.for_room(&going));
@@ -222,8 +248,9 @@ impl Retention {
         let all = floors.iter().all(|taken| *taken);
         let mut taken = floors.into_iter();
         going.retain(|_| taken.next() == Some(true));
+        let bytes: u64 = going.iter().map(|going| going.expiry.stored_bytes).sum();
         let entries: Vec<SharedEntry> = going.into_iter().flat_map(|going| going.expiry.entries).collect();
-        let (count, bytes) = (entries.len() as u64, stored_bytes(&entries));
+        let count = entries.len() as u64;
         let expired = self.store.free(entries).await;
         tracing::info!(reason = reason.name(), fragments = count, bytes, ?expired, "expired");
         let mut gone = self.lock();
@@ -285,25 +312,31 @@ async fn preview(State(retention): State<Arc<Retention>>, RawQuery(query): RawQu
         limits.hours = hours.and_then(|hours| u32::try_from(hours).ok()).unwrap_or(limits.hours);
         limits.bytes = bytes.unwrap_or(limits.bytes);
     }
-    let mut going = retention.foretell(&limits, total_bytes);
-    going.retain(|going| only.is_none_or(|only| going.stream == only));
-    let name = |stream| streams.iter().find(|record| record.stream == stream).map(|record| record.name.to_string());
-    let fragments: usize = going.iter().map(|going| going.expiry.entries.len()).sum();
-    let stored: u64 = going.iter().map(|going| stored_bytes(&going.expiry.entries)).sum();
-    Ok(Json(json!({
-        "streams": going.iter().map(|going| show(going, name(going.stream))).collect::<Vec<_>>(),
-        "totals": { "fragments": fragments, "stored_bytes": stored },
-    })))
+    let look = move || {
+        let mut going = retention.foretell(&limits, total_bytes);
+        going.retain(|going| only.is_none_or(|only| going.stream == only));
+        Json(show_all(&going, &streams))
+    };
+    in_turn(&PREVIEWS, look).await
 }
 
-fn show(going: &Going, name: Option<String>) -> Value {
-    let metas = || going.expiry.entries.iter().map(|entry| &entry.meta);
+fn show_all(going: &[Going<Sum>], streams: &[Arc<StreamRecord>]) -> Value {
+    let name = |stream| streams.iter().find(|record| record.stream == stream).map(|record| record.name.to_string());
+    let fragments: u64 = going.iter().map(|going| going.expiry.entries.fragments).sum();
+    let stored: u64 = going.iter().map(|going| going.expiry.stored_bytes).sum();
     json!({
-        "stream": name, "reason": going.reason.name(), "fragments": going.expiry.entries.len(),
-        "stored_bytes": stored_bytes(&going.expiry.entries),
-        "start": metas().map(|meta| meta.producer_start).min(), "end": metas().map(|meta| meta.producer_end()).max(),
-        "server_start": metas().map(|meta| meta.server_start()).min(),
-        "server_end": metas().map(|meta| meta.server_start().plus_ms(meta.duration_ms.into())).max(),
+        "streams": going.iter().map(|going| show(going, name(going.stream))).collect::<Vec<_>>(),
+        "totals": { "fragments": fragments, "stored_bytes": stored },
+    })
+}
+
+fn show(going: &Going<Sum>, name: Option<String>) -> Value {
+    let Sum { fragments, producer, server } = going.expiry.entries;
+    json!({
+        "stream": name, "reason": going.reason.name(), "fragments": fragments,
+        "stored_bytes": going.expiry.stored_bytes,
+        "start": producer.map(|(start, _)| start), "end": producer.map(|(_, end)| end),
+        "server_start": server.map(|(start, _)| start), "server_end": server.map(|(_, end)| end),
     })
 }
 

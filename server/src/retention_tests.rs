@@ -121,7 +121,9 @@ async fn what_is_foretold_for_a_full_disk_comes_on_top() {
     let stored = 4 * DISK_STEP_BYTES;
     let limits: Vec<_> = retention.registry.list().iter().map(|record| keeps(record.stream, 100, None)).collect();
     let foretold = retention.foretell(&limits, Some(stored - 1));
-    let of = |going: &Going| (going.reason, going.stream == limits[0].stream, going.expiry.entries[0].archived.0);
+    let of = |going: &Going<Sum>| {
+        (going.reason, going.stream == limits[0].stream, going.expiry.entries.producer.unwrap().0.0)
+    };
     assert_eq!(foretold.iter().map(of).collect::<Vec<_>>(), [(Reason::Total, true, 0), (Reason::Disk, false, HOUR_MS)]);
 }
 
@@ -151,6 +153,28 @@ async fn retention(streams: usize, record_len: u64, policy: DiskPolicy) -> (temp
     let sink = StoreSink::new(store.clone(), Arc::clone(&index), clock.clone(), policy);
     let (registry, sink, gone) = (Arc::new(registry), Arc::new(sink), Mutex::default());
     (dir, Machine { io, clock, floors }, Retention { store, index, registry, sink, total_bytes: None, policy, gone })
+}
+
+#[tokio::test]
+async fn previews_are_made_one_at_a_time() {
+    let (_dir, _machine, retention) = retention(2, RECORD_LEN, DiskPolicy::Refuse).await;
+    let retention = Arc::new(retention);
+    let ask = || preview(State(Arc::clone(&retention)), RawQuery(Some("total_bytes=1".to_owned())));
+    let another = PREVIEWS.acquire().await.unwrap();
+    let mut asked = pin!(ask());
+    for _ in 0..100 {
+        assert!(asked.as_mut().now_or_never().is_none());
+        tokio::task::yield_now().await;
+    }
+    drop(another);
+    let answer = asked.await.unwrap().0;
+    assert_eq!(answer["totals"], json!({ "fragments": 4, "stored_bytes": 4 * RECORD_LEN }));
+    let (first, last) = (UnixMs(HOUR_MS), UnixMs(3 * HOUR_MS + 1000));
+    let expected = json!({
+        "stream": "cam-1", "reason": "total", "fragments": 2, "stored_bytes": 2 * RECORD_LEN,
+        "start": first, "end": last, "server_start": first, "server_end": last,
+    });
+    assert_eq!(answer["streams"][1], expected);
 }
 
 #[tokio::test]
@@ -195,7 +219,7 @@ async fn on_a_full_disk_the_oldest_go_until_there_is_room_if_that_is_the_policy(
         assert_ne!(retention.store.space(), Space::Ok);
         let foretold = retention.foretell(&[], None);
         assert!(foretold.iter().all(|going| going.reason == Reason::Disk));
-        let foretold: u64 = foretold.iter().map(|going| going.expiry.entries.len() as u64).sum();
+        let foretold: u64 = foretold.iter().map(|going| going.expiry.entries.fragments).sum();
         assert_eq!(left(&retention), [2; 4], "nothing goes by asking");
         retention.step().await;
         let mut left = left(&retention);

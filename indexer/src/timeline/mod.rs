@@ -261,23 +261,28 @@ impl Timeline {
 
     /// What of a stream may go. By age: what began `retention_hours` before `archive_now` by the server's clock, from
     /// the oldest on up to the first that did not. By bytes: the oldest, as long as more than `retention_bytes` are
-    /// stored, but never the newest fragment.
+    /// stored, but never the newest fragment. What is below `from` goes already, and is left out.
     #[must_use]
-    pub fn expired(
+    pub fn expired<E: Default + Extend<SharedEntry>>(
         &self,
         stream: StreamId,
         archive_now: UnixMs,
         retention_hours: u32,
         retention_bytes: Option<u64>,
-    ) -> Option<Expiry> {
+        from: FragmentNumber,
+    ) -> Option<Expiry<E>> {
         let (look, place) = self.look_with(stream, Held::next_place)?;
-        expiry::expired(&look, place, archive_now, retention_hours, retention_bytes)
+        expiry::expired(&look, place, from, archive_now, retention_hours, retention_bytes)
     }
 
     /// The oldest fragments of all streams, by number, until they free `bytes` on disk. `from`: those of a stream below
     /// this number go already, and are not counted.
     #[must_use]
-    pub fn oldest_overall(&self, bytes: u64, from: &HashMap<StreamId, FragmentNumber>) -> Vec<(StreamId, Expiry)> {
+    pub fn oldest_overall<E: Default + Extend<SharedEntry>>(
+        &self,
+        bytes: u64,
+        from: &HashMap<StreamId, FragmentNumber>,
+    ) -> Vec<(StreamId, Expiry<E>)> {
         let looks = self.stream_ids().into_iter().filter_map(|stream| {
             let (look, place) = self.look_with(stream, Held::next_place)?;
             Some((stream, look, place))

@@ -7,6 +7,7 @@ use vidar_core::control::Control;
 use vidar_core::log::LogEvent;
 use vidar_core::record::FragmentFlags;
 
+use super::stream::successor;
 use super::*;
 use crate::testing::{self, DAY_ONE, Fragment};
 
@@ -258,10 +259,13 @@ proptest! {
         let stored = |from: usize| all[from..].iter().map(|entry| entry.stored_bytes()).sum::<u64>();
         let over = bytes.map_or(0, |bytes| (0..all.len().saturating_sub(1)).find(|from| stored(*from) <= bytes).unwrap_or(all.len().saturating_sub(1)));
         let count = aged.max(over);
-        let expiry = timeline.expired(stream, now, 1, bytes);
+        let expiry: Option<Expiry> = timeline.expired(stream, now, 1, bytes, FragmentNumber::MIN);
         prop_assert_eq!(expiry.as_ref().map_or(0, |expiry| expiry.entries.len()), count);
         if let Some(expiry) = expiry {
             prop_assert_eq!(&expiry.entries[..], &all[..count]);
+            prop_assert_eq!(expiry.stored_bytes, all[..count].iter().map(|entry| entry.stored_bytes()).sum::<u64>());
+            let rest: Option<Expiry> = timeline.expired(stream, now, 1, bytes, successor(all[0].meta.number));
+            prop_assert_eq!(rest.map_or(Vec::new(), |rest| rest.entries), &all[1..count]);
             timeline.raise_floor(stream, expiry.below, (expiry.next_ordinal, expiry.discontinuity));
             prop_assert_eq!(timeline.after(stream, FragmentNumber::MIN, 100), &all[count..]);
         }
@@ -276,9 +280,42 @@ proptest! {
         }).collect();
         let timeline = timeline(&list);
         let expected: Vec<_> = list.iter().take(usize::try_from(bytes.div_ceil(20)).unwrap()).map(Fragment::number).collect();
-        let mut found: Vec<_> = timeline.oldest_overall(bytes, &HashMap::new()).iter().flat_map(|(_, expiry)| numbers(&expiry.entries)).collect();
+        let oldest: Vec<(StreamId, Expiry)> = timeline.oldest_overall(bytes, &HashMap::new());
+        let mut found: Vec<_> = oldest.iter().flat_map(|(_, expiry)| numbers(&expiry.entries)).collect();
         found.sort_unstable();
         prop_assert_eq!(found, expected);
+    }
+}
+
+/// Counts entries, and looks how many of them are held anywhere.
+#[derive(Default)]
+struct Counted {
+    count: usize,
+    held: Vec<std::sync::Weak<vidar_core::entry::FragmentEntry>>,
+    held_most: usize,
+}
+
+impl Extend<SharedEntry> for Counted {
+    fn extend<T: IntoIterator<Item = SharedEntry>>(&mut self, entries: T) {
+        for entry in entries {
+            self.count += 1;
+            self.held.retain(|held| held.strong_count() > 0);
+            self.held.push(Arc::downgrade(&entry));
+            self.held_most = self.held_most.max(self.held.len());
+        }
+    }
+}
+
+#[test]
+fn what_goes_is_added_up_without_being_held() {
+    let (stream, runs) = ids();
+    let fragments = (1..=500).map(|sequence| Fragment { record_len: 20, ..Fragment::new(stream, runs[0], sequence) });
+    let timeline = timeline(&fragments.collect::<Vec<_>>());
+    let of_stream: Option<Expiry<Counted>> = timeline.expired(stream, UnixMs(0), 1, Some(20), FragmentNumber::MIN);
+    let mut of_all: Vec<(StreamId, Expiry<Counted>)> = timeline.oldest_overall(u64::MAX, &HashMap::new());
+    for (expiry, count) in [(of_stream.expect("some"), 499), (of_all.remove(0).1, 500)] {
+        assert_eq!((expiry.entries.count, expiry.stored_bytes), (count, 20 * count as u64));
+        assert!(expiry.entries.held_most < 100, "{}", expiry.entries.held_most);
     }
 }
 

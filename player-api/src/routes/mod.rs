@@ -16,8 +16,6 @@ use axum::routing::{get, post};
 use axum::{Extension, Router};
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
-use tokio::task::spawn_blocking;
-use vidar_core::error::ErrorKind;
 use vidar_core::ids::StreamId;
 use vidar_indexer::{Cursor, TimeAxis};
 
@@ -25,7 +23,8 @@ use crate::body::read_json_bodies;
 use crate::error;
 use crate::image::ImagePool;
 use crate::params::{self, Params};
-use crate::{Api, ApiError, ApiResult};
+use crate::turn::in_turn;
+use crate::{Api, ApiResult};
 
 /// Listings that are made at the same time: one may open every block of a stream, or look at all of its runs.
 static LISTINGS: Semaphore = Semaphore::const_new(4);
@@ -58,10 +57,7 @@ pub(crate) fn routes(api: Arc<Api>) -> Router {
 
 /// Makes a listing beside the threads that serve.
 async fn listing<T: Send + 'static>(make: impl FnOnce() -> T + Send + 'static) -> ApiResult<T> {
-    let turn = LISTINGS.acquire().await.expect("the semaphore is never closed");
-    // Whoever does not wait for it any more does not end it: it keeps its turn.
-    let made = spawn_blocking(move || (make(), turn)).await;
-    made.map(|(made, _)| made).map_err(|_| ApiError::of(ErrorKind::Internal, "internal error"))
+    in_turn(&LISTINGS, make).await
 }
 
 /// `time`: whose clock `start`, `end` and the order are by.
