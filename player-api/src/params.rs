@@ -112,6 +112,12 @@ pub fn token_of_other_clock() -> ApiError {
     bad("next_token", "is of a page by the other clock: `time` stays the same from page to page")
 }
 
+/// The same for the token of a page in the other direction.
+#[must_use]
+pub fn token_of_other_order() -> ApiError {
+    bad("next_token", "is of a page in the other order: `order` stays the same from page to page")
+}
+
 fn bad(name: &str, what: &str) -> ApiError {
     QueryError::of(name, what).into()
 }

@@ -161,6 +161,9 @@ async fn fragments_come_in_pages_by_either_clock() {
         let answer = archive.get(&format!("/v1/streams/cam/fragments?time={other}{token}")).await;
         assert_eq!((answer.status, &answer.json()["parameter"]), (400, &json!("next_token")));
         assert!(answer.json()["detail"].as_str().unwrap().contains("the other clock"), "{:?}", answer.body);
+        let answer = archive.get(&format!("/v1/streams/cam/fragments?time={time}&order=desc{token}")).await;
+        assert_eq!((answer.status, &answer.json()["parameter"]), (400, &json!("next_token")));
+        assert!(answer.json()["detail"].as_str().unwrap().contains("the other order"), "{:?}", answer.body);
         // Manifests are by the producer's.
         let answer = archive.get(&format!("/v1/streams/cam/manifest?limit=1{token}")).await;
         assert_eq!(answer.status, if time == "producer" { 200 } else { 400 });

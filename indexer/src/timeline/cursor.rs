@@ -12,6 +12,7 @@ use super::range::TimeAxis;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cursor {
     pub(super) axis: TimeAxis,
+    pub(super) descending: bool,
     pub(super) time: UnixMs,
     pub(super) number: FragmentNumber,
 }
@@ -27,12 +28,18 @@ impl Cursor {
     pub fn axis(&self) -> TimeAxis {
         self.axis
     }
+
+    /// Its listing has the newest first.
+    #[must_use]
+    pub fn is_descending(&self) -> bool {
+        self.descending
+    }
 }
 
 impl fmt::Display for Cursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let axis = [u8::from(self.axis == TimeAxis::Server)];
-        let mut bytes = axis.into_iter().chain(self.time.0.to_be_bytes()).chain(*self.number.as_bytes());
+        let order = [u8::from(self.axis == TimeAxis::Server) | u8::from(self.descending) << 1];
+        let mut bytes = order.into_iter().chain(self.time.0.to_be_bytes()).chain(*self.number.as_bytes());
         bytes.try_for_each(|byte| write!(f, "{byte:02x}"))
     }
 }
@@ -41,15 +48,18 @@ impl FromStr for Cursor {
     type Err = ParseCursorError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let [axis, place @ ..]: [u8; 29] = from_hex(text).ok_or(ParseCursorError)?;
-        let axis = match axis {
-            0 => TimeAxis::Producer,
-            1 => TimeAxis::Server,
+        let [order, place @ ..]: [u8; 29] = from_hex(text).ok_or(ParseCursorError)?;
+        let (axis, descending) = match order {
+            0 => (TimeAxis::Producer, false),
+            1 => (TimeAxis::Server, false),
+            2 => (TimeAxis::Producer, true),
+            3 => (TimeAxis::Server, true),
             _ => return Err(ParseCursorError),
         };
         let (time, number) = place.split_first_chunk::<8>().ok_or(ParseCursorError)?;
         let number: [u8; 20] = number.try_into().map_err(|_| ParseCursorError)?;
-        Ok(Self { axis, time: UnixMs(i64::from_be_bytes(*time)), number: FragmentNumber::from_bytes(number) })
+        let (time, number) = (UnixMs(i64::from_be_bytes(*time)), FragmentNumber::from_bytes(number));
+        Ok(Self { axis, descending, time, number })
     }
 }
 

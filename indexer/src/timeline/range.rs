@@ -66,6 +66,7 @@ fn page(mut entries: impl Iterator<Item = SharedEntry>, query: &RangeQuery) -> P
     let page: Vec<SharedEntry> = entries.by_ref().take(query.limit).collect();
     let next = entries.next().and(page.last()).map(|entry| Cursor {
         axis: query.axis,
+        descending: query.descending,
         time: match query.axis {
             TimeAxis::Producer => entry.meta.producer_start,
             TimeAxis::Server => entry.meta.server_start(),

@@ -412,12 +412,16 @@ fn fragments_that_look_alike_share_their_tracks() {
 
 #[test]
 fn cursors_are_read_back_and_nothing_else() {
-    let cursor = Cursor { axis: TimeAxis::Server, time: UnixMs(-5), number: FragmentNumber::new(1, 2, 3) };
-    for cursor in [cursor, Cursor { axis: TimeAxis::Producer, ..cursor }] {
-        assert_eq!(cursor.to_string().parse(), Ok(cursor));
+    let (time, number) = (UnixMs(-5), FragmentNumber::new(1, 2, 3));
+    let cursor = Cursor { axis: TimeAxis::Server, descending: false, time, number };
+    for axis in [TimeAxis::Server, TimeAxis::Producer] {
+        for descending in [false, true] {
+            let cursor = Cursor { axis, descending, ..cursor };
+            assert_eq!(cursor.to_string().parse(), Ok(cursor));
+        }
     }
     let text = cursor.to_string();
-    for bad in ["", "00", &text[1..], &text.replace('0', "g"), &format!("02{}", &text[2..])] {
+    for bad in ["", "00", &text[1..], &text.replace('0', "g"), &format!("04{}", &text[2..])] {
         assert_eq!(bad.parse::<Cursor>(), Err(ParseCursorError), "{bad:?}");
     }
 }

@@ -25,15 +25,9 @@ pub(super) async fn list(
     let params = Params::parse(query.as_deref(), KNOWN)?;
     let (start, end) = params.span()?;
     let axis = super::time_axis(&params)?;
-    let query = RangeQuery {
-        stream,
-        axis,
-        start,
-        end,
-        after: super::cursor(&params, axis)?,
-        limit: params.limit()?,
-        descending: params.choice("order", &[("asc", false), ("desc", true)])?,
-    };
+    let descending = params.choice("order", &[("asc", false), ("desc", true)])?;
+    let after = super::cursor(&params, axis, descending)?;
+    let query = RangeQuery { stream, axis, start, end, after, limit: params.limit()?, descending };
     super::listing(move || Json(page(&api, &query))).await
 }
 

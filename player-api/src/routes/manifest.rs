@@ -27,7 +27,7 @@ pub(super) async fn list(
     let params = Params::parse(query.as_deref(), &["start", "end", "limit", "next_token"])?;
     let (start, end) = params.span()?;
     let axis = TimeAxis::Producer;
-    let after = super::cursor(&params, axis)?;
+    let after = super::cursor(&params, axis, false)?;
     let limit = params.number("limit", 1..=LIMIT_MAX)?.map_or(LIMIT_DEFAULT, |limit| limit as usize);
     let query = RangeQuery { stream, axis, start, end, after, limit, descending: false };
     let page = api.index.timeline().range(&query);

@@ -65,11 +65,14 @@ fn time_axis(params: &Params) -> ApiResult<TimeAxis> {
     params.choice("time", &[("producer", TimeAxis::Producer), ("server", TimeAxis::Server)])
 }
 
-/// `next_token` of fragments by this clock.
-fn cursor(params: &Params, axis: TimeAxis) -> ApiResult<Option<Cursor>> {
+/// `next_token` of fragments by this clock, in this order.
+fn cursor(params: &Params, axis: TimeAxis, descending: bool) -> ApiResult<Option<Cursor>> {
     let Some(text) = params.text("next_token") else { return Ok(None) };
     let cursor: Cursor = text.parse().map_err(|_| params::bad_token())?;
-    if cursor.axis() == axis { Ok(Some(cursor)) } else { Err(params::token_of_other_clock()) }
+    if cursor.axis() != axis {
+        return Err(params::token_of_other_clock());
+    }
+    if cursor.is_descending() == descending { Ok(Some(cursor)) } else { Err(params::token_of_other_order()) }
 }
 
 /// Counts and bounds of a stream.
