@@ -6,6 +6,8 @@ use std::process::Command;
 
 use support::{Archive, Push, START};
 use vidar_core::entry::SharedEntry;
+use vidar_media::container::fmp4::progressive;
+use vidar_media::container::mkv::fixed;
 
 /// A frame or packet of a stream of a file, as ffmpeg sees it.
 #[derive(Debug, Clone, PartialEq)]
@@ -243,4 +245,22 @@ async fn tracks_stay_together_across_a_gap() {
         let all = of(&found, 0, f64::MIN);
         assert_eq!(all.len(), 3 * 150, "{container}");
     }
+}
+
+/// Entity tags are of the version, not of the bytes: who changes those raises `FORMAT_VERSION` where they are made.
+#[tokio::test]
+async fn the_bytes_of_clips_change_only_with_their_version() {
+    let archive = Archive::new();
+    for (number, clip) in (0..).zip(["h264_open_gop.mkv", "bbb.mkv"]) {
+        archive.push(Push::new("cam", clip, START.plus_ms(60_000 * number))).await;
+    }
+    let end = START.plus_ms(63_000);
+    let mut seen = Vec::new();
+    for (file, version) in [("clip.mp4", progressive::FORMAT_VERSION), ("clip.mkv", fixed::FORMAT_VERSION)] {
+        let clip = archive.get(&format!("/v1/streams/cam/{file}?start={}&end={end}", START.plus_ms(1_500))).await;
+        let digest = ring::digest::digest(&ring::digest::SHA256, &clip.body);
+        let digest: String = digest.as_ref().iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+        seen.push(format!("{file} {version} {digest}"));
+    }
+    assert_eq!(seen, ["clip.mp4 2 3da0f4a0e48d18d6", "clip.mkv 2 689a0f03c2f0efee"]);
 }

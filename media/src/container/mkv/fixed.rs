@@ -15,7 +15,7 @@ use super::id;
 use super::mux::track_numbers;
 
 /// Of what is made here. A change of it is a change of entity tags.
-pub const FORMAT_VERSION: u32 = 1;
+pub const FORMAT_VERSION: u32 = 2;
 
 /// Bytes before the first block of a Cluster.
 pub const CLUSTER_HEAD_BYTES: u64 = 22;
