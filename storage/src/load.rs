@@ -208,9 +208,9 @@ struct Early {
 /// The records of a file, and what is wrong with its footer.
 pub(crate) type ReadRecords = (io::Result<Records>, Option<BadSpan>);
 
-/// The greatest epoch in the names of the segment files.
-pub(crate) fn greatest_epoch(io: &dyn SegmentIo) -> io::Result<u32> {
-    Ok(io.list()?.iter().filter_map(|name| parse_file_name(name)).map(|(epoch, _)| epoch).max().unwrap_or(0))
+/// The greatest epoch in the names of segment files.
+pub(crate) fn greatest_epoch(names: &[String]) -> u32 {
+    names.iter().filter_map(|name| parse_file_name(name)).map(|(epoch, _)| epoch).max().unwrap_or(0)
 }
 
 impl Log {
@@ -225,14 +225,17 @@ impl Log {
         progress: &mut dyn FnMut(Progress),
     ) -> Result<Self, OpenError> {
         let (mut log, _) = Self::new(io, keys, mode, table, threads)?;
-        let present = log.find_files(io, keys.store)?;
+        let names = io.list().map_err(OpenError::io("list segment files"))?;
+        let present = log.find_files(io, names, keys.store)?;
         log.read_files(io, keys, table, &present, progress);
         Ok(log)
     }
 
-    /// As `read`, in `Recover`, of what came after a checkpoint. What was found so far if it cannot be trusted.
+    /// As `read`, in `Recover`, of what came after a checkpoint, among files of these names. What was found so far if it cannot be
+    /// trusted.
     pub(crate) fn resume(
         io: &dyn SegmentIo,
+        names: Vec<String>,
         keys: &Keyring,
         table: &Files,
         checkpoint: Checkpoint,
@@ -250,7 +253,7 @@ impl Log {
         let (id, last, of_streams) = (checkpoint.id, checkpoint.last, checkpoint.keys.clone());
         let left_out = checkpoint.left_out.clone();
         log.checkpoint = Some(checkpoint);
-        let present = log.find_files(io, keys.store)?;
+        let present = log.find_files(io, names, keys.store)?;
         let checkpoint = log.checkpoint.as_mut().expect("it was just put there");
         let files = &mut checkpoint.files;
         if files
@@ -384,13 +387,18 @@ impl Log {
     }
 
     /// Returns the ids in all names.
-    fn find_files(&mut self, io: &dyn SegmentIo, store: Uuid) -> Result<HashSet<FileId>, OpenError> {
+    fn find_files(
+        &mut self,
+        io: &dyn SegmentIo,
+        names: Vec<String>,
+        store: Uuid,
+    ) -> Result<HashSet<FileId>, OpenError> {
         let failed = |name: &str| OpenError::io(format!("read {name}"));
         let (mut present, mut unordered) = (HashSet::new(), Vec::new());
         let included = self.checkpoint.iter().flat_map(|checkpoint| &checkpoint.files);
         let included: HashMap<FileId, u32> = included.map(|info| (info.header.file, info.header.epoch)).collect();
         let mut found = Vec::new();
-        for name in io.list().map_err(OpenError::io("list segment files"))? {
+        for name in names {
             let Some((epoch, file)) = parse_file_name(&name) else { continue };
             present.insert(file);
             if included.get(&file) != Some(&epoch) {
@@ -472,13 +480,15 @@ impl Log {
         let headers = self.files.iter().map(|file| &file.header).chain(included);
         let replaced: HashSet<FileId> = headers.filter_map(|header| Some(header.replaces?.0)).collect();
         let mut missing = Listing::default();
-        for (file, listed) in std::mem::take(&mut self.listing.0) {
-            if present.contains(&file) {
-                self.listing.0.insert(file, listed);
-            } else if !replaced.contains(&file) {
-                self.damage(&listed.name(file), 0, listed.data_end, "the file is missing".into());
-                missing.0.insert(file, listed);
+        self.listing.0.retain(|file, listed| {
+            let is_there = present.contains(file);
+            if !is_there && !replaced.contains(file) {
+                missing.0.insert(*file, *listed);
             }
+            is_there
+        });
+        for (file, listed) in &missing.0 {
+            self.damage(&listed.name(*file), 0, listed.data_end, "the file is missing".into());
         }
         missing
     }

@@ -3,12 +3,14 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use vidar_core::clock::SystemClock;
+
 use super::*;
 use crate::backend::SegmentHandle;
 use crate::backend::layer::{HandleLayer, IoLayer};
 use crate::backend::memory::MemoryIo;
 use crate::handles::HANDLE_COUNT_MAX;
-use crate::testing::{media, open, open_with, options, source};
+use crate::testing::{Saving, media, open, open_with, options, source};
 use crate::{Depth, verify_on};
 
 /// Counts the handles that are open at the same time.
@@ -24,6 +26,9 @@ struct Count {
     most: AtomicUsize,
     /// Written to the list of files.
     list_bytes: AtomicUsize,
+    /// Files that were opened, and how often they were listed.
+    opened: AtomicUsize,
+    listed: AtomicUsize,
 }
 
 struct CountingHandle {
@@ -58,11 +63,17 @@ impl IoLayer for CountingIo {
         &self.memory
     }
 
+    fn list(&self) -> io::Result<Vec<String>> {
+        self.count.listed.fetch_add(1, Ordering::Relaxed);
+        self.memory.list()
+    }
+
     fn create(&self, name: &str, len: u64) -> io::Result<Arc<dyn SegmentHandle>> {
         self.memory.create(name, len).map(|handle| self.count(handle))
     }
 
     fn open(&self, name: &str) -> io::Result<Arc<dyn SegmentHandle>> {
+        self.count.opened.fetch_add(1, Ordering::Relaxed);
         self.memory.open(name).map(|handle| self.count(handle))
     }
 
@@ -111,6 +122,27 @@ async fn an_archive_of_many_files_opens_a_bounded_number_of_them() {
     let io = CountingIo::new(memory);
     verify_on(&options(), Arc::new(io.clone()), Depth::Decrypt, &mut |_| {}).unwrap();
     assert!(io.most() <= bound, "{} were open", io.most());
+}
+
+#[tokio::test]
+async fn a_start_from_a_checkpoint_lists_once_and_opens_nothing_that_it_names() {
+    let (memory, observer) = (MemoryIo::new(), Arc::new(Saving::default()));
+    let start = |io: &CountingIo, observer: &Arc<Saving>| {
+        let observers = vec![Arc::clone(observer) as Arc<dyn LogObserver>];
+        Store::open(options(), Arc::new(io.clone()), SystemClock::shared(), observers).unwrap()
+    };
+    let (store, _) = start(&CountingIo::new(memory.clone()), &observer);
+    let from = source(&store).await;
+    while store.stats().files < 20 {
+        from.append(&store, &media(1, 60_000)).await;
+    }
+    store.close().await.unwrap();
+    let io = CountingIo::new(memory);
+    let (store, report) = start(&io, &observer.again());
+    assert!(report.resumed);
+    let count = |of: &AtomicUsize| of.load(Ordering::Relaxed);
+    assert_eq!((count(&io.count.listed), count(&io.count.opened)), (1, 0));
+    store.close().await.unwrap();
 }
 
 #[tokio::test]

@@ -103,13 +103,14 @@ impl Store {
             _ => OpenError::Io { what: format!("lock {}", options.data_dir.display()), source: error },
         })?;
         let (keys, keyring_repaired) = Keychain::open(Arc::clone(&io), &options)?;
-        let used = greatest_epoch(&*io).map_err(OpenError::io("list segment files"))?;
-        let epoch = epoch::take(&*io, used).map_err(OpenError::io("take an epoch"))?;
+        let names = io.list().map_err(OpenError::io("list segment files"))?;
+        let epoch = epoch::take(&*io, greatest_epoch(&names)).map_err(OpenError::io("take an epoch"))?;
         let files = Files::new(Arc::clone(&io));
         let ring = keys.ring();
         let observers = observers(ring.index_key())?;
         let mut progress = log_progress(Arc::clone(&clock));
-        let mut log = read_log(&*io, &ring, &files, &observers, ahead::threads(options.by_hand), &mut progress)?;
+        let threads = ahead::threads(options.by_hand);
+        let mut log = read_log(&*io, names, &ring, &files, &observers, threads, &mut progress)?;
         let records = log.replay(&ring, &files, &observers, Some(&*io), &mut progress);
         let Log { controls, archive, open, mut report, .. } = log;
         report.epoch = epoch;
@@ -520,9 +521,10 @@ impl FragmentSource for Store {
     }
 }
 
-/// From the last checkpoint on, if it can be trusted; else all of the log.
+/// From the last checkpoint on, if it can be trusted; else all of the log. `names` are those of its files.
 fn read_log(
     io: &dyn SegmentIo,
+    names: Vec<String>,
     keys: &Keyring,
     files: &Files,
     observers: &[Arc<dyn LogObserver>],
@@ -531,7 +533,7 @@ fn read_log(
 ) -> Result<Log, OpenError> {
     let mut found = OpenReport::default();
     if let Some(checkpoint) = Checkpoint::read(io, keys) {
-        match Log::resume(io, keys, files, checkpoint, observers, threads)? {
+        match Log::resume(io, names, keys, files, checkpoint, observers, threads)? {
             Ok(log) => return Ok(log),
             Err(report) => found = report,
         }

@@ -375,7 +375,7 @@ impl Repair<'_> {
     fn next_number(&mut self) -> io::Result<FragmentNumber> {
         let (epoch, counter) = match self.numbers {
             Some(numbers) => numbers,
-            None => (epoch::take(self.io, greatest_epoch(self.io)?)?, 0),
+            None => (epoch::take(self.io, greatest_epoch(&self.io.list()?))?, 0),
         };
         self.numbers = Some((epoch, counter + 1));
         let sequence = (u64::from(epoch) << 32) | u64::from(counter);
