@@ -7,6 +7,7 @@
 mod append;
 mod archive;
 mod measure;
+mod memory;
 mod micro;
 mod month;
 mod rebuild;

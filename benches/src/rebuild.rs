@@ -18,6 +18,7 @@ use vidar_load::{Snapshot, digits, table};
 use vidar_storage::{Store, StoreOptions, replay, replay_with};
 
 use crate::archive::{QuickIo, fill};
+use crate::memory::Memory;
 
 /// Some 500 fragments of [`FRAGMENT_BYTES`] fill it, as they do one of 256 MiB when they are as large as real ones.
 const SEGMENT_BYTES: u64 = 1 << 20;
@@ -134,7 +135,7 @@ fn measure(
     goal: &str,
     work: &mut dyn FnMut() -> anyhow::Result<u64>,
 ) -> anyhow::Result<()> {
-    let (before, began) = (Snapshot::of("self")?, Instant::now());
+    let (memory, before, began) = (Memory::begin()?, Snapshot::of("self")?, Instant::now());
     let count = work()?;
     let (seconds, after) = (began.elapsed().as_secs_f64(), Snapshot::of("self")?);
     ensure!(count > 0, "{name}: nothing was there");
@@ -147,7 +148,7 @@ fn measure(
         digits(seconds),
         digits(cpu_s),
         digits(cpu_s * 1e6 / count as f64),
-        (after.rss_kib / 1024).to_string(),
+        memory.grown_mib()?.to_string(),
     ]);
     Ok(())
 }

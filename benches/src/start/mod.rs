@@ -22,6 +22,7 @@ use vidar_storage::backend::fs::FsIo;
 use vidar_storage::{OpenReport, Store, StoreOptions};
 
 use crate::archive::{Making, QuickIo, fill};
+use crate::memory::Memory;
 use state::State;
 
 /// A file is closed with its first batch.
@@ -166,7 +167,7 @@ fn open_indexed(
     })
 }
 
-fn add(rows: &mut Table, name: &str, seconds: f64, before: &Snapshot, after: &Snapshot) {
+fn add(rows: &mut Table, name: &str, seconds: f64, before: &Snapshot, after: &Snapshot, memory_mib: u64) {
     eprintln!("{name}: {} s", digits(seconds));
     let mb = |bytes: u64| digits(bytes as f64 / 1e6);
     rows.add_row([
@@ -176,14 +177,14 @@ fn add(rows: &mut Table, name: &str, seconds: f64, before: &Snapshot, after: &Sn
         mb(after.asked_bytes - before.asked_bytes),
         mb(after.read_bytes - before.read_bytes),
         (after.read_calls - before.read_calls).to_string(),
-        (after.rss_kib / 1024).to_string(),
+        memory_mib.to_string(),
     ]);
 }
 
 fn open(rows: &mut Table, arguments: &Arguments, data: &Path, checkpoint: bool, cold: bool) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let _inside = runtime.enter();
-    let before = Snapshot::of("self")?;
+    let (memory, before) = (Memory::begin()?, Snapshot::of("self")?);
     let began = Instant::now();
     let mut index = None;
     let (store, report) = open_indexed(data, Arc::new(FsIo::new(data)), arguments.mib << 20, &mut index)?;
@@ -191,7 +192,7 @@ fn open(rows: &mut Table, arguments: &Arguments, data: &Path, checkpoint: bool, 
     let after = Snapshot::of("self")?;
     ensure!(report.damage.is_empty() && report.resumed == checkpoint, "{:?}", report.damage.first());
     ensure!(report.unclosed >= arguments.unclosed, "{} of {} are unclosed", report.unclosed, arguments.unclosed);
-    add(rows, &name("open", checkpoint, cold), seconds, &before, &after);
+    add(rows, &name("open", checkpoint, cold), seconds, &before, &after, memory.grown_mib()?);
     // Search goes on beside; what it makes is thrown away.
     if let Some(index) = index {
         index.close();
@@ -205,7 +206,8 @@ fn serve(rows: &mut Table, program: &Path, data: &Path, checkpoint: bool, cold: 
     let server = Server::start(program, data, None)?;
     let seconds = began.elapsed().as_secs_f64();
     let after = Snapshot::of(&server.pid())?;
-    add(rows, &name("server listens", checkpoint, cold), seconds, &Snapshot::default(), &after);
+    let memory_mib = after.rss_kib / 1024;
+    add(rows, &name("server listens", checkpoint, cold), seconds, &Snapshot::default(), &after, memory_mib);
     Ok(())
 }
 
@@ -214,10 +216,10 @@ fn baselines(rows: &mut Table, state: &State, cold: bool) -> anyhow::Result<()> 
     let cache = if cold { "cold" } else { "hot" };
     let mut row = |name: &str, work: &dyn Fn() -> anyhow::Result<()>| -> anyhow::Result<()> {
         state.settle(cold)?;
-        let (before, began) = (Snapshot::of("self")?, Instant::now());
+        let (memory, before, began) = (Memory::begin()?, Snapshot::of("self")?, Instant::now());
         work()?;
-        let seconds = began.elapsed().as_secs_f64();
-        add(rows, &format!("baseline: {name}, {cache}"), seconds, &before, &Snapshot::of("self")?);
+        let (seconds, after) = (began.elapsed().as_secs_f64(), Snapshot::of("self")?);
+        add(rows, &format!("baseline: {name}, {cache}"), seconds, &before, &after, memory.grown_mib()?);
         Ok(())
     };
     row("list all files and their lengths", &|| {
