@@ -29,37 +29,44 @@ impl Writer {
     }
 
     /// Raw bytes, without a length.
+    #[inline]
     pub fn raw(&mut self, bytes: &[u8]) -> &mut Self {
         self.buffer.extend_from_slice(bytes);
         self
     }
 
     /// One byte.
+    #[inline]
     pub fn u8(&mut self, value: u8) -> &mut Self {
         self.raw(&[value])
     }
 
     /// Two bytes, big-endian.
+    #[inline]
     pub fn u16(&mut self, value: u16) -> &mut Self {
         self.raw(&value.to_be_bytes())
     }
 
     /// Four bytes, big-endian.
+    #[inline]
     pub fn u32(&mut self, value: u32) -> &mut Self {
         self.raw(&value.to_be_bytes())
     }
 
     /// Eight bytes, big-endian.
+    #[inline]
     pub fn u64(&mut self, value: u64) -> &mut Self {
         self.raw(&value.to_be_bytes())
     }
 
     /// Eight bytes, big-endian, two's complement.
+    #[inline]
     pub fn i64(&mut self, value: i64) -> &mut Self {
         self.raw(&value.to_be_bytes())
     }
 
     /// LEB128.
+    #[inline]
     pub fn varint(&mut self, mut value: u64) -> &mut Self {
         while value >= 0x80 {
             self.buffer.push((value as u8) | 0x80);
@@ -70,6 +77,7 @@ impl Writer {
     }
 
     /// Zigzag, then LEB128.
+    #[inline]
     pub fn signed(&mut self, value: i64) -> &mut Self {
         self.varint(((value << 1) ^ (value >> 63)) as u64)
     }
@@ -154,6 +162,7 @@ impl<'a> Reader<'a> {
     ///
     /// # Errors
     /// If fewer are left. So do all that follow.
+    #[inline]
     pub fn raw(&mut self, len: usize) -> Result<&'a [u8], WireError> {
         let (head, rest) = self.rest.split_at_checked(len).ok_or_else(|| self.error("more bytes"))?;
         self.rest = rest;
@@ -172,6 +181,7 @@ impl<'a> Reader<'a> {
     ///
     /// # Errors
     /// If none is left.
+    #[inline]
     pub fn u8(&mut self) -> Result<u8, WireError> {
         Ok(self.array::<1>()?[0])
     }
@@ -180,6 +190,7 @@ impl<'a> Reader<'a> {
     ///
     /// # Errors
     /// If fewer are left.
+    #[inline]
     pub fn u16(&mut self) -> Result<u16, WireError> {
         self.array().map(u16::from_be_bytes)
     }
@@ -188,6 +199,7 @@ impl<'a> Reader<'a> {
     ///
     /// # Errors
     /// If fewer are left.
+    #[inline]
     pub fn u32(&mut self) -> Result<u32, WireError> {
         self.array().map(u32::from_be_bytes)
     }
@@ -196,6 +208,7 @@ impl<'a> Reader<'a> {
     ///
     /// # Errors
     /// If fewer are left.
+    #[inline]
     pub fn u64(&mut self) -> Result<u64, WireError> {
         self.array().map(u64::from_be_bytes)
     }
@@ -204,6 +217,7 @@ impl<'a> Reader<'a> {
     ///
     /// # Errors
     /// If fewer are left.
+    #[inline]
     pub fn i64(&mut self) -> Result<i64, WireError> {
         self.array().map(i64::from_be_bytes)
     }
@@ -212,7 +226,17 @@ impl<'a> Reader<'a> {
     ///
     /// # Errors
     /// If it does not end, or does not fit 64 bits.
+    #[inline]
     pub fn varint(&mut self) -> Result<u64, WireError> {
+        // Most are short.
+        if let [byte @ 0..0x80, rest @ ..] = self.rest {
+            self.rest = rest;
+            return Ok(u64::from(*byte));
+        }
+        self.long_varint()
+    }
+
+    fn long_varint(&mut self) -> Result<u64, WireError> {
         let start = self.clone();
         let mut value = 0_u64;
         for shift in (0..64).step_by(7) {
@@ -242,6 +266,7 @@ impl<'a> Reader<'a> {
     ///
     /// # Errors
     /// As `varint`.
+    #[inline]
     pub fn signed(&mut self) -> Result<i64, WireError> {
         let value = self.varint()?;
         Ok(((value >> 1) as i64) ^ -((value & 1) as i64))
@@ -278,6 +303,7 @@ impl<'a> Reader<'a> {
     ///
     /// # Errors
     /// If the input is too short for the count.
+    #[inline]
     pub fn count(&mut self, each_bytes: usize) -> Result<usize, WireError> {
         let start = self.clone();
         let count = self.varint_as::<usize>()?;

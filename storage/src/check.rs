@@ -166,7 +166,7 @@ pub(crate) fn open(keys: &Keyring, shape: &RecordShape, bytes: &[u8]) -> Result<
         return Err("another record stands there".into());
     }
     let outer = keys.outer(&header.shape).ok_or("its key is not in the keyring")?;
-    let opener = RecordOpener::new(&header, outer);
+    let opener = RecordOpener::new(&header, bytes, outer);
     let (head, media) = bytes.split_at_checked(shape.head_len() as usize).ok_or("the record is cut short")?;
     opener.head(head.to_vec()).map_err(|error| error.to_string())?;
     let media = opener.media(&opener.span(&(0..shape.media_len)), &mut media.to_vec(), shape.media_len);

@@ -26,7 +26,7 @@ fn key() -> Secret {
 pub fn record(input: &[u8]) {
     let Ok(header) = RecordHeader::decode(input) else { return };
     assert_eq!(header.encode(), input[..RECORD_HEADER_LEN]);
-    let opener = RecordOpener::new(&header, &key());
+    let opener = RecordOpener::new(&header, input, &key());
     if let Ok((facts, table)) = opener.head(input.to_vec()) {
         assert_eq!((facts.len(), table.len()), (header.shape.facts_len as usize, header.shape.table_len as usize));
         let _ = (FragmentFacts::decode(&facts), TableEnvelope::decode(&table), ControlRecord::decode(&table));
@@ -115,7 +115,7 @@ mod tests {
         };
         let record = read("record/fragment");
         let header = RecordHeader::decode(&record).unwrap();
-        assert!(RecordOpener::new(&header, &key()).fragment_head(record).is_ok());
+        assert!(RecordOpener::new(&header, &record, &key()).fragment_head(record).is_ok());
         assert!(Keyring::decode(&read("keyring/two-streams"), &key()).is_ok());
         assert!(decode_entries(&read("footer/entries")).unwrap().len() >= 4);
         let file = FileId::from_bytes([7; 16]);

@@ -89,11 +89,19 @@ impl Records {
         }
     }
 
-    /// Each record, one after the other.
-    pub(crate) fn for_each(self, mut each: impl FnMut(RecordEntry, Option<&[u8]>)) {
+    /// Each record, one after the other, with its sealed head, which may be opened in place.
+    pub(crate) fn for_each(self, mut each: impl FnMut(RecordEntry, Option<&mut [u8]>)) {
         match self {
             Self::Closed(footer) => footer.for_each(each),
-            Self::Scanned(scan) => scan.records.into_iter().for_each(|(entry, head)| each(entry, Some(&head))),
+            Self::Scanned(scan) => scan.records.into_iter().for_each(|(entry, mut head)| each(entry, Some(&mut head))),
+        }
+    }
+
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Self::Closed(footer) => footer.entries.len(),
+            Self::Scanned(scan) => scan.records.len(),
         }
     }
 
@@ -989,7 +997,7 @@ fn opener(keys: &Keyring, head: &[u8]) -> Result<RecordOpener, String> {
     let header = head.get(..RECORD_HEADER_LEN).ok_or("its head is cut short")?;
     let header = RecordHeader::decode(header).map_err(|error| error.to_string())?;
     let outer = keys.outer(&header.shape).ok_or("its key is not in the keyring")?;
-    Ok(RecordOpener::new(&header, outer))
+    Ok(RecordOpener::new(&header, head, outer))
 }
 
 /// Opens the head of a control record.
@@ -1002,17 +1010,12 @@ pub(crate) fn open_control(keys: &Keyring, head: &[u8]) -> Result<ControlRecord,
 
 /// Opens the head of a fragment.
 pub(crate) fn open_fragment(keys: &Keyring, entry: &RecordEntry, head: Option<&[u8]>) -> Result<FragmentHead, String> {
-    let (opener, head) = opener_of(keys, entry, head)?;
-    opener.fragment_head(head.to_vec()).map_err(|error| error.to_string())
+    let head = head.ok_or("its head is missing")?;
+    opener_of(keys, entry, head)?.fragment_head(head.to_vec()).map_err(|error| error.to_string())
 }
 
-/// What opens the head of an entry, and that head.
-pub(crate) fn opener_of<'a>(
-    keys: &Keyring,
-    entry: &RecordEntry,
-    head: Option<&'a [u8]>,
-) -> Result<(RecordOpener, &'a [u8]), String> {
-    let head = head.ok_or("its head is missing")?;
+/// What opens the head of an entry.
+pub(crate) fn opener_of(keys: &Keyring, entry: &RecordEntry, head: &[u8]) -> Result<RecordOpener, String> {
     let opener = opener(keys, head)?;
-    if opener.shape == entry.shape { Ok((opener, head)) } else { Err("its head is that of another record".into()) }
+    if opener.shape == entry.shape { Ok(opener) } else { Err("its head is that of another record".into()) }
 }

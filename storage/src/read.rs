@@ -207,7 +207,7 @@ impl Wanted<'_> {
         }
         let keys = self.shared.keys.ring();
         let outer = keys.outer(&header.shape).ok_or(ReadError::KeyUnavailable { number: self.number })?;
-        Ok(RecordOpener::new(&header, outer))
+        Ok(RecordOpener::new(&header, head, outer))
     }
 
     /// The plain table of a record of another kind than fragment.

@@ -82,7 +82,7 @@ impl Told {
         }
         let archived = records.archived().unwrap_or(file.header.archive);
         let witness = witness(records.iter().map(|(entry, _)| entry), gone);
-        let (mut steps, mut facts_len) = (Vec::new(), 0);
+        let (mut steps, mut facts_len) = (Vec::with_capacity(records.len()), 0);
         records.for_each(|entry, head| {
             let meta = entry.shape.meta;
             let locator = entry.shape.locator(file.header.file, file.header.volume, entry.offset);
@@ -114,13 +114,13 @@ impl Told {
 }
 
 /// Opens what is needed of the head of a fragment.
-fn open(keys: &Keyring, entry: &RecordEntry, head: Option<&[u8]>) -> Result<Head, String> {
+fn open(keys: &Keyring, entry: &RecordEntry, head: Option<&mut [u8]>) -> Result<Head, String> {
     if entry.shape.part == 0 {
-        let (opener, head) = opener_of(keys, entry, head)?;
-        let facts = opener.facts(head).map_err(|error| error.to_string())?;
+        let head = head.ok_or("its head is missing")?;
+        let facts = opener_of(keys, entry, head)?.facts(head).map_err(|error| error.to_string())?;
         return Ok(Head { facts: Arc::new(facts), refers_to: Vec::new() });
     }
-    let head = open_fragment(keys, entry, head)?;
+    let head = open_fragment(keys, entry, head.map(|head| &*head))?;
     let refers_to = head.table.pieces.iter().filter_map(|piece| piece.part).collect();
     Ok(Head { facts: Arc::new(head.facts), refers_to })
 }

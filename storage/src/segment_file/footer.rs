@@ -22,7 +22,7 @@ pub(crate) const TRAILER_LEN: usize = 128;
 const TRAILER_AAD_LEN: usize = 112;
 const ENTRIES_VERSION: u8 = 1;
 /// Bytes that the shortest entry takes.
-const ENTRY_LEN_MIN: usize = 31;
+pub(crate) const ENTRY_LEN_MIN: usize = 31;
 /// Tracks of an entry: bounded by those of a config.
 const TOTALS_MAX: usize = vidar_core::entry::ENTRY_TRACK_COUNT_MAX;
 
@@ -368,12 +368,14 @@ fn summary(r: &mut Reader<'_>, is_wanted: bool) -> Result<Option<Summary>, WireE
     if count > TOTALS_MAX {
         return Err(r.error("totals of at most 3 tracks"));
     }
-    let mut totals = (0..count).map(|_| TrackTotals::decode(r));
-    if !is_wanted {
-        return totals.try_for_each(|totals| totals.map(drop)).map(|()| None);
+    let mut totals = Vec::with_capacity(if is_wanted { count } else { 0 });
+    for _ in 0..count {
+        let own = TrackTotals::decode(r)?;
+        if is_wanted {
+            totals.push(own);
+        }
     }
-    let totals = totals.collect::<Result<_, _>>()?;
-    Ok(Some(Summary { size_bytes, sync_back, totals }))
+    Ok(is_wanted.then_some(Summary { size_bytes, sync_back, totals }))
 }
 
 #[cfg(test)]

@@ -93,7 +93,7 @@ proptest! {
         prop_assert_eq!(controls.first, footer.first);
         prop_assert_eq!(controls.records().map(owned).collect::<Vec<_>>(), expected);
         let mut one_by_one = Vec::new();
-        controls.for_each(|_, copy| one_by_one.push(copy.map(<[u8]>::len)));
+        controls.for_each(|_, copy| one_by_one.push(copy.map(|copy| copy.len())));
         prop_assert!(one_by_one.iter().all(Option::is_some));
         let plain = encode_entries(&entries);
         for len in 0..plain.len() {

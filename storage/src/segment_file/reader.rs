@@ -1,12 +1,13 @@
 //! Reading a closed file from its end, without its media.
 
 use std::io;
+use std::ops::Range;
 
 use vidar_core::ids::FileId;
 use vidar_core::wire::WireError;
 
 use super::BLOCK_LEN;
-use super::footer::{self, RecordEntry, TRAILER_LEN, Trailer};
+use super::footer::{self, ENTRY_LEN_MIN, RecordEntry, TRAILER_LEN, Trailer};
 use super::header::HEADER_LEN;
 use super::record::RecordKind;
 use crate::backend::SegmentHandle;
@@ -53,6 +54,10 @@ impl Footer {
         let mut sealed = bytes.split_off(trailer.copies_len as usize);
         sealed.truncate(trailer.entries_len as usize);
         let (mut entries, mut copies, mut copies_len, mut first) = (Vec::new(), Vec::new(), 0_u64, None::<u64>);
+        if wanted == Wanted::All {
+            // What the trailer says is not believed before it is there.
+            entries.reserve_exact((trailer.entry_count as usize).min(sealed.len() / ENTRY_LEN_MIN));
+        }
         open_entries(&trailer, sealed, log_key, wanted == Wanted::All, |entry| {
             let copy_at = copies_len;
             if entry.has_copy() {
@@ -85,26 +90,29 @@ impl Footer {
 
     /// Entries with the sealed heads that the footer repeats.
     pub(crate) fn records(&self) -> impl Iterator<Item = (&RecordEntry, Option<&[u8]>)> {
-        let mut rest = &self.copies[..];
-        self.entries.iter().map(move |entry| (entry, next_copy(&mut rest, entry)))
+        let mut end = 0;
+        let mut copy = move |entry| next_copy(&mut end, entry).and_then(|copy| self.copies.get(copy));
+        self.entries.iter().map(move |entry| (entry, copy(entry)))
     }
 
-    /// The same, one after the other.
-    pub(crate) fn for_each(self, mut each: impl FnMut(RecordEntry, Option<&[u8]>)) {
-        let mut rest = &self.copies[..];
+    /// The same, one after the other; heads may be opened in place.
+    pub(crate) fn for_each(mut self, mut each: impl FnMut(RecordEntry, Option<&mut [u8]>)) {
+        let mut end = 0;
         for entry in self.entries {
-            let copy = next_copy(&mut rest, &entry);
-            each(entry, copy);
+            let copy = next_copy(&mut end, &entry);
+            each(entry, copy.and_then(|copy| self.copies.get_mut(copy)));
         }
     }
 }
 
-/// Takes the head of a record off the copies.
-fn next_copy<'a>(rest: &mut &'a [u8], entry: &RecordEntry) -> Option<&'a [u8]> {
-    let len = if entry.has_copy() { entry.shape.head_len() as usize } else { return None };
-    let (copy, after) = rest.split_at_checked(len)?;
-    *rest = after;
-    Some(copy)
+/// Where the head of a record stands among the copies, `end` behind the one before.
+fn next_copy(end: &mut usize, entry: &RecordEntry) -> Option<Range<usize>> {
+    if !entry.has_copy() {
+        return None;
+    }
+    let start = *end;
+    *end += entry.shape.head_len() as usize;
+    Some(start..*end)
 }
 
 /// Reads `len` bytes at `offset`; `len` was checked against the file.

@@ -276,8 +276,9 @@ pub(crate) struct RecordOpener {
 }
 
 impl RecordOpener {
-    pub(crate) fn new(header: &RecordHeader, outer: &Secret) -> Self {
-        let aad = header.encode()[..AAD_LEN].try_into().expect("a prefix of the header");
+    /// `bytes` begin with the header as it stands on disk.
+    pub(crate) fn new(header: &RecordHeader, bytes: &[u8], outer: &Secret) -> Self {
+        let aad = *bytes.first_chunk().expect("the header was read from them");
         Self { shape: header.shape, aad, aead: RingAead::new(&record_key(outer, header)) }
     }
 
@@ -306,12 +307,11 @@ impl RecordOpener {
         Ok((facts, head.slice(table_start..table_start + table_len)))
     }
 
-    /// The facts alone, out of the bytes of a head.
-    pub(crate) fn facts(&self, head: &[u8]) -> Result<FragmentFacts, OpenRecordError> {
-        let sealed = head.get(RECORD_HEADER_LEN..RECORD_HEADER_LEN + self.shape.facts_len as usize + TAG_LEN);
-        let short = || WireError { expected: "the whole head", offset: head.len() };
-        let mut sealed = sealed.ok_or_else(short)?.to_vec();
-        Ok(FragmentFacts::decode(self.open(Section::Facts, "the facts", &mut sealed)?)?)
+    /// The facts alone, opened in place in the bytes of a head.
+    pub(crate) fn facts(&self, head: &mut [u8]) -> Result<FragmentFacts, OpenRecordError> {
+        let short = WireError { expected: "the whole head", offset: head.len() };
+        let sealed = head.get_mut(RECORD_HEADER_LEN..RECORD_HEADER_LEN + self.shape.facts_len as usize + TAG_LEN);
+        Ok(FragmentFacts::decode(self.open(Section::Facts, "the facts", sealed.ok_or(short)?)?)?)
     }
 
     /// The head of a fragment or part, read.

@@ -71,7 +71,8 @@ fn reference_open(outer: &Secret, record: &[u8]) -> Vec<Vec<u8>> {
 }
 
 fn opener(outer: &Secret, record: &[u8]) -> Result<RecordOpener, WireError> {
-    RecordHeader::decode(&record[..RECORD_HEADER_LEN.min(record.len())]).map(|header| RecordOpener::new(&header, outer))
+    RecordHeader::decode(&record[..RECORD_HEADER_LEN.min(record.len())])
+        .map(|header| RecordOpener::new(&header, record, outer))
 }
 
 /// Everything in a record, or an error.

@@ -539,7 +539,7 @@ impl Scan {
         let head = bytes[..header.shape.head_len() as usize].to_vec();
         let summary = match keys.outer(&header.shape) {
             Some(outer) => {
-                let opener = RecordOpener::new(header, outer);
+                let opener = RecordOpener::new(header, bytes, outer);
                 let opened = match header.shape.kind {
                     RecordKind::Fragment => {
                         opener.fragment_head(head.clone()).map(|head| Some(Summary::new(&head.facts)))
