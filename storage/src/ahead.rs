@@ -4,6 +4,7 @@
 //! Results that nobody took yet are bounded in bytes. Whatever they weigh, the one that is to be taken next is worked on.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
@@ -12,6 +13,10 @@ const THREAD_COUNT_MAX: usize = 4;
 /// Bytes of results that wait: with these no further item is begun. To them comes what each thread is about, which may be as
 /// much as the longest footer has.
 const WAITING_BYTES_MAX: usize = if cfg!(test) { 1000 } else { 64 << 20 };
+/// Short items are worked on and handed over together, up to about so many bytes that are read, …
+const GROUP_BYTES_MAX: u64 = 1 << 20;
+/// … and so many items: a thread that is woken costs more than a small file.
+const GROUP_LEN_MAX: usize = 32;
 /// What a result takes beside what it weighs.
 const RESULT_BYTES: usize = 64;
 
@@ -21,11 +26,12 @@ pub(crate) fn threads(by_hand: bool) -> usize {
     if by_hand { 0 } else { cores.min(THREAD_COUNT_MAX) }
 }
 
-/// Does `work` for each item; `take` gets the results in the order of the items, with their positions. `weight` is about
-/// how many bytes one takes. Without threads one after the other.
+/// Does `work` for each item; `take` gets the results in the order of the items, with their positions. `len` is about how
+/// many bytes are read for an item, `weight` about how many its result takes. Without threads one after the other.
 pub(crate) fn in_order<I: Sync, T: Send>(
     items: &[I],
     threads: usize,
+    len: impl Fn(&I) -> u64,
     work: impl Fn(&I) -> T + Sync,
     weight: impl Fn(&T) -> usize + Sync,
     mut take: impl FnMut(usize, T),
@@ -37,21 +43,45 @@ pub(crate) fn in_order<I: Sync, T: Send>(
     if threads < 1 || items.len() < 2 {
         return one_by_one(&mut take);
     }
-    let desk = Desk { len: items.len(), state: Mutex::default(), changed: Condvar::new() };
+    let groups = groups(items, len);
+    let desk = Desk { len: groups.len(), state: Mutex::default(), changed: Condvar::new() };
+    let work = |index: usize| {
+        let group = items.get(groups.get(index)?.clone())?;
+        Some(group.iter().map(&work).collect::<Vec<_>>())
+    };
+    let weight = |results: &Vec<T>| results.iter().map(|one| weight(one) + RESULT_BYTES).sum::<usize>();
     // A thread that ended early panicked: so does the scope.
     let begun = thread::scope(|scope| {
-        let lane = || desk.lane(|index| items.get(index).map(&work), &weight);
+        let lane = || desk.lane(&work, &weight);
         let named = || thread::Builder::new().name("vidar-ahead".into());
         let begun = (0..threads).filter(|_| named().spawn_scoped(scope, lane).is_ok()).count();
         if begun > 0 {
             let _guard = Guard(&desk);
-            (0..items.len()).map_while(|index| Some((index, desk.next()?))).for_each(|(index, one)| take(index, one));
+            let results = groups.iter().map_while(|group| Some(group.clone().zip(desk.next()?)));
+            results.flatten().for_each(|(index, one)| take(index, one));
         }
         begun
     });
     if begun == 0 {
         one_by_one(&mut take);
     }
+}
+
+/// Neighbours that are short.
+fn groups<I>(items: &[I], len: impl Fn(&I) -> u64) -> Vec<Range<usize>> {
+    let mut groups: Vec<Range<usize>> = Vec::new();
+    let mut bytes = 0_u64;
+    for (index, item) in items.iter().enumerate() {
+        bytes = bytes.saturating_add(len(item));
+        match groups.last_mut() {
+            Some(group) if group.len() < GROUP_LEN_MAX && bytes <= GROUP_BYTES_MAX => group.end = index + 1,
+            _ => {
+                groups.push(index..index + 1);
+                bytes = len(item);
+            }
+        }
+    }
+    groups
 }
 
 /// Where results wait.
@@ -116,7 +146,7 @@ impl<T> Desk<T> {
             state.begun += 1;
             drop(state);
             let Some(result) = work(index) else { return };
-            let bytes = weight(&result) + RESULT_BYTES;
+            let bytes = weight(&result);
             let mut state = self.lock();
             state.waiting.insert(index, (result, bytes));
             state.waiting_bytes += bytes;
@@ -155,7 +185,8 @@ mod tests {
             let mut taken = Vec::new();
             // The later ones are done first.
             let work = |item: &usize| (0..(100 - item) * 50).fold(*item, |sum, more| sum ^ more ^ more);
-            in_order(&items, threads, work, |_| weight, |index, item| taken.push((index, item)));
+            let len = |item: &usize| if item % 7 == 0 { GROUP_BYTES_MAX } else { 1 };
+            in_order(&items, threads, len, work, |_| weight, |index, item| taken.push((index, item)));
             assert!(taken.iter().copied().eq(items.iter().copied().enumerate()), "{threads} threads");
         }
     }
@@ -170,7 +201,7 @@ mod tests {
             (0..100).for_each(|_| thread::yield_now());
             most.fetch_max(made.load(Ordering::Relaxed) - index, Ordering::Relaxed);
         };
-        in_order(&items, 3, work, |_| 300, take);
+        in_order(&items, 3, |_| GROUP_BYTES_MAX, work, |_| 300, take);
         // Three reach the bound; then each thread has one at hand, and one is being taken.
         assert!(most.load(Ordering::Relaxed) <= 3 + 3 + 1, "{most:?}");
     }
@@ -179,6 +210,14 @@ mod tests {
     #[should_panic(expected = "a scoped thread panicked")]
     fn a_panic_is_not_waited_for() {
         let work = |item: &usize| assert_ne!(*item, 3, "made up");
-        in_order(&[0, 1, 2, 3, 4, 5], 2, work, |()| 0, |_, ()| ());
+        in_order(&[0, 1, 2, 3, 4, 5], 2, |_| GROUP_BYTES_MAX, work, |()| 0, |_, ()| ());
+    }
+
+    #[test]
+    fn what_is_short_goes_together_and_what_is_long_alone() {
+        let (long, half) = (u64::MAX, GROUP_BYTES_MAX / 2);
+        assert_eq!(groups(&[1, long, 1, half, half, 1, 1], |len| *len), [0..1, 1..2, 2..4, 4..7]);
+        assert_eq!(groups(&[0; GROUP_LEN_MAX + 1], |len| *len), [0..GROUP_LEN_MAX, GROUP_LEN_MAX..GROUP_LEN_MAX + 1]);
+        assert!(groups(&[], |len: &u64| *len).is_empty());
     }
 }

@@ -69,6 +69,11 @@ impl LogFile {
         self.handles.get(self.header.epoch, self.header.file)
     }
 
+    /// No more than this is read to know what is in it, as far as that is known.
+    fn len_to_read(&self) -> u64 {
+        if self.listed_end > 0 { self.listed_end } else { u64::MAX }
+    }
+
     /// In bytes; 0 if it cannot be read.
     pub(crate) fn len(&self) -> u64 {
         self.handle().and_then(|handle| handle.len()).unwrap_or(0)
@@ -374,6 +379,7 @@ impl Log {
         ahead::in_order(
             &files,
             self.threads,
+            LogFile::len_to_read,
             |file| read_records(file, keys, Wanted::Controls),
             |(records, _)| records.as_ref().map_or(0, Records::weight),
             |index, read| {
@@ -415,7 +421,8 @@ impl Log {
         }
         let mut headers = Vec::with_capacity(found.len());
         let work = |(.., name): &(u32, FileId, String)| read_header(io, name);
-        ahead::in_order(&found, self.threads, work, size_of_val, |_, read| headers.push(read));
+        let len = |_: &_| HEADER_LEN as u64;
+        ahead::in_order(&found, self.threads, len, work, size_of_val, |_, read| headers.push(read));
         for ((epoch, file, name), read) in found.into_iter().zip(headers) {
             match read.map_err(failed(&name))? {
                 Ok(header) if (header.epoch, header.file) != (epoch, file) => {
@@ -804,6 +811,7 @@ impl Log {
         ahead::in_order(
             &files,
             self.threads,
+            LogFile::len_to_read,
             work,
             |told| told.as_ref().map_or(0, |told| told.weight),
             |index, told| {
