@@ -40,7 +40,8 @@ use crate::verify::Progress;
 
 /// A replay of so many files ends with a checkpoint.
 const FILES_PER_REPLAY: usize = 64;
-/// Files that a replay goes through before it makes a checkpoint on the way.
+/// Files that a replay goes through before it makes a checkpoint on the way, or a quarter of those before, if that is more:
+/// each checkpoint names all of them.
 const FILES_PER_CHECKPOINT: usize = if cfg!(test) { 4 } else { 4096 };
 
 /// Whether the directory may be changed.
@@ -802,7 +803,7 @@ impl Log {
         let redo = self.mode == Mode::Recover && self.report.unclosed > 0;
         let files = std::mem::take(&mut self.files);
         self.told = files.iter().any(|file| file.header.read_only).then(HashSet::new);
-        let mut unread = self.is_unsynced;
+        let (mut unread, mut saved) = (self.is_unsynced, 0);
         let step = |done| Progress::of_replay(files.len() + done, files.len());
         // Fragments do not change what is gone.
         let gone = self.controls.clone();
@@ -852,7 +853,8 @@ impl Log {
                 {
                     tracing::warn!(file = file.name, %error, "cannot free the blocks of expired media");
                 }
-                if (index + 1).is_multiple_of(FILES_PER_CHECKPOINT) && !unread {
+                if index + 1 - saved >= FILES_PER_CHECKPOINT.max(saved / 4) && !unread {
+                    saved = index + 1;
                     self.save(keys, table, observers, save, &all, file);
                 }
             },
