@@ -358,8 +358,11 @@ fn take_dictionary<T>(
 }
 
 fn put_rows<const N: usize>(w: &mut Writer, rows: &[[i64; N]]) {
+    let mut column = Vec::with_capacity(rows.len());
     for field in 0..N {
-        column::encode(w, &rows.iter().map(|row| row[field]).collect::<Vec<_>>());
+        column.clear();
+        column.extend(rows.iter().map(|row| row[field]));
+        column::encode(w, &column);
     }
 }
 

@@ -17,19 +17,23 @@ const VARINTS: u8 = 255;
 pub(super) fn encode(w: &mut Writer, values: &[i64]) {
     let Some((first, rest)) = values.split_first() else { return };
     w.signed(*first);
-    let Some(least) = rest.iter().min() else { return };
-    let above: Vec<u64> = rest.iter().map(|value| value.abs_diff(*least)).collect();
-    let width = above.iter().map(|value| u64::BITS - value.leading_zeros()).max().unwrap_or(0);
-    let width = u8::try_from(width).unwrap_or(WIDTH_MAX);
+    let Some((least, greatest)) = rest.iter().min().zip(rest.iter().max()) else { return };
     w.signed(*least);
-    let varint_bytes: usize = above.iter().map(|value| varint_len(*value)).sum();
-    if varint_bytes < packed_len(above.len(), width) {
+    let width = width(greatest.abs_diff(*least));
+    if width == 0 {
+        w.u8(0);
+        return;
+    }
+    let above = rest.iter().map(|value| value.abs_diff(*least));
+    let varint_bytes: usize = above.clone().map(varint_len).sum();
+    if varint_bytes < packed_len(rest.len(), width) {
         w.u8(VARINTS);
-        above.iter().for_each(|value| {
-            w.varint(*value);
+        above.for_each(|value| {
+            w.varint(value);
         });
     } else {
-        w.u8(width).raw(&pack(&above, width));
+        w.u8(width);
+        pack(w, above, width);
     }
 }
 
@@ -59,30 +63,31 @@ pub(super) fn decode(r: &mut Reader<'_>, count: usize) -> Result<Vec<i64>, WireE
     Ok(values)
 }
 
+/// Bits of a number.
+fn width(value: u64) -> u8 {
+    (u64::BITS - value.leading_zeros()) as u8
+}
+
 fn varint_len(value: u64) -> usize {
-    ((u64::BITS - value.leading_zeros()).max(1) as usize).div_ceil(7)
+    usize::from(width(value).max(1)).div_ceil(7)
 }
 
 fn packed_len(count: usize, width: u8) -> usize {
     (count * usize::from(width)).div_ceil(8)
 }
 
-fn pack(values: &[u64], width: u8) -> Vec<u8> {
-    let mut packed = Vec::with_capacity(packed_len(values.len(), width));
+fn pack(w: &mut Writer, values: impl Iterator<Item = u64>, width: u8) {
     let (mut held, mut bits) = (0_u128, 0_u32);
     for value in values {
-        held |= u128::from(*value) << bits;
+        held |= u128::from(value) << bits;
         bits += u32::from(width);
-        while bits >= 8 {
-            packed.push(held as u8);
-            held >>= 8;
-            bits -= 8;
+        if bits >= u64::BITS {
+            w.raw(&(held as u64).to_le_bytes());
+            held >>= u64::BITS;
+            bits -= u64::BITS;
         }
     }
-    if bits > 0 {
-        packed.push(held as u8);
-    }
-    packed
+    w.raw(&(held as u64).to_le_bytes()[..bits.div_ceil(8) as usize]);
 }
 
 fn unpack(packed: &[u8], width: u8, count: usize, mut take: impl FnMut(u64)) {

@@ -183,11 +183,10 @@ fn run(shared: &Shared) {
 
 /// What goes into blocks next.
 struct Batch {
-    moved: Vec<Slot>,
-    /// The block they are merged with.
-    before: Option<Block>,
     /// What the new blocks hold.
     merged: Vec<Slot>,
+    /// The block that some of it stood in.
+    before: Option<Block>,
     /// What they no longer hold of that block: memory has it, the records moved.
     left_out: Vec<FragmentNumber>,
 }
@@ -211,7 +210,7 @@ impl Shared {
             let gone = if streams.held.contains_key(&stream) {
                 let mut held = write(&held);
                 let before = held.view.tail.len();
-                let gone = held.spilled(&batch.moved, &batch.left_out, batch.before.as_ref(), blocks);
+                let gone = held.spilled(&batch.merged, &batch.left_out, batch.before.as_ref(), blocks);
                 self.tail_count.fetch_sub(before - held.view.tail.len(), Ordering::Relaxed);
                 self.files.mark_dead(stream, &gone);
                 gone
@@ -245,12 +244,12 @@ impl Shared {
         // What comes late goes where it belongs, never across the block after.
         let end = view.tree.next_begin(first).unwrap_or(FragmentNumber::MAX);
         let moved = view.tail.values().take_while(|slot| slot.number() < end).take(count.min(block_len));
-        let moved: Vec<Slot> = moved.cloned().collect();
+        let mut merged: Vec<Slot> = moved.cloned().collect();
         let before = view.tree.find(first).filter(|block| {
             let count = usize::try_from(block.summary.sums.count).unwrap_or(usize::MAX);
-            block.summary.numbers.1 >= first || count < block_len / 2 || count + moved.len() <= block_len
+            block.summary.numbers.1 >= first || count < block_len / 2 || count + merged.len() <= block_len
         });
-        let (mut merged, mut left_out) = (moved.clone(), Vec::new());
+        let mut left_out = Vec::new();
         if let Some(before) = before {
             let look = Look::new(stream, view, &self.files);
             for slot in look.open(before).iter() {
@@ -263,7 +262,7 @@ impl Shared {
             }
             merged.sort_unstable_by_key(Slot::number);
         }
-        Some(Batch { moved, before: before.cloned(), merged, left_out })
+        Some(Batch { merged, before: before.cloned(), left_out })
     }
 
     /// Moves fragments of all streams into blocks: whole blocks first, which are never merged again; if that was not

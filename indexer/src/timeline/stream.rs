@@ -121,7 +121,10 @@ impl Held {
         if meta.number < self.view.floor {
             return;
         }
-        if let Some(slot) = self.view.tail.get(&meta.number) {
+        // Most come behind all that there is.
+        let is_next = self.view.tail.last_key_value().is_none_or(|(last, _)| *last < meta.number);
+        let held = if is_next { None } else { self.view.tail.get(&meta.number) };
+        if let Some(slot) = held {
             if *slot.entry == **entry {
                 return;
             }
@@ -209,11 +212,11 @@ impl Held {
         (self.view.floor > FragmentNumber::MIN).then_some(self.view.floor)
     }
 
-    /// Some of the tail stands in blocks now. `before` is the block that they were merged with, `left_out` what the new
-    /// ones no longer hold of it. Answers what nothing refers to any more.
+    /// Some of the tail stands in blocks now, which hold `merged`. `before` is the block that it was merged with, `left_out`
+    /// what the new ones no longer hold of it. Answers what nothing refers to any more.
     pub(super) fn spilled(
         &mut self,
-        moved: &[Slot],
+        merged: &[Slot],
         left_out: &[FragmentNumber],
         before: Option<&Block>,
         blocks: Vec<Block>,
@@ -238,7 +241,7 @@ impl Held {
         for number in left_out {
             shadowed.remove(number);
         }
-        for slot in moved {
+        for slot in merged {
             let number = slot.number();
             match tail.get(&number) {
                 Some(now) if Arc::ptr_eq(&now.entry, &slot.entry) => {
@@ -248,7 +251,7 @@ impl Held {
                 }
                 // It moved meanwhile.
                 Some(_) => drop(shadowed.insert(number, Sums::of(&slot.entry))),
-                // The floor rose meanwhile.
+                // It stood in that block before; or the floor rose meanwhile.
                 None => {}
             }
         }
