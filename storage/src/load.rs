@@ -664,6 +664,8 @@ impl Log {
             return false;
         }
         tracing::info!(file = file.name, "removing a segment file that was made ahead");
+        // All of its blocks at once: nobody's syncs are stalled yet.
+        let _ = file.handle().and_then(|handle| handle.truncate(HEADER_LEN as u64));
         if let Err(error) = io.unlink(&file.name).and_then(|()| io.sync_dir()) {
             tracing::warn!(file = file.name, %error, "cannot remove a segment file that was made ahead");
         }
