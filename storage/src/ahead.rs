@@ -52,7 +52,7 @@ pub(crate) fn in_order<I: Sync, T: Send>(
     let weight = |results: &Vec<T>| results.iter().map(|one| weight(one) + RESULT_BYTES).sum::<usize>();
     // A thread that ended early panicked: so does the scope.
     let begun = thread::scope(|scope| {
-        let lane = || desk.lane(&work, &weight);
+        let lane = || desk.lane(work, weight);
         let named = || thread::Builder::new().name("vidar-ahead".into());
         let begun = (0..threads).filter(|_| named().spawn_scoped(scope, lane).is_ok()).count();
         if begun > 0 {
@@ -185,7 +185,7 @@ mod tests {
             let mut taken = Vec::new();
             // The later ones are done first.
             let work = |item: &usize| (0..(100 - item) * 50).fold(*item, |sum, more| sum ^ more ^ more);
-            let len = |item: &usize| if item % 7 == 0 { GROUP_BYTES_MAX } else { 1 };
+            let len = |item: &usize| if item.is_multiple_of(7) { GROUP_BYTES_MAX } else { 1 };
             in_order(&items, threads, len, work, |_| weight, |index, item| taken.push((index, item)));
             assert!(taken.iter().copied().eq(items.iter().copied().enumerate()), "{threads} threads");
         }
