@@ -1,12 +1,45 @@
-//! Who someone is. What they may do follows from that (today one root pair may do everything).
+//! Who someone is, and what they may do.
 
+use std::sync::Arc;
+
+use crate::policy::{Action, Policy, Target};
 use crate::time::UnixMs;
 
 /// Somebody known.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Principal {
-    /// Public half of the credentials, or `signed-url`.
+    /// Public half of the credentials.
     pub access_key_id: String,
+    /// All of these have to allow what is done. None: everything is.
+    bounds: Vec<Arc<Policy>>,
+}
+
+impl Principal {
+    /// Somebody who may do everything.
+    #[must_use]
+    pub fn root(access_key_id: impl Into<String>) -> Self {
+        Self { access_key_id: access_key_id.into(), bounds: Vec::new() }
+    }
+
+    /// The same, who may do nothing that this policy does not allow.
+    #[must_use]
+    pub fn bound(mut self, policy: Arc<Policy>) -> Self {
+        self.bounds.push(policy);
+        self
+    }
+
+    /// The same by another name.
+    #[must_use]
+    pub fn named(mut self, access_key_id: impl Into<String>) -> Self {
+        self.access_key_id = access_key_id.into();
+        self
+    }
+
+    /// Whether that may be done.
+    #[must_use]
+    pub fn may(&self, action: Action, target: Target<'_>) -> bool {
+        self.bounds.iter().all(|policy| policy.allows(action, target))
+    }
 }
 
 /// Hash of a Digest challenge (RFC 7616).
@@ -23,15 +56,16 @@ pub trait Authenticator: Send + Sync + 'static {
     /// HTTP Basic (RFC 7617): access key id and secret.
     fn basic(&self, access_key_id: &str, secret: &str) -> Option<Principal>;
 
-    /// HTTP Bearer (RFC 6750): `ACCESS_KEY_ID:SECRET` as one token.
+    /// HTTP Bearer (RFC 6750): `ACCESS_KEY_ID:SECRET` as one token, behind it `:SESSION_TOKEN` of temporary credentials.
     fn bearer(&self, token: &str) -> Option<Principal>;
 
-    /// The secret for Digest (RFC 7616), which hashes it with other things. None: no such access key.
-    fn digest_secret(&self, access_key_id: &str) -> Option<String>;
+    /// Whose key that is, with its secret, for Digest (RFC 7616), which hashes it with other things. None: no such key.
+    fn digest_secret(&self, access_key_id: &str) -> Option<(Principal, String)>;
 
-    /// Makes a token that opens every path below `path_prefix` for reading until `expires`.
-    fn sign(&self, path_prefix: &str, expires: UnixMs) -> String;
+    /// Makes a token that opens every path below `path_prefix` for reading until `expires`, or until its maker may not
+    /// read there any more.
+    fn sign(&self, maker: &Principal, path_prefix: &str, expires: UnixMs) -> String;
 
-    /// Checks a token of `sign` for a path.
+    /// Checks a token of `sign` for a path. Its maker is who asks.
     fn signed(&self, token: &str, path: &str, now: UnixMs) -> Option<Principal>;
 }

@@ -2,7 +2,7 @@
 //!
 //! Ids ([`ids`]), time ([`time`], [`clock`]), what is written to the log ([`record`], [`control`], [`entry`]), and the
 //! seams between crates: [`sink`] (ingest to store), [`source`] (store to players), [`log`] (store to index), [`hub`],
-//! [`registry`], [`auth`], [`admission`]; what routes read of a [`query`]. The byte layouts are specified in `docs/formats`; this crate is their reference encoder.
+//! [`registry`], [`auth`] and what is allowed ([`policy`]), [`admission`]; what routes read of a [`query`]. The byte layouts are specified in `docs/formats`; this crate is their reference encoder.
 //!
 //! ```
 //! use vidar_core::ids::FragmentNumber;
@@ -21,6 +21,7 @@ pub mod hub;
 pub mod ids;
 pub mod limits;
 pub mod log;
+pub mod policy;
 pub mod query;
 pub mod record;
 pub mod registry;

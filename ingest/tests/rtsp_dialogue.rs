@@ -182,6 +182,7 @@ async fn announcements_that_are_refused() {
         ("cam/more", sdp, SDP, 404),
         ("c%20m", sdp, SDP, 400),
         ("..%2fcam", sdp, SDP, 400),
+        (rtsp_common::CLOSED, sdp, SDP, 403),
         ("cam", "Content-Type: text/plain\r\n", SDP, 415),
         ("cam", sdp, "", 400),
         ("cam", sdp, "nonsense", 400),

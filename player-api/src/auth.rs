@@ -1,4 +1,4 @@
-//! Who asks: HTTP Basic (RFC 7617), Bearer (RFC 6750), or a signed URL.
+//! Who asks, and whether that one may: HTTP Basic (RFC 7617), Bearer (RFC 6750), or a signed URL.
 
 use std::sync::Arc;
 
@@ -14,14 +14,25 @@ use vidar_core::auth::{Authenticator, Principal};
 use vidar_core::clock::SharedClock;
 
 use crate::error::ApiError;
+use crate::rights::Need;
 
 /// How somebody proved who they are. Stands in the extensions of every request behind [`require_auth`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Access {
-    /// By credentials: may do everything.
+    /// By credentials.
     Full(Principal),
-    /// By a signed URL: may read below its prefix.
+    /// By a signed URL of that maker: may read below its prefix.
     Signed(Principal),
+}
+
+impl Access {
+    /// Who it is.
+    #[must_use]
+    pub fn principal(&self) -> &Principal {
+        match self {
+            Self::Full(principal) | Self::Signed(principal) => principal,
+        }
+    }
 }
 
 #[derive(Clone)]
@@ -31,13 +42,19 @@ struct Gate {
 }
 
 /// Lets only those in who prove who they are: with an `Authorization` header, or, for GET and HEAD, with the `token`
-/// of a signed URL. Others get 401 at once; their body is not polled, so no `100 Continue` invites it.
+/// of a signed URL. Others get 401 at once, and those whose key does not allow it 403; their body is not polled, so no
+/// `100 Continue` invites it.
 pub fn require_auth(router: Router, auth: Arc<dyn Authenticator>, clock: SharedClock) -> Router {
     router.layer(middleware::from_fn_with_state(Gate { auth, clock }, gate))
 }
 
 async fn gate(State(gate): State<Gate>, mut request: Request, next: Next) -> Response {
     match gate.admit(&request) {
+        Some(access)
+            if !Need::of(request.method(), request.uri().path(), request.uri().query()).is_met(access.principal()) =>
+        {
+            forbidden().into_response()
+        }
         Some(access) => {
             request.extensions_mut().insert(access);
             next.run(request).await
@@ -88,6 +105,11 @@ pub(crate) fn url_token(query: Option<&str>) -> Option<String> {
     let mut tokens = query?.split('&').filter_map(|pair| pair.strip_prefix("token="));
     let (token, None) = (tokens.next()?, tokens.next()) else { return None };
     percent_decode_str(token).decode_utf8().ok().map(|token| token.into_owned())
+}
+
+/// What somebody known gets who may not.
+pub(crate) fn forbidden() -> ApiError {
+    ApiError::new(StatusCode::FORBIDDEN, "this access key does not allow that")
 }
 
 fn unauthorized() -> Response {

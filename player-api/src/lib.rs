@@ -16,6 +16,7 @@ pub mod fuzz;
 mod hls;
 mod image;
 pub mod params;
+mod rights;
 mod routes;
 mod shift;
 mod turn;

@@ -6,6 +6,7 @@ use std::process::Command;
 use std::sync::Arc;
 
 use support::{Archive, Push, START};
+use vidar_core::auth::Principal;
 use vidar_core::time::UnixMs;
 use vidar_fixtures::path;
 
@@ -55,7 +56,7 @@ impl Drop for Served {
 }
 
 fn token(archive: &Archive, stream: &str) -> String {
-    let token = archive.api.auth.sign(&format!("/v1/streams/{stream}"), UnixMs(i64::MAX));
+    let token = archive.api.auth.sign(&Principal::root("test"), &format!("/v1/streams/{stream}"), UnixMs(i64::MAX));
     percent_encoding::utf8_percent_encode(&token, percent_encoding::NON_ALPHANUMERIC).to_string()
 }
 

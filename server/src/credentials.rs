@@ -212,7 +212,7 @@ impl Authenticator for RootAuthenticator {
         let current = self.current();
         // Both are compared, whatever the first says.
         let good = same(access_key_id, &current.pair.access_key_id) & same(secret, &current.pair.secret);
-        good.then(|| Principal { access_key_id: current.pair.access_key_id.clone() })
+        good.then(|| Principal::root(current.pair.access_key_id.as_str()))
     }
 
     fn bearer(&self, token: &str) -> Option<Principal> {
@@ -220,12 +220,13 @@ impl Authenticator for RootAuthenticator {
         self.basic(access_key_id, secret)
     }
 
-    fn digest_secret(&self, access_key_id: &str) -> Option<String> {
+    fn digest_secret(&self, access_key_id: &str) -> Option<(Principal, String)> {
         let current = self.current();
-        same(access_key_id, &current.pair.access_key_id).then(|| current.pair.secret.to_string())
+        same(access_key_id, &current.pair.access_key_id)
+            .then(|| (Principal::root(access_key_id), current.pair.secret.to_string()))
     }
 
-    fn sign(&self, path_prefix: &str, expires: UnixMs) -> String {
+    fn sign(&self, _maker: &Principal, path_prefix: &str, expires: UnixMs) -> String {
         let mut bytes = expires.0.to_be_bytes().to_vec();
         bytes.extend_from_slice(path_prefix.as_bytes());
         let tag = hmac::sign(&self.current().url_key, &bytes);
@@ -241,7 +242,7 @@ impl Authenticator for RootAuthenticator {
         let expires = UnixMs(i64::from_be_bytes(expires.try_into().ok()?));
         let rest = path.strip_prefix(std::str::from_utf8(prefix).ok()?)?;
         let below = rest.is_empty() || rest.starts_with('/');
-        (below && now < expires).then(|| Principal { access_key_id: "signed-url".to_owned() })
+        (below && now < expires).then(|| Principal::root("signed-url"))
     }
 }
 
@@ -264,7 +265,7 @@ mod tests {
             assert!(auth.basic(id, secret).is_none(), "{id} {secret}");
         }
         assert!(auth.bearer("secret").is_none());
-        assert_eq!(auth.digest_secret("id").as_deref(), Some("secret"));
+        assert_eq!(auth.digest_secret("id").expect("known").1, "secret");
         assert_eq!(auth.digest_secret("other"), None);
         auth.replace(RootPair { access_key_id: "id".into(), secret: "other-secret".to_owned().into() });
         assert!(auth.basic("id", "secret").is_none());
@@ -273,7 +274,7 @@ mod tests {
     #[test]
     fn a_signed_url_opens_what_is_below_its_prefix_until_it_expires() {
         let auth = authenticator();
-        let token = auth.sign("/v1/streams/a", UnixMs(1000));
+        let token = auth.sign(&Principal::root("id"), "/v1/streams/a", UnixMs(1000));
         let open = |path, now| auth.signed(&token, path, UnixMs(now)).is_some();
         assert!(open("/v1/streams/a", 999) && open("/v1/streams/a/hls/live.m3u8", 0));
         assert!(!open("/v1/streams/ab", 0) && !open("/v1/streams", 0) && !open("/v1/streams/a", 1000));

@@ -226,18 +226,18 @@ struct Anybody;
 
 impl Authenticator for Anybody {
     fn basic(&self, access_key_id: &str, _secret: &str) -> Option<Principal> {
-        Some(Principal { access_key_id: access_key_id.into() })
+        Some(Principal::root(access_key_id))
     }
 
     fn bearer(&self, token: &str) -> Option<Principal> {
         self.basic(token, "")
     }
 
-    fn digest_secret(&self, _access_key_id: &str) -> Option<String> {
+    fn digest_secret(&self, _access_key_id: &str) -> Option<(Principal, String)> {
         None
     }
 
-    fn sign(&self, path_prefix: &str, _expires: UnixMs) -> String {
+    fn sign(&self, _maker: &Principal, path_prefix: &str, _expires: UnixMs) -> String {
         path_prefix.into()
     }
 

@@ -85,13 +85,14 @@ impl Challenge {
             return Err(Denied::Wrong);
         }
         // An unknown key costs the same work as a wrong secret.
-        let secret = authenticator.digest_secret(answer.username);
-        let expected = answer.expected(secret.as_deref().unwrap_or_default(), method);
+        let known = authenticator.digest_secret(answer.username);
+        let secret = known.as_ref().map_or("", |(_, secret)| secret);
+        let expected = answer.expected(secret, method);
         let right = same(expected.as_bytes(), answer.response.as_bytes());
-        match (right && secret.is_some(), same(answer.nonce.as_bytes(), self.nonce.as_bytes())) {
-            (true, true) => Ok(Principal { access_key_id: answer.username.to_owned() }),
-            (true, false) => Err(Denied::Stale),
-            (false, _) => Err(Denied::Wrong),
+        match (known.filter(|_| right), same(answer.nonce.as_bytes(), self.nonce.as_bytes())) {
+            (Some((principal, _)), true) => Ok(principal),
+            (Some(_), false) => Err(Denied::Stale),
+            (None, _) => Err(Denied::Wrong),
         }
     }
 }
@@ -208,15 +209,15 @@ mod tests {
 
     impl Authenticator for One {
         fn basic(&self, id: &str, secret: &str) -> Option<Principal> {
-            (id == "key" && secret == "s3cret").then(|| Principal { access_key_id: id.into() })
+            (id == "key" && secret == "s3cret").then(|| Principal::root(id))
         }
         fn bearer(&self, _: &str) -> Option<Principal> {
             None
         }
-        fn digest_secret(&self, id: &str) -> Option<String> {
-            (id == "key").then(|| "s3cret".to_owned())
+        fn digest_secret(&self, id: &str) -> Option<(Principal, String)> {
+            (id == "key").then(|| (Principal::root(id), "s3cret".to_owned()))
         }
-        fn sign(&self, _: &str, _: UnixMs) -> String {
+        fn sign(&self, _: &Principal, _: &str, _: UnixMs) -> String {
             String::new()
         }
         fn signed(&self, _: &str, _: &str, _: UnixMs) -> Option<Principal> {

@@ -26,10 +26,10 @@ impl Authenticator for Nobody {
     fn bearer(&self, _: &str) -> Option<Principal> {
         None
     }
-    fn digest_secret(&self, _: &str) -> Option<String> {
+    fn digest_secret(&self, _: &str) -> Option<(Principal, String)> {
         None
     }
-    fn sign(&self, _: &str, _: UnixMs) -> String {
+    fn sign(&self, _: &Principal, _: &str, _: UnixMs) -> String {
         String::new()
     }
     fn signed(&self, _: &str, _: &str, _: UnixMs) -> Option<Principal> {

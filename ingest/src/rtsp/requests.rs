@@ -3,6 +3,7 @@
 use rtsp_types::headers::{AUTHORIZATION, CONTENT_TYPE, REQUIRE, SESSION, TRANSPORT, USER_AGENT};
 use rtsp_types::{Method, Request, Url, Version};
 use uuid::Uuid;
+use vidar_core::policy::{Action, Target};
 
 use super::auth::Denied;
 use super::connection::{Connection, DATAGRAM_BYTES_MAX, End, REPORT_INTERVAL};
@@ -54,7 +55,13 @@ impl Connection {
             Ok(principal) => {
                 tracing::trace!(access_key_id = principal.access_key_id, "authorised");
                 (self.authorized, self.denied_count) = (true, 0);
-                Ok(())
+                // The rest of a session is about the stream that was announced.
+                let announced = request.request_uri().filter(|_| request.method() == Method::Announce);
+                let stream = announced.and_then(|uri| uri::stream_name(uri).ok());
+                match stream.filter(|name| !principal.may(Action::Push, Target::Stream(name.as_str()))) {
+                    Some(_) => Err(Answer::new(403, "Forbidden: this access key does not allow that")),
+                    None => Ok(()),
+                }
             }
             Err(denied) => {
                 if denied == Denied::Wrong {

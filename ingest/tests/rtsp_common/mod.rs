@@ -18,6 +18,7 @@ use vidar_core::auth::{Authenticator, Principal};
 use vidar_core::clock::SystemClock;
 use vidar_core::error::ErrorKind;
 use vidar_core::ids::StreamName;
+use vidar_core::policy::{Action, Effect, Policy, Statement};
 use vidar_core::time::UnixMs;
 use vidar_ingest::Arrived;
 use vidar_ingest::rtsp::{Publish, PublishError, Publishers, Refusal, RtspOptions, serve};
@@ -27,20 +28,30 @@ use vidar_media::{Codec, Event, RawSample, StreamConfig};
 pub(crate) const USER: &str = "AKEY";
 pub(crate) const SECRET: &str = "s3cretSECRET";
 
+/// A stream that [`USER`] may not push to.
+pub(crate) const CLOSED: &str = "closed";
+
+fn principal() -> Principal {
+    let mut policy = Policy::all();
+    let (effect, actions) = (Effect::Deny, vec![Action::Push]);
+    policy.statements.push(Statement { effect, actions, streams: vec![CLOSED.to_owned()] });
+    Principal::root(USER).bound(Arc::new(policy))
+}
+
 /// One pair of credentials.
 struct OnePair;
 
 impl Authenticator for OnePair {
     fn basic(&self, id: &str, secret: &str) -> Option<Principal> {
-        (id == USER && secret == SECRET).then(|| Principal { access_key_id: id.to_owned() })
+        (id == USER && secret == SECRET).then(principal)
     }
     fn bearer(&self, _: &str) -> Option<Principal> {
         None
     }
-    fn digest_secret(&self, id: &str) -> Option<String> {
-        (id == USER).then(|| SECRET.to_owned())
+    fn digest_secret(&self, id: &str) -> Option<(Principal, String)> {
+        (id == USER).then(|| (principal(), SECRET.to_owned()))
     }
-    fn sign(&self, _: &str, _: UnixMs) -> String {
+    fn sign(&self, _: &Principal, _: &str, _: UnixMs) -> String {
         String::new()
     }
     fn signed(&self, _: &str, _: &str, _: UnixMs) -> Option<Principal> {

@@ -8,8 +8,9 @@ use bytes::Bytes;
 use http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use vidar_core::policy::{Action, Target};
 
-use crate::auth::Access;
+use crate::auth::{Access, forbidden};
 use crate::params;
 use crate::{Api, ApiError, ApiResult};
 
@@ -29,16 +30,19 @@ pub(super) async fn sign(
     Extension(access): Extension<Access>,
     body: Bytes,
 ) -> ApiResult<Json<Value>> {
-    if !matches!(access, Access::Full(_)) {
+    let Access::Full(maker) = access else {
         return Err(ApiError::new(StatusCode::FORBIDDEN, "a signed URL cannot sign others"));
-    }
+    };
     let request: SignRequest = params::json_body(&body)?;
     let prefix = check_prefix(&request.path_prefix)?;
     if !(1..=EXPIRES_S_MAX).contains(&request.expires_s) {
         return Err(ApiError::unusable(format!("expires_s: expected 1 to {EXPIRES_S_MAX}")).with("field", "expires_s"));
     }
+    if !maker.may(Action::Read, Target::Stream(stream_of(prefix))) {
+        return Err(forbidden());
+    }
     let expires = api.clock.now().plus_ms(request.expires_s * 1000);
-    let token = api.auth.sign(prefix, expires);
+    let token = api.auth.sign(&maker, prefix, expires);
     let url_suffix = format!("?token={}", params::encode(&token));
     let url = api.options.public_url.as_ref().map(|base| format!("{base}{prefix}{url_suffix}"));
     Ok(Json(json!({
@@ -48,6 +52,11 @@ pub(super) async fn sign(
         "url": url,
         "expires": expires,
     })))
+}
+
+/// The stream of a prefix that was checked.
+fn stream_of(prefix: &str) -> &str {
+    prefix.split('/').nth(3).unwrap_or_default()
 }
 
 /// `/v1/streams/NAME` or something below it, in the one form that requests use.
@@ -72,7 +81,9 @@ mod tests {
     #[test]
     fn only_prefixes_of_a_stream_are_signed() {
         for good in ["/v1/streams/a", "/v1/streams/a/", "/v1/streams/a/hls", "/v1/streams/a.b/clip.mp4"] {
-            assert_eq!(check_prefix(good).expect(good), good.trim_end_matches('/'));
+            let prefix = check_prefix(good).expect(good);
+            assert_eq!(prefix, good.trim_end_matches('/'));
+            assert!(matches!(stream_of(prefix), "a" | "a.b"), "{good}");
         }
         for bad in [
             "",

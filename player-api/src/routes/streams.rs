@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, RawQuery, State};
+use axum::extract::{Extension, Path, RawQuery, State};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode, header};
@@ -13,7 +13,9 @@ use serde_json::{Value, json};
 use vidar_core::control::{StreamRecord, StreamSettings};
 use vidar_core::ids::StreamName;
 use vidar_core::limits::{TAG_COUNT_MAX, TAG_NAME_BYTES_MAX, TAG_VALUE_BYTES_MAX};
+use vidar_core::policy::{Action, Target};
 
+use crate::auth::{Access, forbidden};
 use crate::params::{self, Params};
 use crate::{Api, ApiError, ApiResult};
 
@@ -94,12 +96,18 @@ fn show(api: &Api, record: &StreamRecord) -> Value {
     })
 }
 
-pub(super) async fn list(State(api): State<Arc<Api>>, RawQuery(query): RawQuery) -> ApiResult<Json<Value>> {
+pub(super) async fn list(
+    State(api): State<Arc<Api>>,
+    Extension(access): Extension<Access>,
+    RawQuery(query): RawQuery,
+) -> ApiResult<Json<Value>> {
     let params = Params::parse(query.as_deref(), &["limit", "next_token"])?;
     let limit = params.limit()?;
     let name_of = |bytes| String::from_utf8(bytes).ok().and_then(|name| StreamName::new(name).ok());
     let after = params.next_token()?.map(|bytes| name_of(bytes).ok_or_else(params::bad_token)).transpose()?;
-    let streams = api.registry.list();
+    let mut streams = api.registry.list();
+    let may_see = |name: &StreamName| access.principal().may(Action::List, Target::Stream(name.as_str()));
+    streams.retain(|record| may_see(&record.name));
     let from = after.map_or(0, |after| streams.partition_point(|record| record.name <= after));
     let page: Vec<_> = streams.iter().skip(from).take(limit).collect();
     let more = from + page.len() < streams.len();
@@ -108,10 +116,17 @@ pub(super) async fn list(State(api): State<Arc<Api>>, RawQuery(query): RawQuery)
     Ok(Json(json!({ "streams": shown, "next_token": next_token })))
 }
 
-pub(super) async fn create(State(api): State<Arc<Api>>, body: Bytes) -> ApiResult<Response> {
+pub(super) async fn create(
+    State(api): State<Arc<Api>>,
+    Extension(access): Extension<Access>,
+    body: Bytes,
+) -> ApiResult<Response> {
     let new: NewStream = params::json_body(&body)?;
     let name = StreamName::new(new.name)
         .map_err(|error| ApiError::bad_request(format!("name: {error}")).with("field", "name"))?;
+    if !access.principal().may(Action::Create, Target::Stream(name.as_str())) {
+        return Err(forbidden());
+    }
     let NewStream { device, retention_hours, retention_bytes, tags, .. } = new;
     let change = SettingsChange { device, retention_hours, retention_bytes, tags };
     let settings = change.apply(api.registry.default_settings(&name))?;

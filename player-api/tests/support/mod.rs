@@ -22,6 +22,7 @@ use vidar_core::control::{Control, ControlRecord, RunRecord, StreamRecord, Strea
 use vidar_core::entry::{FragmentEntry, Locator, SharedEntry};
 use vidar_core::ids::{ConfigId, FileId, FragmentNumber, RunId, StreamId, StreamName};
 use vidar_core::log::{LogEvent, LogObserver as _};
+use vidar_core::policy::Preset;
 use vidar_core::record::{FragmentFlags, FragmentMeta, TableEnvelope, WallSource};
 use vidar_core::registry::{RegistryError, StreamRegistry};
 use vidar_core::source::{FragmentHead, FragmentSource, ReadError};
@@ -36,6 +37,9 @@ use vidar_player_api::{Api, ApiOptions};
 
 pub const KEY: &str = "root";
 pub const SECRET: &str = "secret";
+/// A key, with the same secret, that may list and read streams of these names.
+pub const READER: &str = "reader";
+pub const READER_STREAMS: &str = "lobby-*";
 /// 2026-01-01T00:00:00Z.
 pub const START: UnixMs = UnixMs(1_767_225_600_000);
 
@@ -198,7 +202,12 @@ pub struct TestAuth;
 
 impl Authenticator for TestAuth {
     fn basic(&self, access_key_id: &str, secret: &str) -> Option<Principal> {
-        (access_key_id == KEY && secret == SECRET).then(|| Principal { access_key_id: KEY.into() })
+        let known = match access_key_id {
+            KEY => Principal::root(KEY),
+            READER => Principal::root(READER).bound(Arc::new(Preset::Read.policy(vec![READER_STREAMS.to_owned()]))),
+            _ => return None,
+        };
+        (secret == SECRET).then_some(known)
     }
 
     fn bearer(&self, token: &str) -> Option<Principal> {
@@ -206,11 +215,11 @@ impl Authenticator for TestAuth {
         self.basic(access_key_id, secret)
     }
 
-    fn digest_secret(&self, _access_key_id: &str) -> Option<String> {
+    fn digest_secret(&self, _access_key_id: &str) -> Option<(Principal, String)> {
         None
     }
 
-    fn sign(&self, path_prefix: &str, expires: UnixMs) -> String {
+    fn sign(&self, _maker: &Principal, path_prefix: &str, expires: UnixMs) -> String {
         format!("{path_prefix}|{}|ok", expires.0)
     }
 
@@ -218,7 +227,7 @@ impl Authenticator for TestAuth {
         let mut parts = token.split('|');
         let (prefix, expires, mac) = (parts.next()?, parts.next()?.parse::<i64>().ok()?, parts.next()?);
         let below = path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
-        (mac == "ok" && below && now.0 < expires).then(|| Principal { access_key_id: "signed-url".into() })
+        (mac == "ok" && below && now.0 < expires).then(|| Principal::root(KEY))
     }
 }
 
@@ -392,7 +401,11 @@ impl Archive {
 
     /// A request with credentials.
     pub async fn send(&self, method: Method, uri: &str, body: &str) -> Answer {
-        let pair = STANDARD.encode(format!("{KEY}:{SECRET}"));
+        self.send_as(KEY, method, uri, body).await
+    }
+
+    pub async fn send_as(&self, key: &str, method: Method, uri: &str, body: &str) -> Answer {
+        let pair = STANDARD.encode(format!("{key}:{SECRET}"));
         let request = Request::builder().method(method).uri(uri).header("authorization", format!("Basic {pair}"));
         self.send_raw(request.body(Body::from(body.to_owned())).unwrap()).await
     }
