@@ -12,13 +12,14 @@ pub struct Principal {
     pub access_key_id: String,
     /// All of these have to allow what is done. None: everything is.
     bounds: Vec<Arc<Policy>>,
+    temporary: bool,
 }
 
 impl Principal {
     /// Somebody who may do everything.
     #[must_use]
     pub fn root(access_key_id: impl Into<String>) -> Self {
-        Self { access_key_id: access_key_id.into(), bounds: Vec::new() }
+        Self { access_key_id: access_key_id.into(), bounds: Vec::new(), temporary: false }
     }
 
     /// The same, who may do nothing that this policy does not allow.
@@ -28,11 +29,17 @@ impl Principal {
         self
     }
 
-    /// The same by another name.
+    /// The same, who came with temporary credentials of that id.
     #[must_use]
-    pub fn named(mut self, access_key_id: impl Into<String>) -> Self {
-        self.access_key_id = access_key_id.into();
+    pub fn temporary(mut self, access_key_id: impl Into<String>) -> Self {
+        (self.access_key_id, self.temporary) = (access_key_id.into(), true);
         self
+    }
+
+    /// Whether the credentials end by themselves: they make no others.
+    #[must_use]
+    pub fn is_temporary(&self) -> bool {
+        self.temporary
     }
 
     /// Whether that may be done.
@@ -61,6 +68,9 @@ pub trait Authenticator: Send + Sync + 'static {
 
     /// Whose key that is, with its secret, for Digest (RFC 7616), which hashes it with other things. None: no such key.
     fn digest_secret(&self, access_key_id: &str) -> Option<(Principal, String)>;
+
+    /// Notes that somebody proved to have the secret that `digest_secret` gave.
+    fn note_use(&self, _principal: &Principal) {}
 
     /// Makes a token that opens every path below `path_prefix` for reading until `expires`, or until its maker may not
     /// read there any more.

@@ -1,4 +1,4 @@
-//! The root pair, and what is checked with it.
+//! The root pair. Who is let in with it: `authenticator`.
 //!
 //! From `VIDAR_ROOT_ACCESS_KEY_ID` and `VIDAR_ROOT_SECRET_ACCESS_KEY`, else from a file of mode 0600 in the data
 //! directory, which the first start makes. Access keys are alphanumeric: they stand in URLs.
@@ -7,15 +7,9 @@ use std::fmt;
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, RwLock};
 
 use anyhow::{Context, bail};
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use ring::hmac;
 use ring::rand::SecureRandom;
-use vidar_core::auth::{Authenticator, Principal};
-use vidar_core::time::UnixMs;
 use zeroize::Zeroizing;
 
 /// Its name in the data directory.
@@ -23,7 +17,6 @@ pub const FILE_NAME: &str = "root-credentials";
 const ID_NAME: &str = "VIDAR_ROOT_ACCESS_KEY_ID";
 const SECRET_NAME: &str = "VIDAR_ROOT_SECRET_ACCESS_KEY";
 const ALPHABET: &[u8; 62] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
-const MAC_BYTES: usize = 32;
 /// The longest names, id and secret, with room to spare.
 const FILE_BYTES_MAX: usize = 1024;
 
@@ -88,28 +81,12 @@ impl RootPair {
     /// # Errors
     /// If the file system refuses.
     pub fn write(&self, path: &Path) -> anyhow::Result<()> {
-        let temporary = path.with_extension("new");
-        // One left by a crash keeps its old mode if it is only truncated.
-        let _ = std::fs::remove_file(&temporary);
-        let context = || format!("write {}", temporary.display());
-        let mut file = std::fs::OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&temporary)
-            .with_context(context)?;
         // Room for all of it: text that grew would leave what it was in memory, unwiped.
         let mut text = Zeroizing::new(String::with_capacity(FILE_BYTES_MAX));
         for part in [ID_NAME, "=", &self.access_key_id, "\n", SECRET_NAME, "=", &self.secret, "\n"] {
             text.push_str(part);
         }
-        file.write_all(text.as_bytes()).with_context(context)?;
-        file.sync_all().with_context(context)?;
-        std::fs::rename(&temporary, path).with_context(|| format!("rename to {}", path.display()))?;
-        let folder = path.parent().unwrap_or(Path::new("."));
-        std::fs::File::open(folder)
-            .and_then(|folder| folder.sync_all())
-            .with_context(|| format!("sync {}", folder.display()))
+        replace_private(path, text.as_bytes())
     }
 
     fn checked(self) -> anyhow::Result<Self> {
@@ -125,7 +102,28 @@ impl RootPair {
     }
 }
 
-fn random_text(len: usize) -> anyhow::Result<String> {
+/// Writes a file, readable for its owner only, replacing what was there at once and durably.
+///
+/// # Errors
+/// If the file system refuses.
+pub(crate) fn replace_private(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
+    let temporary = path.with_extension("new");
+    // One left by a crash keeps its old mode if it is only truncated.
+    let _ = std::fs::remove_file(&temporary);
+    let context = || format!("write {}", temporary.display());
+    let mut file =
+        std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary).with_context(context)?;
+    file.write_all(bytes).with_context(context)?;
+    file.sync_all().with_context(context)?;
+    std::fs::rename(&temporary, path).with_context(|| format!("rename to {}", path.display()))?;
+    let folder = path.parent().unwrap_or(Path::new("."));
+    std::fs::File::open(folder)
+        .and_then(|folder| folder.sync_all())
+        .with_context(|| format!("sync {}", folder.display()))
+}
+
+/// Letters and digits, each as likely.
+pub(crate) fn random_text(len: usize) -> anyhow::Result<String> {
     let random = ring::rand::SystemRandom::new();
     let mut text = String::with_capacity(len);
     while text.len() < len {
@@ -164,131 +162,11 @@ pub fn reload(data_dir: &Path) -> anyhow::Result<RootPair> {
     RootPair::from_environment()?.map_or_else(|| RootPair::read(&data_dir.join(FILE_NAME)), Ok)
 }
 
-/// Checks credentials against the root pair.
-pub struct RootAuthenticator {
-    /// Guards the pair, which a reload replaces.
-    pair: RwLock<Arc<Checked>>,
-}
-
-struct Checked {
-    pair: RootPair,
-    /// Signs player URLs.
-    url_key: hmac::Key,
-}
-
-impl Checked {
-    fn new(pair: RootPair) -> Arc<Self> {
-        let secret = hmac::Key::new(hmac::HMAC_SHA256, pair.secret.as_bytes());
-        let derived = hmac::sign(&secret, b"vidar signed url v1");
-        Arc::new(Self { pair, url_key: hmac::Key::new(hmac::HMAC_SHA256, derived.as_ref()) })
-    }
-}
-
-/// Equal, in a time that depends on neither text: the tags of a random key are compared.
-fn same(a: &str, b: &str) -> bool {
-    let key = hmac::Key::new(hmac::HMAC_SHA256, b"vidar constant-time comparison");
-    hmac::verify(&key, a.as_bytes(), hmac::sign(&key, b.as_bytes()).as_ref()).is_ok()
-}
-
-impl RootAuthenticator {
-    /// For a pair.
-    #[must_use]
-    pub fn new(pair: RootPair) -> Self {
-        Self { pair: RwLock::new(Checked::new(pair)) }
-    }
-
-    /// From now on another pair counts. Signed URLs of the old one end.
-    pub fn replace(&self, pair: RootPair) {
-        *self.pair.write().expect("no panic under this lock") = Checked::new(pair);
-    }
-
-    fn current(&self) -> Arc<Checked> {
-        Arc::clone(&self.pair.read().expect("no panic under this lock"))
-    }
-}
-
-impl Authenticator for RootAuthenticator {
-    fn basic(&self, access_key_id: &str, secret: &str) -> Option<Principal> {
-        let current = self.current();
-        // Both are compared, whatever the first says.
-        let good = same(access_key_id, &current.pair.access_key_id) & same(secret, &current.pair.secret);
-        good.then(|| Principal::root(current.pair.access_key_id.as_str()))
-    }
-
-    fn bearer(&self, token: &str) -> Option<Principal> {
-        let (access_key_id, secret) = token.split_once(':')?;
-        self.basic(access_key_id, secret)
-    }
-
-    fn digest_secret(&self, access_key_id: &str) -> Option<(Principal, String)> {
-        let current = self.current();
-        same(access_key_id, &current.pair.access_key_id)
-            .then(|| (Principal::root(access_key_id), current.pair.secret.to_string()))
-    }
-
-    fn sign(&self, _maker: &Principal, path_prefix: &str, expires: UnixMs) -> String {
-        let mut bytes = expires.0.to_be_bytes().to_vec();
-        bytes.extend_from_slice(path_prefix.as_bytes());
-        let tag = hmac::sign(&self.current().url_key, &bytes);
-        bytes.extend_from_slice(tag.as_ref());
-        URL_SAFE_NO_PAD.encode(bytes)
-    }
-
-    fn signed(&self, token: &str, path: &str, now: UnixMs) -> Option<Principal> {
-        let bytes = URL_SAFE_NO_PAD.decode(token).ok()?;
-        let (signed, tag) = bytes.split_at_checked(bytes.len().checked_sub(MAC_BYTES)?)?;
-        hmac::verify(&self.current().url_key, signed, tag).ok()?;
-        let (expires, prefix) = signed.split_at_checked(8)?;
-        let expires = UnixMs(i64::from_be_bytes(expires.try_into().ok()?));
-        let rest = path.strip_prefix(std::str::from_utf8(prefix).ok()?)?;
-        let below = rest.is_empty() || rest.starts_with('/');
-        (below && now < expires).then(|| Principal::root("signed-url"))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
-
-    fn authenticator() -> RootAuthenticator {
-        RootAuthenticator::new(RootPair { access_key_id: "id".into(), secret: "secret".to_owned().into() })
-    }
-
-    #[test]
-    fn only_the_pair_is_let_in() {
-        let auth = authenticator();
-        assert!(auth.basic("id", "secret").is_some());
-        assert!(auth.bearer("id:secret").is_some());
-        for (id, secret) in [("id", ""), ("id", "secret2"), ("", "secret"), ("secret", "id"), ("id", "Secret")] {
-            assert!(auth.basic(id, secret).is_none(), "{id} {secret}");
-        }
-        assert!(auth.bearer("secret").is_none());
-        assert_eq!(auth.digest_secret("id").expect("known").1, "secret");
-        assert_eq!(auth.digest_secret("other"), None);
-        auth.replace(RootPair { access_key_id: "id".into(), secret: "other-secret".to_owned().into() });
-        assert!(auth.basic("id", "secret").is_none());
-    }
-
-    #[test]
-    fn a_signed_url_opens_what_is_below_its_prefix_until_it_expires() {
-        let auth = authenticator();
-        let token = auth.sign(&Principal::root("id"), "/v1/streams/a", UnixMs(1000));
-        let open = |path, now| auth.signed(&token, path, UnixMs(now)).is_some();
-        assert!(open("/v1/streams/a", 999) && open("/v1/streams/a/hls/live.m3u8", 0));
-        assert!(!open("/v1/streams/ab", 0) && !open("/v1/streams", 0) && !open("/v1/streams/a", 1000));
-        for position in 0..token.len() {
-            let mut changed = token.clone().into_bytes();
-            changed[position] = if changed[position] == b'A' { b'B' } else { b'A' };
-            let changed = String::from_utf8(changed).unwrap();
-            // The last character carries bits that are not used; a decoder refuses them or ignores none.
-            assert!(auth.signed(&changed, "/v1/streams/a", UnixMs(0)).is_none(), "{position}");
-        }
-        assert!(auth.signed("", "/v1/streams/a", UnixMs(0)).is_none());
-        auth.replace(RootPair { access_key_id: "id".into(), secret: "other-secret".to_owned().into() });
-        assert!(!open("/v1/streams/a", 0));
-    }
 
     #[test]
     fn the_file_is_for_its_owner_only_and_reads_back() {

@@ -1,5 +1,7 @@
 //! Configuration, wiring, signals, subcommands: everything behind the binary `vidar`.
 
+pub mod access_keys;
+pub mod authenticator;
 pub mod cli;
 pub mod credentials;
 pub mod http;

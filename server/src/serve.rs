@@ -21,7 +21,9 @@ use vidar_player_api::{Api, ApiOptions};
 use vidar_storage::backend::fs::FsIo;
 use vidar_storage::{Store, StoreOptions};
 
-use crate::credentials::{self, Origin, RootAuthenticator};
+use crate::access_keys::{self, AccessKeys};
+use crate::authenticator::Credentials;
+use crate::credentials::{self, Origin};
 use crate::http::{self, HttpOptions};
 use crate::keys::{self, KeyLog, Keys};
 use crate::operate::{self, Operating};
@@ -38,7 +40,8 @@ pub struct Server {
     rtsp: TcpListener,
     store: Store,
     index: Arc<Index>,
-    auth: Arc<RootAuthenticator>,
+    auth: Arc<Credentials>,
+    access_keys: Arc<AccessKeys>,
     clock: SharedClock,
     ingest: Arc<Ingest>,
     hub: Arc<Hub>,
@@ -68,7 +71,8 @@ impl Server {
         let (store, index, key_log) = open_store(options, Arc::clone(&clock)).await?;
         let (pair, origin) = credentials::load(&settings.data_dir)?;
         announce(&pair, &origin);
-        let auth = Arc::new(RootAuthenticator::new(pair));
+        let access_keys = AccessKeys::open(&settings.data_dir, store.index_key().bytes(), Arc::clone(&clock))?;
+        let auth = Arc::new(Credentials::new(pair, Some(Arc::clone(&access_keys)), Arc::clone(&clock)));
         let hub = Hub::new(hub_options(&settings));
         let sink =
             Arc::new(StoreSink::new(store.clone(), Arc::clone(&index), Arc::clone(&clock), settings.disk_policy));
@@ -92,7 +96,7 @@ impl Server {
         let http = TcpListener::bind(settings.http).await.with_context(|| format!("bind {}", settings.http))?;
         let rtsp = TcpListener::bind(settings.rtsp).await.with_context(|| format!("bind {}", settings.rtsp))?;
         tracing::info!(http = %http.local_addr()?, rtsp = %rtsp.local_addr()?, "listening");
-        Ok(Self { settings, http, rtsp, store, index, auth, clock, ingest, hub, registry, sink, key_log })
+        Ok(Self { settings, http, rtsp, store, index, auth, access_keys, clock, ingest, hub, registry, sink, key_log })
     }
 
     /// Where the HTTP port listens.
@@ -151,6 +155,7 @@ impl Server {
         ));
         accept.spawn(vidar_ingest::rtsp::serve(self.rtsp, rtsp_options, accepting.clone()));
         accept.spawn(retention.run(accepting.clone()));
+        accept.spawn(Arc::clone(&self.access_keys).keep_uses(accepting.clone()));
         accept.close();
         reload_on_hangup(&accept, Arc::clone(&self.auth), self.settings.data_dir.clone(), accepting.clone());
 
@@ -173,7 +178,7 @@ impl Server {
     }
 
     fn router(&self, retention: Arc<Retention>, verifier: Arc<Verifier>) -> axum::Router {
-        let (auth, clock): (Arc<RootAuthenticator>, SharedClock) = (Arc::clone(&self.auth), Arc::clone(&self.clock));
+        let (auth, clock): (Arc<Credentials>, SharedClock) = (Arc::clone(&self.auth), Arc::clone(&self.clock));
         let api = Api {
             index: Arc::clone(&self.index),
             source: Arc::new(self.store.clone()),
@@ -200,9 +205,15 @@ impl Server {
         let keys =
             Keys { store: self.store.clone(), registry: Arc::clone(&self.registry), log: Arc::clone(&self.key_log) };
         let keys = keys::router(Arc::new(keys), self.settings.header_timeout);
+        let credentials = access_keys::routes::router(
+            Arc::clone(&self.access_keys),
+            Arc::clone(&clock),
+            self.settings.header_timeout,
+        );
         let push = vidar_ingest::http_push::router(Arc::clone(&self.ingest));
         vidar_player_api::router(Arc::new(api))
             .merge(vidar_player_api::require_auth(push, Arc::clone(&auth) as _, Arc::clone(&clock)))
+            .merge(vidar_player_api::require_auth(credentials, Arc::clone(&auth) as _, Arc::clone(&clock)))
             .merge(vidar_player_api::require_auth(keys, Arc::clone(&auth) as _, Arc::clone(&clock)))
             .merge(operate::router(Arc::new(operating), auth, clock))
             .fallback(vidar_player_api::error::not_found)
@@ -312,7 +323,7 @@ fn announce(pair: &credentials::RootPair, origin: &Origin) {
 /// SIGHUP: the root credentials are read again.
 fn reload_on_hangup(
     tasks: &TaskTracker,
-    auth: Arc<RootAuthenticator>,
+    auth: Arc<Credentials>,
     data_dir: std::path::PathBuf,
     stop: CancellationToken,
 ) {

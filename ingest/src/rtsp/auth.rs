@@ -90,7 +90,10 @@ impl Challenge {
         let expected = answer.expected(secret, method);
         let right = same(expected.as_bytes(), answer.response.as_bytes());
         match (known.filter(|_| right), same(answer.nonce.as_bytes(), self.nonce.as_bytes())) {
-            (Some((principal, _)), true) => Ok(principal),
+            (Some((principal, _)), true) => {
+                authenticator.note_use(&principal);
+                Ok(principal)
+            }
             (Some(_), false) => Err(Denied::Stale),
             (None, _) => Err(Denied::Wrong),
         }

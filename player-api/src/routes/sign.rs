@@ -33,6 +33,9 @@ pub(super) async fn sign(
     let Access::Full(maker) = access else {
         return Err(ApiError::new(StatusCode::FORBIDDEN, "a signed URL cannot sign others"));
     };
+    if maker.is_temporary() {
+        return Err(ApiError::new(StatusCode::FORBIDDEN, "temporary credentials cannot sign URLs"));
+    }
     let request: SignRequest = params::json_body(&body)?;
     let prefix = check_prefix(&request.path_prefix)?;
     if !(1..=EXPIRES_S_MAX).contains(&request.expires_s) {

@@ -24,13 +24,13 @@ const JSON_BYTES_MAX: usize = 64 << 20;
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Endpoint {
     /// Base URL of the server.
-    #[arg(long, env = "VIDAR_ENDPOINT", default_value = "http://127.0.0.1:8080")]
+    #[arg(long, env = "VIDAR_ENDPOINT", global = true, default_value = "http://127.0.0.1:8080")]
     pub(crate) endpoint: String,
     /// Access key id; with none the root pair of VIDAR_DATA_DIR is used.
-    #[arg(long, env = "VIDAR_ACCESS_KEY_ID")]
+    #[arg(long, env = "VIDAR_ACCESS_KEY_ID", global = true)]
     pub(crate) access_key_id: Option<String>,
     /// Its secret.
-    #[arg(long, env = "VIDAR_SECRET_ACCESS_KEY", hide_env_values = true)]
+    #[arg(long, env = "VIDAR_SECRET_ACCESS_KEY", global = true, hide_env_values = true)]
     pub(crate) secret_access_key: Option<String>,
     /// Prints JSON, one object.
     #[arg(long, global = true)]

@@ -20,7 +20,8 @@ use vidar_storage::backend::fs::FsIo;
 
 use super::DataDir;
 use super::client::{json_of, refused};
-use crate::credentials::{RootAuthenticator, RootPair};
+use crate::authenticator::Credentials;
+use crate::credentials::RootPair;
 use crate::registry::Registry;
 
 /// A data directory that is opened as a server does: the lock is taken, what a crash left is recovered.
@@ -59,7 +60,7 @@ impl Local {
             index: Arc::clone(&index),
             source: Arc::new(store.clone()),
             registry: Arc::new(registry),
-            auth: Arc::new(RootAuthenticator::new(pair)),
+            auth: Arc::new(Credentials::new(pair, None, Arc::clone(&clock))),
             hub: Hub::new(HubOptions::default()),
             clock,
             options: ApiOptions::default(),

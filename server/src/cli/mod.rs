@@ -1,6 +1,7 @@
 //! Subcommands. Those that ask a running server speak its public API; those that read a data directory need it stopped.
 
 mod client;
+mod credentials;
 mod export;
 mod keys;
 mod local;
@@ -49,8 +50,8 @@ enum Command {
     Retention(retention::RetentionArgs),
     /// Lists, rotates or destroys keys.
     Keys(keys::KeysArgs),
-    /// Shows or rotates the root credentials of a data directory.
-    Credentials(offline::CredentialsArgs),
+    /// Shows or rotates the root credentials of a data directory; makes and manages access keys of a running server.
+    Credentials(credentials::CredentialsArgs),
     /// Checks what is stored, by a stopped data directory or a running server; exit status 1 if damage was found.
     Verify(verify::VerifyArgs),
     /// Writes damaged files of a stopped data directory anew from what still opens, and puts the old ones away.
@@ -122,7 +123,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Export(args) => export::export(args).await,
         Command::Retention(args) => retention::retention(args).await,
         Command::Keys(args) => keys::keys(args).await,
-        Command::Credentials(args) => offline::credentials(args),
+        Command::Credentials(args) => credentials::credentials(args).await,
         Command::Verify(args) => verify::verify(args).await,
         Command::Repair(args) => verify::repair(args),
         Command::Index(args) => offline::index(args),

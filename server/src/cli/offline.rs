@@ -1,4 +1,4 @@
-//! Subcommands that read a data directory. All but `credentials` need it stopped: they take its lock.
+//! Subcommands that read a stopped data directory: they take its lock.
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -15,30 +15,10 @@ use vidar_storage::{Secret, StoreOptions};
 
 use super::client::progress;
 use super::{DataDir, EXIT_DAMAGE};
-use crate::credentials::{FILE_NAME, RootPair};
 use crate::serve::INDEX_DIR;
 
 /// Between two looks at how far search is.
 const BAR_INTERVAL: Duration = Duration::from_millis(100);
-
-#[derive(Debug, Args)]
-pub(crate) struct CredentialsArgs {
-    #[command(flatten)]
-    data: DataDir,
-    #[command(subcommand)]
-    action: CredentialsAction,
-    /// Prints JSON, one object.
-    #[arg(long, global = true)]
-    json: bool,
-}
-
-#[derive(Debug, Subcommand)]
-enum CredentialsAction {
-    /// Shows the root pair.
-    Show,
-    /// Makes a new root pair. A running server takes it up at SIGHUP.
-    Rotate,
-}
 
 #[derive(Debug, Args)]
 pub(crate) struct IndexArgs {
@@ -68,26 +48,6 @@ impl DataDir {
 
 pub(crate) fn print(text: &str) -> anyhow::Result<()> {
     writeln!(std::io::stdout().lock(), "{text}").context("write to standard output")
-}
-
-pub(crate) fn credentials(args: CredentialsArgs) -> anyhow::Result<ExitCode> {
-    let path = args.data.data_dir.join(FILE_NAME);
-    let pair = match args.action {
-        CredentialsAction::Show => RootPair::read(&path)?,
-        CredentialsAction::Rotate => {
-            // Only where there is a pair: a typing error in the path makes no second one.
-            RootPair::read(&path)?;
-            let pair = RootPair::random()?;
-            pair.write(&path)?;
-            pair
-        }
-    };
-    if args.json {
-        print(&json!({ "access_key_id": pair.access_key_id, "secret_access_key": pair.secret.as_str() }).to_string())?;
-    } else {
-        print(&format!("access key id: {}\nsecret:        {}", pair.access_key_id, pair.secret.as_str()))?;
-    }
-    Ok(ExitCode::SUCCESS)
 }
 
 pub(crate) fn index(args: IndexArgs) -> anyhow::Result<ExitCode> {
