@@ -9,6 +9,7 @@ use vidar_core::auth::{Authenticator, Principal};
 use vidar_core::clock::SharedClock;
 use vidar_core::policy::{Action, Target};
 use vidar_core::time::UnixMs;
+use vidar_kvs_api::{Keys, Refusal};
 use zeroize::Zeroizing;
 
 use crate::access_keys::AccessKeys;
@@ -29,17 +30,6 @@ struct Root {
     pair: RootPair,
     /// Signs player URLs, whoever asks.
     url_key: hmac::Key,
-}
-
-/// Why credentials that name a key are refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
-    /// There is no such key, it does not count any more, or the token is none of ours.
-    #[error("no such access key, or none that counts")]
-    Unknown,
-    /// Temporary credentials that have ended.
-    #[error("the session token has expired")]
-    Expired,
 }
 
 impl Root {
@@ -106,7 +96,7 @@ impl Credentials {
         // Compared, whoever asks.
         let good = same(secret, known.as_ref().map_or("", |(_, secret)| secret));
         let (principal, _) = known.filter(|_| good)?;
-        self.note_use(&principal);
+        Authenticator::note_use(self, &principal);
         Some(principal)
     }
 }
@@ -155,6 +145,16 @@ impl Authenticator for Credentials {
         let (maker, _) = self.secret(maker, None).ok().filter(|_| below && now < expires)?;
         let stream = prefix.split('/').nth(3)?;
         maker.may(Action::Read, Target::Stream(stream)).then_some(maker)
+    }
+}
+
+impl Keys for Credentials {
+    fn secret(&self, access_key_id: &str, token: Option<&str>) -> Result<(Principal, Zeroizing<String>), Refusal> {
+        Self::secret(self, access_key_id, token)
+    }
+
+    fn note_use(&self, principal: &Principal) {
+        Authenticator::note_use(self, principal);
     }
 }
 

@@ -6,6 +6,7 @@ pub mod cli;
 pub mod credentials;
 pub mod http;
 pub mod keys;
+pub mod kvs;
 pub mod operate;
 pub mod registry;
 pub mod retention;

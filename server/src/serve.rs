@@ -26,6 +26,7 @@ use crate::authenticator::Credentials;
 use crate::credentials::{self, Origin};
 use crate::http::{self, HttpOptions};
 use crate::keys::{self, KeyLog, Keys};
+use crate::kvs::KvsPort;
 use crate::operate::{self, Operating};
 use crate::registry::Registry;
 use crate::retention::Retention;
@@ -38,6 +39,7 @@ pub struct Server {
     settings: Settings,
     http: TcpListener,
     rtsp: TcpListener,
+    kvs: Option<KvsPort>,
     store: Store,
     index: Arc<Index>,
     auth: Arc<Credentials>,
@@ -96,7 +98,23 @@ impl Server {
         let http = TcpListener::bind(settings.http).await.with_context(|| format!("bind {}", settings.http))?;
         let rtsp = TcpListener::bind(settings.rtsp).await.with_context(|| format!("bind {}", settings.rtsp))?;
         tracing::info!(http = %http.local_addr()?, rtsp = %rtsp.local_addr()?, "listening");
-        Ok(Self { settings, http, rtsp, store, index, auth, access_keys, clock, ingest, hub, registry, sink, key_log })
+        let kvs = KvsPort::bind(&settings).await?;
+        Ok(Self {
+            settings,
+            http,
+            rtsp,
+            kvs,
+            store,
+            index,
+            auth,
+            access_keys,
+            clock,
+            ingest,
+            hub,
+            registry,
+            sink,
+            key_log,
+        })
     }
 
     /// Where the HTTP port listens.
@@ -153,6 +171,18 @@ impl Server {
             serving.clone(),
             connections.clone(),
         ));
+        if let Some(kvs) = self.kvs {
+            let (registry, keys) = (Arc::clone(&self.registry), Arc::clone(&self.auth));
+            let router = kvs.router(registry, keys, Arc::clone(&self.clock));
+            accept.spawn(http::serve(
+                kvs.listener,
+                router,
+                http_options,
+                accepting.clone(),
+                serving.clone(),
+                connections.clone(),
+            ));
+        }
         accept.spawn(vidar_ingest::rtsp::serve(self.rtsp, rtsp_options, accepting.clone()));
         accept.spawn(retention.run(accepting.clone()));
         accept.spawn(Arc::clone(&self.access_keys).keep_uses(accepting.clone()));

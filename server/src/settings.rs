@@ -37,6 +37,21 @@ pub struct ServeArgs {
     /// Whether a push to an unknown stream creates it [default: true].
     #[arg(long, env = "VIDAR_CREATE_STREAMS")]
     pub create_streams: Option<bool>,
+    /// Address of the port of the compatible API (Kinesis Video) [default: none].
+    #[arg(long, env = "VIDAR_KVS")]
+    pub kvs: Option<SocketAddr>,
+    /// URL that clients of the compatible API reach it by; needed where it does not listen on a loopback address.
+    #[arg(long, env = "VIDAR_KVS_PUBLIC_URL")]
+    pub kvs_public_url: Option<String>,
+    /// The region that signatures have to be made for, and that ARNs name [default: any; us-west-2 in ARNs].
+    #[arg(long, env = "VIDAR_KVS_REGION")]
+    pub kvs_region: Option<String>,
+    /// Account that ARNs name, 12 digits [default: 000000000000].
+    #[arg(long, env = "VIDAR_KVS_ACCOUNT")]
+    pub kvs_account: Option<String>,
+    /// Seconds by which the clock of who signs a request may be off [default: 300].
+    #[arg(long, env = "VIDAR_KVS_CLOCK_TOLERANCE_S")]
+    pub kvs_clock_tolerance_s: Option<u64>,
     /// Seconds after which a silent publisher may be replaced [default: 10].
     #[arg(long, env = "VIDAR_PUBLISHER_SILENCE_S")]
     pub publisher_silence_s: Option<u64>,
@@ -117,6 +132,16 @@ pub struct Settings {
     pub key_file: Option<PathBuf>,
     /// Base URL that answers hand out, without a slash at its end.
     pub public_url: Option<String>,
+    /// Address of the port of the compatible API.
+    pub kvs: Option<SocketAddr>,
+    /// URL that its clients reach it by.
+    pub kvs_public_url: Option<String>,
+    /// The region that signatures have to be made for.
+    pub kvs_region: Option<String>,
+    /// Account that ARNs name.
+    pub kvs_account: String,
+    /// By which the clock of who signs a request may be off.
+    pub kvs_clock_tolerance: Duration,
     /// Of a stream made by its first push.
     pub default_retention_hours: u32,
     /// Whether a push to an unknown stream creates it.
@@ -196,6 +221,11 @@ impl ServeArgs {
             http: over.http.unwrap_or_else(|| loopback(8080)),
             rtsp: over.rtsp.unwrap_or_else(|| loopback(8554)),
             public_url: over.public_url.map(|url| url.trim_end_matches('/').to_owned()),
+            kvs: over.kvs,
+            kvs_public_url: over.kvs_public_url,
+            kvs_region: over.kvs_region,
+            kvs_account: over.kvs_account.unwrap_or_else(|| "0".repeat(12)),
+            kvs_clock_tolerance: seconds(over.kvs_clock_tolerance_s, 300),
             default_retention_hours: over.default_retention_hours.unwrap_or(168),
             create_streams: over.create_streams.unwrap_or(true),
             publisher_silence: seconds(over.publisher_silence_s, 10),
@@ -228,6 +258,11 @@ impl ServeArgs {
             rtsp: self.rtsp.or(file.rtsp),
             key_file: self.key_file.or(file.key_file),
             public_url: self.public_url.or(file.public_url),
+            kvs: self.kvs.or(file.kvs),
+            kvs_public_url: self.kvs_public_url.or(file.kvs_public_url),
+            kvs_region: self.kvs_region.or(file.kvs_region),
+            kvs_account: self.kvs_account.or(file.kvs_account),
+            kvs_clock_tolerance_s: self.kvs_clock_tolerance_s.or(file.kvs_clock_tolerance_s),
             default_retention_hours: self.default_retention_hours.or(file.default_retention_hours),
             create_streams: self.create_streams.or(file.create_streams),
             publisher_silence_s: self.publisher_silence_s.or(file.publisher_silence_s),
@@ -257,6 +292,14 @@ impl Settings {
         let in_range =
             |name: &str, good: bool, range: &str| if good { Ok(()) } else { bail!("{name}: expected {range}") };
         in_range("default_retention_hours", (1..=87_600).contains(&self.default_retention_hours), "1 to 87600")?;
+        let is_region = |text: &String| {
+            let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+            (1..=32).contains(&text.len()) && text.bytes().all(plain)
+        };
+        in_range("kvs_region", self.kvs_region.as_ref().is_none_or(is_region), "a-z 0-9 and -")?;
+        let account = self.kvs_account.len() == 12 && self.kvs_account.bytes().all(|byte| byte.is_ascii_digit());
+        in_range("kvs_account", account, "12 digits")?;
+        in_range("kvs_clock_tolerance_s", self.kvs_clock_tolerance <= TIMEOUT_MAX, "0 to 86400")?;
         in_range("fragment_duration_ms_max", (1..=20_000).contains(&self.fragment_duration_ms_max), "1 to 20000")?;
         in_range("segment_mib", (1 << 20..=2048 << 20).contains(&self.segment_bytes), "1 to 2048")?;
         in_range("ingest_memory_mib", self.ingest_memory_bytes >= 128 << 20, "128 at least")?;
@@ -331,6 +374,9 @@ mod tests {
         };
         assert!(args(|a| a.default_retention_hours = Some(0)).starts_with("default_retention_hours"));
         assert!(args(|a| a.fragment_duration_ms_max = Some(30_000)).starts_with("fragment_duration_ms_max"));
+        assert!(args(|a| a.kvs_region = Some("us west".into())).starts_with("kvs_region"));
+        assert!(args(|a| a.kvs_account = Some("1".into())).starts_with("kvs_account"));
+        assert!(args(|a| a.kvs_clock_tolerance_s = Some(86_401)).starts_with("kvs_clock_tolerance_s"));
         assert!(args(|a| a.retention_mib = Some(0)).starts_with("retention_mib"));
         assert!(args(|a| a.rtsp_timeout_s = Some(0)).starts_with("rtsp_timeout_s"));
         assert!(args(|a| a.write_timeout_s = Some(u64::MAX)).starts_with("write_timeout_s"));

@@ -46,7 +46,11 @@ fn our_crates_depend_on_each_other_only_as_the_architecture_says() {
         ("vidar-live", &["core"]),
         ("vidar-ingest", &["core", "media"]),
         ("vidar-player-api", &["core", "media", "live", "indexer"]),
-        ("vidar-server", &["core", "media", "storage", "indexer", "live", "ingest", "player-api"]),
+        ("vidar-kvs-api", &["core", "aws-wire"]),
+        (
+            "vidar-server",
+            &["core", "aws-wire", "media", "storage", "indexer", "live", "ingest", "player-api", "kvs-api"],
+        ),
         ("vidar-fixtures", &[]),
         ("vidar-load", &[]),
         ("vidar-sim", &["core", "media", "storage", "indexer", "live", "ingest", "player-api", "server"]),

@@ -1,0 +1,91 @@
+//! One call of an operation: its members, the stream it names, and whether its caller may.
+
+use std::sync::Arc;
+
+use serde::de::DeserializeOwned;
+use vidar_core::auth::Principal;
+use vidar_core::control::StreamRecord;
+use vidar_core::ids::StreamName;
+use vidar_core::policy::{Action, Target};
+
+use crate::arn::Arn;
+use crate::error::{ServiceError, ServiceResult};
+use crate::{Kvs, attributes};
+
+/// Reads the members of an operation. Unknown ones are none of ours; no body is an empty object.
+pub(crate) fn members<T: DeserializeOwned>(body: &[u8]) -> ServiceResult<T> {
+    let body = if body.iter().all(u8::is_ascii_whitespace) { b"{}" } else { body };
+    serde_json::from_slice(body).map_err(|error| match error.classify() {
+        serde_json::error::Category::Data => ServiceError::invalid(error.to_string()),
+        _ => ServiceError::serialization(error.to_string()),
+    })
+}
+
+/// A member that has to be there.
+pub(crate) fn required<T>(name: &str, value: Option<T>) -> ServiceResult<T> {
+    value.ok_or_else(|| ServiceError::invalid(format!("{name} is required.")))
+}
+
+/// The name of a stream, within the grammar.
+pub(crate) fn stream_name(name: &str) -> ServiceResult<StreamName> {
+    StreamName::new(name).map_err(|error| ServiceError::invalid(format!("StreamName: {error}")))
+}
+
+/// Whether somebody may do that.
+pub(crate) fn check(who: &Principal, operation: &str, action: Action, stream: &str) -> ServiceResult<()> {
+    if who.may(action, Target::Stream(stream)) {
+        return Ok(());
+    }
+    Err(ServiceError::denied(&who.access_key_id, operation, stream))
+}
+
+/// An operation on one stream.
+pub(crate) struct Call<'a> {
+    pub(crate) kvs: &'a Kvs,
+    pub(crate) who: &'a Principal,
+    pub(crate) operation: &'static str,
+    pub(crate) action: Action,
+}
+
+impl Call<'_> {
+    /// The stream that a request names, by its name or its ARN.
+    pub(crate) fn stream(&self, name: Option<&str>, arn: Option<&str>) -> ServiceResult<Arc<StreamRecord>> {
+        let arn = arn.map(Arn::parse).transpose()?;
+        let name = match (name, &arn) {
+            (Some(name), Some(arn)) if name != arn.name => {
+                return Err(ServiceError::invalid("StreamName and StreamARN name different streams."));
+            }
+            (Some(name), _) => name,
+            (None, Some(arn)) => arn.name,
+            (None, None) => return Err(ServiceError::invalid("Either StreamName or StreamARN is required.")),
+        };
+        let name = stream_name(name)?;
+        check(self.who, self.operation, self.action, name.as_str())?;
+        let record = self.kvs.registry.get(&name).ok_or_else(ServiceError::not_found)?;
+        // An ARN of a stream that was deleted is not that of a new one of its name.
+        match arn {
+            Some(arn) if arn.created_ms != record.created.0 => Err(ServiceError::not_found()),
+            _ => Ok(record),
+        }
+    }
+
+    /// Changes a stream that is still what the caller saw.
+    pub(crate) async fn change(
+        &self,
+        record: &StreamRecord,
+        version: Option<&str>,
+        change: impl FnOnce(&mut vidar_core::control::StreamSettings) -> ServiceResult<()>,
+    ) -> ServiceResult<()> {
+        let _one_by_one = self.kvs.changes.lock().await;
+        let record = self.kvs.registry.get(&record.name).filter(|now| now.stream == record.stream);
+        let record = record.ok_or_else(ServiceError::not_found)?;
+        if version.is_some_and(|version| version != attributes::version(&record)) {
+            return Err(ServiceError::version_mismatch());
+        }
+        let mut settings = record.settings.clone();
+        change(&mut settings)?;
+        attributes::renew(&mut settings);
+        self.kvs.registry.change(&record.name, settings).await?;
+        Ok(())
+    }
+}

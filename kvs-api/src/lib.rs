@@ -1,0 +1,127 @@
+//! The compatible API: what clients of the reference service call, over the same streams as everything else here.
+//!
+//! [`router`] checks who signed a request, and answers in the words and shapes of the service: `docs/api/kinesis.md` says
+//! which operations there are. Every operation is a POST to a path of its own, with JSON in and out.
+
+mod absent;
+mod arn;
+mod attributes;
+mod call;
+mod endpoint;
+mod error;
+mod gate;
+mod retention;
+mod storage;
+mod streams;
+mod tags;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::routing::post;
+use tokio::sync::Mutex;
+use vidar_aws_wire::sigv4::Rules;
+use vidar_core::auth::Principal;
+use vidar_core::clock::SharedClock;
+use vidar_core::registry::StreamRegistry;
+use zeroize::Zeroizing;
+
+pub use error::ServiceError;
+
+/// Whose access key that is.
+pub trait Keys: Send + Sync + 'static {
+    /// Who has it, and the secret to check signatures with.
+    ///
+    /// # Errors
+    /// If there is none that counts, or the session token does not go with it.
+    fn secret(&self, access_key_id: &str, token: Option<&str>) -> Result<(Principal, Zeroizing<String>), Refusal>;
+
+    /// Notes that somebody proved to have it.
+    fn note_use(&self, principal: &Principal);
+}
+
+/// Why there is no secret.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// No such key, or none that counts; or the session token is none of ours.
+    Unknown,
+    /// Temporary credentials that have ended.
+    Expired,
+}
+
+/// Everything the operations work with.
+pub struct Kvs {
+    /// Streams by name.
+    pub registry: Arc<dyn StreamRegistry>,
+    /// Who may come in.
+    pub keys: Arc<dyn Keys>,
+    /// For signatures.
+    pub clock: SharedClock,
+    /// Settings.
+    pub options: KvsOptions,
+    /// Held over a look at a version and the change that follows.
+    pub changes: Mutex<()>,
+}
+
+/// Settings of the compatible API.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KvsOptions {
+    /// What is asked of signatures.
+    pub rules: Rules,
+    /// What GetDataEndpoint answers, without a slash at its end. Never made from `Host`: C clients leave the port out.
+    pub public_url: String,
+    /// Region in the names of streams.
+    pub region: String,
+    /// Account in the names of streams: 12 digits.
+    pub account: String,
+    /// Within which a body of JSON has to arrive.
+    pub body_timeout: Duration,
+}
+
+/// What answers as the service does where there is nothing of the kind.
+fn absent_routes() -> Router<Arc<Kvs>> {
+    Router::new()
+        .route("/describeImageGenerationConfiguration", post(absent::describe_images))
+        .route("/updateImageGenerationConfiguration", post(absent::update_images))
+        .route("/describeNotificationConfiguration", post(absent::describe_notifications))
+        .route("/updateNotificationConfiguration", post(absent::update_notifications))
+        .route("/startEdgeConfigurationUpdate", post(absent::start_edge))
+        .route("/describeEdgeConfiguration", post(absent::edge))
+        .route("/deleteEdgeConfiguration", post(absent::edge))
+        .route("/listEdgeAgentConfigurations", post(absent::list_edges))
+        .route("/describeMappedResourceConfiguration", post(absent::mapped_resources))
+        .route("/listSignalingChannels", post(absent::list_channels))
+        .route("/createSignalingChannel", post(absent::create_channel))
+        .route("/describeSignalingChannel", post(absent::no_channel))
+        .route("/updateSignalingChannel", post(absent::no_channel))
+        .route("/deleteSignalingChannel", post(absent::no_channel))
+        .route("/getSignalingChannelEndpoint", post(absent::no_channel))
+        .route("/describeMediaStorageConfiguration", post(absent::no_channel))
+        .route("/updateMediaStorageConfiguration", post(absent::no_channel))
+}
+
+/// The operations, for those who signed.
+pub fn router(kvs: Arc<Kvs>) -> Router {
+    let routes = Router::new()
+        .route("/createStream", post(streams::create))
+        .route("/describeStream", post(streams::describe))
+        .route("/listStreams", post(streams::list))
+        .route("/updateStream", post(streams::update))
+        .route("/deleteStream", post(streams::delete))
+        .route("/updateDataRetention", post(retention::update))
+        .route("/tagStream", post(tags::tag_stream))
+        .route("/untagStream", post(tags::untag_stream))
+        .route("/listTagsForStream", post(tags::list_for_stream))
+        .route("/TagResource", post(tags::tag_resource))
+        .route("/UntagResource", post(tags::untag_resource))
+        .route("/ListTagsForResource", post(tags::list_for_resource))
+        .route("/getDataEndpoint", post(endpoint::get))
+        .route("/describeStreamStorageConfiguration", post(storage::describe))
+        .route("/updateStreamStorageConfiguration", post(storage::update))
+        .merge(absent_routes())
+        .fallback(error::unknown_operation)
+        .method_not_allowed_fallback(error::unknown_operation)
+        .with_state(Arc::clone(&kvs));
+    gate::guard(routes, kvs)
+}

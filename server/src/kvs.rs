@@ -1,0 +1,88 @@
+//! The port of the compatible API: where it listens, and what its answers call it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use anyhow::{Context, bail};
+use axum::Router;
+use tokio::net::TcpListener;
+use tokio::sync::Mutex;
+use vidar_aws_wire::sigv4::Rules;
+use vidar_core::clock::SharedClock;
+use vidar_kvs_api::{Kvs, KvsOptions};
+
+use crate::authenticator::Credentials;
+use crate::registry::Registry;
+use crate::settings::Settings;
+
+/// Region in ARNs if none is set: the one that C clients sign for unasked.
+const REGION_DEFAULT: &str = "us-west-2";
+
+/// A port that is bound.
+pub(crate) struct KvsPort {
+    pub(crate) listener: TcpListener,
+    options: KvsOptions,
+}
+
+impl KvsPort {
+    /// Binds it, where the settings have one.
+    pub(crate) async fn bind(settings: &Settings) -> anyhow::Result<Option<Self>> {
+        let Some(address) = settings.kvs else { return Ok(None) };
+        let listener = TcpListener::bind(address).await.with_context(|| format!("bind {address}"))?;
+        let local = listener.local_addr()?;
+        let options = KvsOptions {
+            rules: Rules {
+                region: settings.kvs_region.clone(),
+                clock_tolerance_ms: i64::try_from(settings.kvs_clock_tolerance.as_millis()).unwrap_or(i64::MAX),
+                ..Rules::default()
+            },
+            public_url: public_url(settings.kvs_public_url.as_deref(), local)?,
+            region: settings.kvs_region.clone().unwrap_or_else(|| REGION_DEFAULT.to_owned()),
+            account: settings.kvs_account.clone(),
+            body_timeout: settings.header_timeout,
+        };
+        tracing::info!(kvs = %local, url = options.public_url, "the compatible API listens");
+        Ok(Some(Self { listener, options }))
+    }
+
+    /// What it serves.
+    pub(crate) fn router(&self, registry: Arc<Registry>, keys: Arc<Credentials>, clock: SharedClock) -> Router {
+        let (options, changes) = (self.options.clone(), Mutex::default());
+        vidar_kvs_api::router(Arc::new(Kvs { registry, keys, clock, options, changes }))
+    }
+}
+
+/// What clients are sent to. Not guessed: who listens for others is not called by its own address.
+fn public_url(configured: Option<&str>, local: SocketAddr) -> anyhow::Result<String> {
+    let Some(url) = configured else {
+        if local.ip().is_loopback() {
+            return Ok(format!("http://{local}"));
+        }
+        bail!("kvs_public_url: needed where kvs is not a loopback address, as GetDataEndpoint hands it out");
+    };
+    let host =
+        url.strip_prefix("https://").or_else(|| url.strip_prefix("http://")).map(|rest| rest.trim_end_matches('/'));
+    match host {
+        // A path in front would have to be taken off, and is signed.
+        Some(host) if !host.is_empty() && !host.contains(['/', '?', '#', '@']) => {
+            Ok(url.trim_end_matches('/').to_owned())
+        }
+        _ => bail!("kvs_public_url: expected http:// or https://, a host, and perhaps a port"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_that_clients_are_sent_to() {
+        let (loopback, all) = ("127.0.0.1:8081".parse().unwrap(), "0.0.0.0:8081".parse().unwrap());
+        assert_eq!(public_url(None, loopback).unwrap(), "http://127.0.0.1:8081");
+        assert_eq!(public_url(Some("https://h:1/"), all).unwrap(), "https://h:1");
+        assert!(public_url(None, all).is_err());
+        for bad in ["", "h", "https://", "ftp://h", "https://h/p", "https://u@h", "https://h?x"] {
+            assert!(public_url(Some(bad), loopback).is_err(), "{bad}");
+        }
+    }
+}

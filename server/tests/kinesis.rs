@@ -1,0 +1,80 @@
+//! The compatible API through the binary, as botocore calls it; its streams are those of every other protocol.
+
+mod common;
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use common::{ID, SECRET, Vidar, start_in, start_with};
+use serde_json::{Value, json};
+
+/// Where the compatible API of a server listens.
+fn endpoint(vidar: &mut Vidar) -> String {
+    let line = vidar.wait_log("the compatible API listens");
+    let address = line.split_once("kvs=").expect("an address").1;
+    format!("http://{}", address.split_whitespace().next().expect("an address"))
+}
+
+fn botocore(args: &[&str]) {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace");
+    let python = root.join("target/tools/bin/python");
+    let ready = Command::new(&python).args(["-c", "import botocore"]).stderr(Stdio::null()).status();
+    if !ready.is_ok_and(|status| status.success()) {
+        common::run(root.join("scripts/tools").to_str().expect("UTF-8"), &["botocore"]);
+    }
+    let script = root.join("server/tests/kinesis.py");
+    let script = ["-B", script.to_str().expect("UTF-8")];
+    common::run(python.to_str().expect("UTF-8"), &[&script[..], args].concat());
+}
+
+#[test]
+fn botocore_manages_the_streams_of_every_protocol() {
+    let own = tempfile::tempdir().expect("a temporary directory");
+    let dir = own.path().join("data");
+    let mut vidar = start_in(&dir, &["--kvs", "127.0.0.1:0"]);
+    let url = endpoint(&mut vidar);
+    let body = json!({"preset": "read", "streams": ["kin-1"]}).to_string();
+    let (status, reader) = vidar.request(&["-d", &body], "/v1/credentials");
+    assert_eq!(status, 201);
+    let reader: Value = serde_json::from_slice(&reader).expect("JSON");
+    let text = |name: &str| reader[name].as_str().expect("a text").to_owned();
+    botocore(&[&url, ID, SECRET, &text("access_key_id"), &text("secret_access_key")]);
+
+    let stream = vidar.json("/v1/streams/kin-1");
+    assert_eq!((&stream["device"], &stream["retention_hours"]), (&json!("gate"), &json!(48)));
+    assert_eq!(stream["tags"]["site"], "north");
+    assert_eq!(vidar.push("kin-1", "", &vidar_fixtures::path("h264_short_gop.mkv")).0, 200);
+    vidar.terminate();
+    let vidar = start_in(&dir, &[]);
+    assert_eq!(vidar.json("/v1/streams/kin-1")["retention_hours"], 48);
+    assert_eq!(vidar.request(&[], "/v1/streams/kin-5").0, 404);
+}
+
+#[test]
+fn what_is_not_signed_is_refused_and_nothing_native_is_there() {
+    let mut vidar = start_with(&["--kvs", "127.0.0.1:0"]);
+    let url = endpoint(&mut vidar);
+    for (path, status) in [("/listStreams", "403"), ("/v1/streams", "403"), ("/metrics", "403")] {
+        let user = format!("{ID}:{SECRET}");
+        let target = format!("{url}{path}");
+        let args = ["-sS", "-o", "/dev/null", "-w", "%{http_code}", "-X", "POST", &target];
+        assert_eq!(common::run("curl", &args), status.as_bytes(), "{path}");
+        let basic = [&["-u", user.as_str()][..], &args].concat();
+        assert_eq!(common::run("curl", &basic), b"400", "{path}: no signature");
+    }
+}
+
+#[test]
+fn an_endpoint_that_clients_could_not_reach_is_not_guessed() {
+    let own = tempfile::tempdir().expect("a temporary directory");
+    let outcome = |args: &[&str]| {
+        let mut command = common::serve(&own.path().join("data"), args);
+        let output = command.output().expect("vidar runs");
+        assert!(!output.status.success(), "{args:?}");
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    assert!(outcome(&["--kvs", "0.0.0.0:0"]).contains("kvs_public_url"));
+    for bad in ["vidar.example", "ftp://vidar.example", "https://vidar.example/path", "https://"] {
+        assert!(outcome(&["--kvs", "127.0.0.1:0", "--kvs-public-url", bad]).contains("kvs_public_url"), "{bad}");
+    }
+}
