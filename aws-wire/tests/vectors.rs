@@ -110,7 +110,7 @@ fn a_signature_covers_method_path_query_body_and_the_headers_it_names() {
         let host = &mut |v: &mut Vector| drop(v.headers.insert("host", host.clone()));
         assert_eq!(changed(host), Err(AuthError::Mismatch), "{name}");
         assert!(changed(&mut |v| drop(v.headers.remove("host"))).is_err(), "{name}");
-        if name != "unsigned-payload" && is_whole {
+        if is_whole {
             assert!(changed(&mut |v| v.body = Body::Whole([1; 32])).is_err(), "{name}");
         }
         assert_eq!(changed(&mut |_| ()), Ok(()), "{name}: as it was");
@@ -161,6 +161,15 @@ fn the_scope_is_of_the_service_and_of_the_region_if_one_is_asked_for() {
         assert_eq!(check(&other), Err(AuthError::Scope { part: "service" }), "{}", vector.name);
     }
     let mut vector = vector("boto3");
+    for date in ["2", "2026112", "202611260"] {
+        let claim = format!(
+            "AWS4-HMAC-SHA256 Credential=A/{date}/us-west-2/kinesisvideo/aws4_request, SignedHeaders=host, Signature={}",
+            "0".repeat(64)
+        );
+        let mut vector = self::vector("boto3");
+        vector.headers.insert("authorization", HeaderValue::from_str(&claim).expect("a header value"));
+        assert_eq!(vector.check(), Err(AuthError::Scope { part: "date" }), "{date}");
+    }
     vector.headers.insert("x-amz-date", HeaderValue::from_static("20261127T000000Z"));
     let now = vector.now.plus_ms(86_400_000);
     assert!(matches!(
@@ -175,6 +184,31 @@ fn a_hash_in_a_header_has_to_be_that_of_the_body() {
     let hash = HeaderValue::from_static("e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
     vector.headers.insert("x-amz-content-sha256", hash);
     assert_eq!(vector.check(), Err(AuthError::BodyMismatch));
+}
+
+#[test]
+fn a_body_that_is_here_is_signed() {
+    let mut vector = vector("unsigned-payload");
+    assert_eq!(vector.check(), Ok(()), "of media");
+    vector.body = Body::Whole(digest(&SHA256, b"{}").as_ref().try_into().expect("32 bytes"));
+    assert_eq!(vector.check(), Err(AuthError::BodyMismatch));
+}
+
+#[test]
+fn a_head_tells_all_but_the_hash_of_a_body_that_it_does_not_promise() {
+    let head = |vector: &Vector, secret: &str| {
+        let claim = vector.claim();
+        claim.check_head(&vector.request(), secret, &vector.rules, vector.now)
+    };
+    let mut boto3 = vector("boto3");
+    assert_eq!(head(&boto3, SECRET), Ok(None));
+    assert_eq!(head(&boto3, "another"), Ok(None), "only the body tells");
+    let hash = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+    boto3.headers.insert("x-amz-content-sha256", HeaderValue::from_static(hash));
+    assert_eq!(head(&boto3, SECRET), Err(AuthError::Mismatch), "it was signed for another");
+    boto3.now = boto3.now.plus_ms(300_001);
+    assert!(matches!(head(&boto3, SECRET), Err(AuthError::Skewed { .. })));
+    assert_eq!(head(&vector("unsigned-payload"), SECRET), Err(AuthError::BodyMismatch), "no hash");
 }
 
 #[test]
@@ -193,6 +227,7 @@ fn what_does_not_read_is_refused_with_the_words_of_the_service() {
         format!("AWS4-HMAC-SHA256 {credential}, SignedHeaders=content-type, {signature}"),
         format!("AWS4-HMAC-SHA256 {credential}, SignedHeaders=Host, {signature}"),
         format!("AWS4-HMAC-SHA256 {credential}, SignedHeaders=host, SignedHeaders=host, {signature}"),
+        format!("AWS4-HMAC-SHA256 {credential}, SignedHeaders=host;x-amz-date;host, {signature}"),
         format!("AWS4-HMAC-SHA256 {credential}, SignedHeaders=host, Signature=0"),
         format!("AWS4-HMAC-SHA256 Credential=A/B, SignedHeaders=host, {signature}"),
         format!("AWS4-HMAC-SHA256 {credential}x, SignedHeaders=host, {signature}"),

@@ -86,6 +86,11 @@ impl ServiceError {
         Self::new("RequestTimeoutException", 408, "The body did not arrive in time.")
     }
 
+    /// Too many bodies are read at the same time.
+    pub(crate) fn throttled() -> Self {
+        Self::new("ThrottlingException", 400, "Rate exceeded")
+    }
+
     /// See [`ServiceError::timeout`].
     pub(crate) fn too_large() -> Self {
         Self::new("RequestEntityTooLargeException", 413, "The body is too long.")

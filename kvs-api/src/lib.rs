@@ -101,6 +101,11 @@ fn absent_routes() -> Router<Arc<Kvs>> {
         .route("/updateMediaStorageConfiguration", post(absent::no_channel))
 }
 
+/// What takes a body without an end, of which nothing is read before its operation does.
+fn streaming_routes() -> Router<Arc<Kvs>> {
+    Router::new()
+}
+
 /// The operations, for those who signed.
 pub fn router(kvs: Arc<Kvs>) -> Router {
     let routes = Router::new()
@@ -123,5 +128,6 @@ pub fn router(kvs: Arc<Kvs>) -> Router {
         .fallback(error::unknown_operation)
         .method_not_allowed_fallback(error::unknown_operation)
         .with_state(Arc::clone(&kvs));
-    gate::guard(routes, kvs)
+    let streams = streaming_routes().with_state(Arc::clone(&kvs));
+    gate::number(gate::guard(routes, Arc::clone(&kvs)).merge(gate::guard_streams(streams, kvs)))
 }

@@ -102,16 +102,47 @@ impl Claim {
     ) -> Result<(), AuthError> {
         self.check_scope(rules)?;
         self.check_time(rules, now)?;
+        self.check_signature(request, body, secret)
+    }
+
+    /// What can be told before the body is here: scope, time and, where the head promises a hash, the signature. Answers
+    /// that hash: the body's has to be the same.
+    ///
+    /// # Errors
+    /// As `check`; `BodyMismatch` if the head promises something that is no hash.
+    pub fn check_head(
+        &self,
+        request: &Request<'_>,
+        secret: &str,
+        rules: &Rules,
+        now: UnixMs,
+    ) -> Result<Option<[u8; 32]>, AuthError> {
+        self.check_scope(rules)?;
+        self.check_time(rules, now)?;
+        let promised = payload::promised(request)?;
+        if let Some(hash) = promised {
+            self.check_signature(request, &Body::Whole(hash), secret)?;
+        }
+        Ok(promised)
+    }
+
+    fn check_signature(&self, request: &Request<'_>, body: &Body, secret: &str) -> Result<(), AuthError> {
         let key = self.signing_key(secret);
         let headers = canonical::headers(&self.signed_headers, request.headers).ok_or(AuthError::Mismatch)?;
         let (path, query) = request.path_and_query();
         let path = canonical::path(path);
+        let payloads = payload::hashes(request, body)?;
         for query in self.queries(query) {
-            for payload in payload::hashes(request, body)? {
-                let canonical =
-                    [request.method.as_bytes(), path.as_bytes(), query.as_bytes(), &headers, payload.as_bytes()];
-                if hmac::verify(&key, self.string_to_sign(&canonical.join(&b'\n')).as_bytes(), &self.signature).is_ok()
-                {
+            let mut before = digest::Context::new(&digest::SHA256);
+            for part in [request.method.as_bytes(), path.as_bytes(), query.as_bytes(), &headers] {
+                before.update(part);
+                before.update(b"\n");
+            }
+            for payload in &payloads {
+                let mut canonical = before.clone();
+                canonical.update(payload.as_bytes());
+                let text = self.string_to_sign(canonical.finish().as_ref());
+                if hmac::verify(&key, text.as_bytes(), &self.signature).is_ok() {
                     return Ok(());
                 }
             }
@@ -127,9 +158,9 @@ impl Claim {
             .fold(key, |key, part| hmac::Key::new(hmac::HMAC_SHA256, hmac::sign(&key, part.as_bytes()).as_ref()))
     }
 
-    fn string_to_sign(&self, canonical: &[u8]) -> String {
+    fn string_to_sign(&self, canonical_sha256: &[u8]) -> String {
         let (time, date, region, service) = (&self.time.text, self.date(), &self.region, &self.service);
-        let hash = hex(digest::digest(&digest::SHA256, canonical).as_ref());
+        let hash = hex(canonical_sha256);
         format!("{ALGORITHM}\n{time}\n{date}/{region}/{service}/{TERMINATOR}\n{hash}")
     }
 }
@@ -138,6 +169,21 @@ fn hex(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]);
     digits.map(|digit| char::from(DIGITS[usize::from(digit)])).collect()
+}
+
+/// 64 small digits.
+fn unhex(text: &str) -> Option<[u8; 32]> {
+    let digits: &[u8; 64] = text.as_bytes().try_into().ok()?;
+    let mut bytes = [0; 32];
+    for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
+        let digit = |digit: u8| match digit {
+            b'0'..=b'9' => Some(digit - b'0'),
+            b'a'..=b'f' => Some(digit - b'a' + 10),
+            _ => None,
+        };
+        *byte = digit(pair[0])? << 4 | digit(pair[1])?;
+    }
+    Some(bytes)
 }
 
 #[cfg(test)]
@@ -166,5 +212,10 @@ mod tests {
     #[test]
     fn hexadecimal() {
         assert_eq!(hex(&[0, 0x1f, 0xa0, 0xff]), "001fa0ff");
+        let good = "0f".repeat(32);
+        assert_eq!(unhex(&good), Some([15; 32]));
+        for bad in ["", "0f", &good[1..], &good.to_uppercase(), &format!("{good}0"), &good.replace('f', "g")] {
+            assert_eq!(unhex(bad), None, "{bad}");
+        }
     }
 }

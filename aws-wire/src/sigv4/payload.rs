@@ -1,6 +1,6 @@
 //! What stands for the body in the string that is signed.
 
-use super::{AuthError, Request, hex};
+use super::{AuthError, Request, hex, unhex};
 
 /// SHA-256 of nothing.
 const EMPTY: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
@@ -18,24 +18,24 @@ pub enum Body {
 
 /// What the signer may have put there.
 ///
-/// A header says it, and is taken by its word: the Java client of PutMedia writes
-/// `STREAMING-AWS4-HMAC-SHA256-PAYLOAD` and sends media as it is. Without the header, C clients put the hash of nothing
-/// for a body that streams, and others `UNSIGNED-PAYLOAD`.
+/// Of a body that is here, its hash and nothing else. For one that streams a header is taken by its word: the Java client
+/// of PutMedia writes `STREAMING-AWS4-HMAC-SHA256-PAYLOAD` and sends media as it is. Without the header, C clients put the
+/// hash of nothing there, and others `UNSIGNED-PAYLOAD`.
 pub(super) fn hashes(request: &Request<'_>, body: &Body) -> Result<Vec<String>, AuthError> {
     Ok(match (request.only(HEADER)?, body) {
-        (Some(claimed), Body::Whole(sha256)) if is_sha256(claimed) => {
-            let actual = hex(sha256);
-            if !claimed.eq_ignore_ascii_case(&actual) {
-                return Err(AuthError::BodyMismatch);
-            }
-            vec![claimed.to_owned()]
-        }
-        (Some(claimed), _) => vec![claimed.to_owned()],
+        (Some(claimed), Body::Whole(sha256)) if read(claimed)? == *sha256 => vec![claimed.to_owned()],
+        (Some(_), Body::Whole(_)) => return Err(AuthError::BodyMismatch),
+        (Some(claimed), Body::Stream) => vec![claimed.to_owned()],
         (None, Body::Whole(sha256)) => vec![hex(sha256)],
         (None, Body::Stream) => vec![EMPTY.to_owned(), UNSIGNED.to_owned()],
     })
 }
 
-fn is_sha256(text: &str) -> bool {
-    text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+/// The hash that a header promises for a body that is still to come.
+pub(super) fn promised(request: &Request<'_>) -> Result<Option<[u8; 32]>, AuthError> {
+    request.only(HEADER)?.map(read).transpose()
+}
+
+fn read(claimed: &str) -> Result<[u8; 32], AuthError> {
+    unhex(&claimed.to_ascii_lowercase()).ok_or(AuthError::BodyMismatch)
 }

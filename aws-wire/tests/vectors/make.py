@@ -85,7 +85,7 @@ vector("boto3", "POST", describe, {**json_type, "User-Agent": "Boto3/1.44.5", "E
 vector("boto3-token", "POST", describe, json_type, JSON_BODY, token=TOKEN)
 vector("date-header", "POST", describe, {**json_type, "Date": "now"}, JSON_BODY)
 vector("spaces", "POST", describe, {**json_type, "X-Amz-Note": "  a   b  "}, JSON_BODY)
-vector("unsigned-payload", "POST", "https://media.example/getMedia", json_type, JSON_BODY,
+vector("unsigned-payload", "POST", "https://media.example/getMedia", json_type, JSON_BODY, stream=True,
        context={"payload_signing_enabled": False})
 vector("presigned", "POST", describe + "?b=%20x%2F&a=1", {}, signer=auth.SigV4QueryAuth, expires=60)
 vector("presigned-token", "POST", describe, {}, signer=auth.SigV4QueryAuth, token=TOKEN)
