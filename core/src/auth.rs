@@ -12,14 +12,21 @@ pub struct Principal {
     pub access_key_id: String,
     /// All of these have to allow what is done. None: everything is.
     bounds: Vec<Arc<Policy>>,
-    temporary: bool,
+    /// The key that made the temporary credentials.
+    parent: Option<String>,
 }
 
 impl Principal {
     /// Somebody who may do everything.
     #[must_use]
     pub fn root(access_key_id: impl Into<String>) -> Self {
-        Self { access_key_id: access_key_id.into(), bounds: Vec::new(), temporary: false }
+        Self { access_key_id: access_key_id.into(), bounds: Vec::new(), parent: None }
+    }
+
+    /// Somebody who may do what a policy allows.
+    #[must_use]
+    pub fn limited(access_key_id: impl Into<String>, policy: Arc<Policy>) -> Self {
+        Self { access_key_id: access_key_id.into(), bounds: vec![policy], parent: None }
     }
 
     /// The same, who may do nothing that this policy does not allow.
@@ -32,14 +39,20 @@ impl Principal {
     /// The same, who came with temporary credentials of that id.
     #[must_use]
     pub fn temporary(mut self, access_key_id: impl Into<String>) -> Self {
-        (self.access_key_id, self.temporary) = (access_key_id.into(), true);
+        self.parent = Some(std::mem::replace(&mut self.access_key_id, access_key_id.into()));
         self
+    }
+
+    /// Id of the key that counts: that of who made temporary credentials.
+    #[must_use]
+    pub fn key_id(&self) -> &str {
+        self.parent.as_ref().unwrap_or(&self.access_key_id)
     }
 
     /// Whether the credentials end by themselves: they make no others.
     #[must_use]
     pub fn is_temporary(&self) -> bool {
-        self.temporary
+        self.parent.is_some()
     }
 
     /// Whether that may be done.

@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 use vidar_core::admission::{Admission, Occupied, Permit};
+use vidar_core::auth::Principal;
 use vidar_core::clock::SharedClock;
 use vidar_core::error::ErrorKind;
 use vidar_core::hub::LiveSink;
@@ -92,15 +93,27 @@ pub struct Ingest {
 
 #[derive(Default)]
 struct Logs {
-    by_id: HashMap<PushId, Arc<PushLog>>,
+    by_id: HashMap<PushId, Known>,
     order: VecDeque<PushId>,
 }
+
+/// A push that is open, or ended not long ago.
+struct Known {
+    log: Arc<PushLog>,
+    by: Option<Principal>,
+    failure: Failure,
+}
+
+/// Why a push cannot go on, once that is so.
+type Failure = Arc<OnceLock<PushError>>;
 
 /// Who pushes what.
 #[derive(Debug, Clone)]
 pub struct PushStart {
     /// The stream's name.
     pub name: StreamName,
+    /// Who it is; none: nobody asks.
+    pub by: Option<Principal>,
     /// `rtsp`, `http`, …
     pub protocol: &'static str,
     /// Address it comes from.
@@ -192,8 +205,8 @@ impl Ingest {
         let push = start.push.unwrap_or_else(PushId::new);
         let log =
             Arc::new(PushLog::new(push, start.name.clone(), start.protocol, start.source.clone(), self.clock.now()));
-        self.keep_log(&log)?;
-        let failure = Arc::new(OnceLock::new());
+        let failure = Failure::default();
+        self.keep_log(&log, start.by.clone(), &failure)?;
         let (inbox, receiver) = mpsc::channel(INBOX_COUNT);
         let span = tracing::info_span!("push", stream = %start.name, protocol = start.protocol, source = %start.source);
         tracing::info!(parent: &span, push = %push, user_agent = start.user_agent, "push begins");
@@ -213,14 +226,26 @@ impl Ingest {
     /// The log of a push that is open, or ended not long ago.
     #[must_use]
     pub fn log(&self, push: PushId) -> Option<Arc<PushLog>> {
-        self.logs.lock().expect("no panic under this lock").by_id.get(&push).cloned()
+        self.logs.lock().expect("no panic under this lock").by_id.get(&push).map(|known| Arc::clone(&known.log))
+    }
+
+    /// Ends the pushes of those who may not push there any more: before their next media is taken.
+    pub fn end_refused(&self, may_push: impl Fn(&Principal, &StreamName) -> bool) {
+        let logs = self.logs.lock().expect("no panic under this lock");
+        for Known { log, by, failure } in logs.by_id.values() {
+            let refused = by.as_ref().is_some_and(|by| !may_push(by, &log.stream));
+            if refused && log.status().open {
+                let detail = "the access key does not allow this push any more".to_owned();
+                fail(log, failure, &PushError { kind: ErrorKind::Forbidden, detail });
+            }
+        }
     }
 
     /// Pushes that are open, of one stream or of all, oldest first.
     #[must_use]
     pub fn open_pushes(&self, stream: Option<&StreamName>) -> Vec<PushStatus> {
         let logs = self.logs.lock().expect("no panic under this lock");
-        let known = logs.order.iter().filter_map(|push| logs.by_id.get(push));
+        let known = logs.order.iter().filter_map(|push| logs.by_id.get(push)).map(|known| &known.log);
         let statuses = known.filter(|log| stream.is_none_or(|name| log.stream == *name)).map(|log| log.status());
         statuses.filter(|status| status.open).collect()
     }
@@ -237,19 +262,19 @@ impl Ingest {
         &self.budget
     }
 
-    fn keep_log(&self, log: &Arc<PushLog>) -> Result<(), BeginError> {
+    fn keep_log(&self, log: &Arc<PushLog>, by: Option<Principal>, failure: &Failure) -> Result<(), BeginError> {
         let mut logs = self.logs.lock().expect("no panic under this lock");
         if logs.by_id.contains_key(&log.push) {
             return Err(BeginError::PushExists { push: log.push });
         }
-        logs.by_id.insert(log.push, Arc::clone(log));
+        logs.by_id.insert(log.push, Known { log: Arc::clone(log), by, failure: Arc::clone(failure) });
         logs.order.push_back(log.push);
         // Only ended ones are forgotten; the open ones are bounded by the connections.
-        let mut ended = logs.by_id.values().filter(|log| !log.status().open).count();
+        let mut ended = logs.by_id.values().filter(|known| !known.log.status().open).count();
         let mut position = 0;
         while ended > ENDED_LOG_COUNT_MAX && position < logs.order.len() {
             let push = logs.order[position];
-            if logs.by_id.get(&push).is_none_or(|log| !log.status().open) {
+            if logs.by_id.get(&push).is_none_or(|known| !known.log.status().open) {
                 logs.order.remove(position);
                 logs.by_id.remove(&push);
                 ended -= 1;
@@ -313,7 +338,7 @@ pub struct Push {
     budget: Arc<Budget>,
     unfinished: Unfinished,
     permit: Arc<dyn Permit>,
-    failure: Arc<OnceLock<PushError>>,
+    failure: Failure,
     log: Arc<PushLog>,
     done: tokio::task::JoinHandle<()>,
 }
@@ -404,9 +429,7 @@ impl Push {
                 kind: ErrorKind::Conflict,
                 detail: "another publisher has taken the stream over".to_owned(),
             };
-            if self.failure.set(error.clone()).is_ok() {
-                self.log.error(error.kind.http_status(), error.detail.clone(), None);
-            }
+            fail(&self.log, &self.failure, &error);
             return Err(error);
         }
         self.failure.get().map_or(Ok(()), |failure| Err(failure.clone()))
@@ -415,6 +438,13 @@ impl Push {
     fn failed(&self) -> PushError {
         let unknown = || PushError { kind: ErrorKind::Internal, detail: "the push has ended".to_owned() };
         self.failure.get().cloned().unwrap_or_else(unknown)
+    }
+}
+
+/// The first failure is the one that is told.
+fn fail(log: &PushLog, failure: &Failure, error: &PushError) {
+    if failure.set(error.clone()).is_ok() {
+        log.error(error.kind.http_status(), error.detail.clone(), None);
     }
 }
 

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use vidar_core::auth::Principal;
 use vidar_core::error::ErrorKind;
 use vidar_core::ids::StreamName;
 
@@ -17,10 +18,22 @@ struct RtspPush(Push);
 
 #[async_trait]
 impl Publishers for RtspPublishers {
-    async fn begin(&self, name: StreamName, source: SocketAddr, user_agent: &str) -> Result<Box<dyn Publish>, Refusal> {
-        let user_agent = user_agent.chars().take(256).collect();
-        let start =
-            PushStart { name, protocol: "rtsp", source: source.to_string(), user_agent, start: None, push: None };
+    async fn begin(
+        &self,
+        name: StreamName,
+        by: &Principal,
+        source: SocketAddr,
+        user_agent: &str,
+    ) -> Result<Box<dyn Publish>, Refusal> {
+        let start = PushStart {
+            name,
+            by: Some(by.clone()),
+            protocol: "rtsp",
+            source: source.to_string(),
+            user_agent: user_agent.chars().take(256).collect(),
+            start: None,
+            push: None,
+        };
         match self.0.begin(start).await {
             Ok(push) => Ok(Box::new(RtspPush(push))),
             Err(error) => Err(Refusal { status: error.kind().http_status(), reason: error.to_string() }),

@@ -5,10 +5,14 @@ mod push_common;
 use std::time::Duration;
 
 use push_common::{NOW, Setup, events, start};
+use vidar_core::auth::Principal;
 use vidar_core::control::Control;
+use vidar_core::error::ErrorKind;
 use vidar_core::record::{FragmentFlags, NewFragment, WallSource};
 use vidar_core::time::UnixMs;
 use vidar_ingest::IngestOptions;
+use vidar_ingest::push::PushStart;
+use vidar_ingest::push_log::PushLine;
 use vidar_media::Event;
 
 const GIVEN: UnixMs = UnixMs(NOW.0 - 86_400_000);
@@ -140,4 +144,30 @@ async fn a_publisher_that_is_held_back_is_not_silent() {
     setup.memory.disk.add_permits(1 << 20);
     let (fragments, error) = first.await.unwrap().outcome();
     assert_eq!((fragments, error), (4, None));
+}
+
+#[tokio::test]
+async fn a_push_ends_when_its_key_may_not_push_any_more() {
+    let setup = Setup::new(IngestOptions::default());
+    let of = |by: &str| PushStart { by: Some(Principal::root(by)), ..start(None) };
+    let mut push = setup.ingest.begin(of("key")).await.unwrap();
+    let mut clip = events("bbb.mkv").into_iter();
+    push.events(clip.by_ref().take(100).map(Into::into).collect()).await.unwrap();
+    setup.ingest.end_refused(|by, stream| by.access_key_id == "key" && stream.as_str() == "cam");
+    push.events(clip.by_ref().take(100).map(Into::into).collect()).await.expect("it may");
+    setup.ingest.end_refused(|by, _| by.access_key_id != "key");
+    setup.ingest.end_refused(|by, _| by.access_key_id != "key");
+    let refused = push.events(clip.map(Into::into).collect()).await.unwrap_err();
+    assert_eq!(refused.kind, ErrorKind::Forbidden);
+    let log = push.finish(false, "error").await;
+    assert_eq!(log.outcome().1, Some(403));
+    let (lines, _, _) = log.lines(0, 1000);
+    let errors = lines.iter().filter(|line| matches!(line, PushLine::Error { .. })).count();
+    assert_eq!(errors, 1, "it is told once");
+    assert!(!setup.closed().is_empty(), "what came before is kept");
+
+    let mut push = setup.ingest.begin(start(None)).await.unwrap();
+    setup.ingest.end_refused(|_, _| false);
+    push.events(events("bbb.mkv").into_iter().map(Into::into).collect()).await.expect("nobody asks");
+    push.finish(true, "end of body").await;
 }

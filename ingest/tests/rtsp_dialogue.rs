@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use md5::{Digest as _, Md5};
 use rtsp_common::client::{Client, SDP, interleaved, report, rtp};
-use rtsp_common::{SECRET, Server, Store, USER};
+use rtsp_common::{FADING, OTHER, SECRET, Server, Store, USER};
 use sha2::Sha256;
 use tokio::io::AsyncWriteExt;
 use tokio::net::UdpSocket;
@@ -197,6 +197,31 @@ async fn announcements_that_are_refused() {
     let long = "ANNOUNCE rtsp://h/cam RTSP/1.0\r\nCSeq: 1\r\nContent-Length: 70000\r\n\r\n";
     assert_eq!(client.raw(long).await.status, 413);
     assert!(client.answer().await.is_none(), "the rest cannot be read on");
+}
+
+#[tokio::test]
+async fn a_session_is_of_the_key_that_announced_it_while_that_may_push() {
+    let server = open().await;
+    let mut client = Client::connect(server.address).await;
+    assert_eq!(client.announce(SDP).await.status, 200);
+    client.become_key(OTHER);
+    assert_eq!(client.set_up("video", TCP).await.status, 403);
+    assert_eq!(client.announce(SDP).await.status, 403);
+    client.become_key(USER);
+    assert_eq!(client.set_up("video", TCP).await.status, 200);
+    client.become_key(OTHER);
+    for method in ["RECORD", "PAUSE", "TEARDOWN", "GET_PARAMETER"] {
+        assert_eq!(client.request(method, "cam", "", "").await.status, 403, "{method}");
+    }
+    client.become_key(USER);
+    assert_eq!(client.request("RECORD", "cam", "", "").await.status, 200);
+
+    let mut client = Client::connect(server.address).await;
+    client.become_key(FADING);
+    assert_eq!(client.announce(SDP).await.status, 200);
+    assert_eq!(client.set_up("video", TCP).await.status, 200);
+    assert_eq!(client.request("RECORD", "cam", "", "").await.status, 403, "its policy is another now");
+    assert_eq!(server.run_count(), 1);
 }
 
 #[tokio::test]

@@ -16,7 +16,8 @@ use vidar_core::clock::SharedClock;
 use crate::error::ApiError;
 use crate::rights::Need;
 
-/// How somebody proved who they are. Stands in the extensions of every request behind [`require_auth`].
+/// How somebody proved who they are. Stands in the extensions of every request behind [`require_auth`], as does their
+/// [`Principal`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Access {
     /// By credentials.
@@ -56,6 +57,7 @@ async fn gate(State(gate): State<Gate>, mut request: Request, next: Next) -> Res
             forbidden().into_response()
         }
         Some(access) => {
+            request.extensions_mut().insert(access.principal().clone());
             request.extensions_mut().insert(access);
             next.run(request).await
         }

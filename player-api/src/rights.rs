@@ -45,8 +45,8 @@ impl Need {
                 Some(name) if !name.contains('&') => on(Action::List, name),
                 _ => Self::All(Action::List),
             },
-            // Who knows the number of a push made it, or was told by who did.
-            ["", "v1", "pushes", _] => Self::Some(Action::Push),
+            // The handler looks at its stream.
+            ["", "v1", "pushes", _] => Self::Known,
             ["", "v1", "credentials", "session"] => Self::Known,
             _ => Self::All(Action::Operate),
         }
@@ -84,7 +84,7 @@ mod tests {
             (&get, "/v1/pushes", None, Need::All(Action::List)),
             (&get, "/v1/pushes", Some("stream=a"), stream(Action::List, "a")),
             (&get, "/v1/pushes", Some("stream=a&stream=b"), Need::All(Action::List)),
-            (&get, "/v1/pushes/1", None, Need::Some(Action::Push)),
+            (&get, "/v1/pushes/1", None, Need::Known),
             (&get, "/v1/search", None, Need::All(Action::Read)),
             (&post, "/v1/credentials/session", None, Need::Known),
         ] {

@@ -32,6 +32,7 @@ pub(crate) async fn push(boot: Arc<Boot>, name: StreamName, mut random: Random) 
     let _work = boot.pace.work();
     let start = PushStart {
         name: name.clone(),
+        by: None,
         protocol: "http",
         source: "camera".into(),
         user_agent: String::new(),

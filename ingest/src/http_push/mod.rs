@@ -13,14 +13,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::HttpBody;
-use axum::extract::{ConnectInfo, Path, RawQuery, Request, State};
+use axum::extract::{ConnectInfo, Extension, Path, RawQuery, Request, State};
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, put};
 use axum::{Json, Router};
 use http_body_util::BodyExt;
+use vidar_core::auth::Principal;
 use vidar_core::error::ErrorKind;
 use vidar_core::ids::{PushId, StreamName};
+use vidar_core::policy::{Action, Target};
 use vidar_core::query::Query;
 
 use crate::push::{Ingest, PushStart};
@@ -32,7 +34,7 @@ pub const PUSH_ID_HEADER: &str = "vidar-push-id";
 /// vain (libcurl: 1 s).
 const FIRST_FRAME_WAIT: Duration = Duration::from_millis(100);
 
-/// The routes of this protocol. The caller adds authentication.
+/// The routes of this protocol. The caller adds authentication: a [`Principal`] in the extensions.
 pub fn router(ingest: Arc<Ingest>) -> Router {
     Router::new()
         .route("/v1/streams/{stream}/media", put(push).post(push))
@@ -51,7 +53,8 @@ async fn push(
     let (parts, mut body) = request.into_parts();
     let source = parts.extensions.get::<ConnectInfo<SocketAddr>>().map_or_else(String::new, |info| info.0.to_string());
     let stream_answer = wants_stream(&query, &parts.headers)?;
-    let start = push_start(&stream, &query, &parts.headers, source)?;
+    let by = parts.extensions.get::<Principal>().cloned();
+    let start = PushStart { by, ..push_start(&stream, &query, &parts.headers, source)? };
     let media_type = text_header(&parts.headers, header::CONTENT_TYPE.as_str()).map(str::to_owned);
     body::check_media_type(media_type.as_deref())?;
     let push = ingest.begin(start).await.map_err(|error| Problem::new(error.kind(), error.to_string()))?;
@@ -93,7 +96,7 @@ fn push_start(stream: &str, query: &Query, headers: &HeaderMap, source: String) 
     let push = text_header(headers, PUSH_ID_HEADER).map(str::parse::<PushId>).transpose();
     let push = push.map_err(|_| Problem::new(ErrorKind::Malformed, "Vidar-Push-Id: expected a UUID"))?;
     let user_agent = text_header(headers, header::USER_AGENT.as_str()).unwrap_or_default().chars().take(256).collect();
-    Ok(PushStart { name, protocol: "http", source, user_agent, start, push })
+    Ok(PushStart { name, by: None, protocol: "http", source, user_agent, start, push })
 }
 
 fn stream_name(text: &str) -> Result<StreamName, Problem> {
@@ -111,16 +114,22 @@ async fn list(State(ingest): State<Arc<Ingest>>, RawQuery(query): RawQuery) -> R
     Ok(Json(serde_json::json!({ "pushes": pushes, "next_token": null })).into_response())
 }
 
-/// `?next_token=` continues where a reader stopped; every answer says where that is.
+/// `?next_token=` continues where a reader stopped; every answer says where that is. Who may neither see nor fill the
+/// stream does not hear that there is a push.
 async fn show(
     State(ingest): State<Arc<Ingest>>,
+    who: Option<Extension<Principal>>,
     Path(push): Path<String>,
     RawQuery(query): RawQuery,
 ) -> Result<Response, Problem> {
     let query = Query::parse(query.as_deref(), &["next_token"])?;
     let from = query.number("next_token", 0..=u64::MAX)?.unwrap_or(0);
     let push = push.parse().map_err(|_| Problem::of_parameter("push", "push id: expected a UUID"))?;
-    let log = ingest.log(push).ok_or_else(|| Problem::new(ErrorKind::NotFound, format!("push {push} is not known")))?;
+    let log = ingest.log(push).filter(|log| {
+        let stream = Target::Stream(log.stream.as_str());
+        who.is_some_and(|Extension(who)| who.may(Action::Push, stream) || who.may(Action::List, stream))
+    });
+    let log = log.ok_or_else(|| Problem::new(ErrorKind::NotFound, format!("push {push} is not known")))?;
     let (lines, next, ended) = log.lines(from, answer::LINE_COUNT);
     let next = (!ended).then(|| next.to_string());
     let body = serde_json::json!({ "push": log.status(), "events": lines, "next_token": next });

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use async_trait::async_trait;
+use vidar_core::auth::Principal;
 use vidar_core::error::ErrorKind;
 use vidar_core::ids::StreamName;
 
@@ -54,6 +55,7 @@ pub trait Publishers: Send + Sync + 'static {
     async fn begin(
         &self,
         stream: StreamName,
+        by: &Principal,
         source: SocketAddr,
         user_agent: &str,
     ) -> Result<Box<dyn Publish>, Refusal>;

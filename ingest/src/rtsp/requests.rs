@@ -3,6 +3,8 @@
 use rtsp_types::headers::{AUTHORIZATION, CONTENT_TYPE, REQUIRE, SESSION, TRANSPORT, USER_AGENT};
 use rtsp_types::{Method, Request, Url, Version};
 use uuid::Uuid;
+use vidar_core::auth::Principal;
+use vidar_core::ids::StreamName;
 use vidar_core::policy::{Action, Target};
 
 use super::auth::Denied;
@@ -23,9 +25,10 @@ impl Connection {
         if request.method() == Method::Options {
             return Ok(self.with_session(Answer::ok().field("Public", PUBLIC)));
         }
-        if let Err(refused) = self.authorize(request) {
-            return Ok(refused);
-        }
+        let principal = match self.authorize(request) {
+            Ok(principal) => principal,
+            Err(refused) => return Ok(refused),
+        };
         if let Some(features) = header(request, &REQUIRE) {
             return Ok(Answer::new(551, "Option not supported").field("Unsupported", features));
         }
@@ -33,7 +36,7 @@ impl Connection {
             return Ok(refused);
         }
         let answered = match request.method() {
-            Method::Announce => self.announce(request),
+            Method::Announce => self.announce(request, principal),
             Method::Setup => self.set_up(request).await,
             Method::Record => self.record(request).await,
             Method::Pause => return self.pause(request).await,
@@ -48,20 +51,17 @@ impl Connection {
         Ok(answered.unwrap_or_else(|refused| refused))
     }
 
-    fn authorize(&mut self, request: &Request<Vec<u8>>) -> Result<(), Refused> {
+    fn authorize(&mut self, request: &Request<Vec<u8>>) -> Result<Principal, Refused> {
         let method: &str = request.method().into();
         let authorization = header(request, &AUTHORIZATION);
         match self.challenge.check(&*self.options.auth, method, request.request_uri(), authorization) {
             Ok(principal) => {
                 tracing::trace!(access_key_id = principal.access_key_id, "authorised");
                 (self.authorized, self.denied_count) = (true, 0);
-                // The rest of a session is about the stream that was announced.
-                let announced = request.request_uri().filter(|_| request.method() == Method::Announce);
-                let stream = announced.and_then(|uri| uri::stream_name(uri).ok());
-                match stream.filter(|name| !principal.may(Action::Push, Target::Stream(name.as_str()))) {
-                    Some(_) => Err(Answer::new(403, "Forbidden: this access key does not allow that")),
-                    None => Ok(()),
+                if self.may(&principal, request) {
+                    return Ok(principal);
                 }
+                Err(Answer::new(403, "Forbidden: this access key does not allow that"))
             }
             Err(denied) => {
                 if denied == Denied::Wrong {
@@ -73,6 +73,16 @@ impl Connection {
                 Err(fields.iter().fold(answer, |answer, field| answer.field("WWW-Authenticate", field)))
             }
         }
+    }
+
+    /// A session is of who announced it, and each request of it needs what the announcement did: keys change.
+    fn may(&self, principal: &Principal, request: &Request<Vec<u8>>) -> bool {
+        let announced = request.request_uri().filter(|_| request.method() == Method::Announce);
+        let announced = announced.and_then(|uri| uri::stream_name(uri).ok());
+        let push = |stream: &StreamName| principal.may(Action::Push, Target::Stream(stream.as_str()));
+        let session = self.session.as_ref();
+        session.is_none_or(|session| session.owner.access_key_id == principal.access_key_id && push(&session.stream))
+            && announced.is_none_or(|stream| push(&stream))
     }
 
     /// RFC 2326 section 12.37. A request without the field means the session of its connection.
@@ -92,7 +102,7 @@ impl Connection {
         }
     }
 
-    fn announce(&mut self, request: &Request<Vec<u8>>) -> Result<Answer, Refused> {
+    fn announce(&mut self, request: &Request<Vec<u8>>, owner: Principal) -> Result<Answer, Refused> {
         if self.session.as_ref().is_some_and(|session| !session.set_up.is_empty()) {
             return Err(wrong_state("a session is under way"));
         }
@@ -105,7 +115,8 @@ impl Connection {
         if !kind.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("application/sdp") {
             return Err(Answer::new(415, "Unsupported Media Type: expected application/sdp"));
         }
-        let session = Session::announce(Uuid::new_v4().simple().to_string(), stream, uri.clone(), request.body())?;
+        let id = Uuid::new_v4().simple().to_string();
+        let session = Session::announce(id, stream, owner, uri.clone(), request.body())?;
         tracing::Span::current().record("stream", session.stream.as_str());
         self.session = Some(session);
         Ok(Answer::ok())
@@ -141,7 +152,8 @@ impl Connection {
         only_aggregate(session, uri)?;
         if session.recording.is_none() {
             let user_agent = header(request, &USER_AGENT).unwrap_or_default();
-            let begun = self.options.publishers.begin(session.stream.clone(), self.peer, user_agent).await;
+            let begun =
+                self.options.publishers.begin(session.stream.clone(), &session.owner, self.peer, user_agent).await;
             let publish = begun.map_err(|refusal| {
                 tracing::info!(status = refusal.status, reason = refusal.reason, "publisher refused");
                 // Somebody else publishes: the method is not valid in this state. RTSP has no word for a full disk.

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use rtsp_types::Url;
+use vidar_core::auth::Principal;
 use vidar_core::ids::StreamName;
 use vidar_core::limits::TRACK_COUNT_MAX;
 
@@ -47,6 +48,8 @@ pub(crate) struct Recording {
 pub(crate) struct Session {
     pub(crate) id: String,
     pub(crate) stream: StreamName,
+    /// Who announced it: nobody else goes on with it.
+    pub(crate) owner: Principal,
     pub(crate) uri: Url,
     pub(crate) description: Description,
     pub(crate) set_up: Vec<SetUp>,
@@ -55,7 +58,13 @@ pub(crate) struct Session {
 
 impl Session {
     /// Takes an announcement. At least one of its tracks must be one that we read.
-    pub(crate) fn announce(id: String, stream: StreamName, uri: Url, text: &[u8]) -> Result<Self, Refused> {
+    pub(crate) fn announce(
+        id: String,
+        stream: StreamName,
+        owner: Principal,
+        uri: Url,
+        text: &[u8],
+    ) -> Result<Self, Refused> {
         let description = Description::parse(text).map_err(|error| {
             tracing::info!(%error, "announcement refused");
             Answer::new(400, &format!("Bad Request: SDP: {error}"))
@@ -77,7 +86,7 @@ impl Session {
         if readable > TRACK_COUNT_MAX {
             return Err(Answer::new(413, "Request Entity Too Large: more than 10 tracks"));
         }
-        Ok(Self { id, stream, uri, description, set_up: Vec::new(), recording: None })
+        Ok(Self { id, stream, owner, uri, description, set_up: Vec::new(), recording: None })
     }
 
     /// Sets a section up, or again. Answers with its Transport field.

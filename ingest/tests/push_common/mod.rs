@@ -175,6 +175,7 @@ impl Setup {
 pub fn start(start: Option<UnixMs>) -> PushStart {
     PushStart {
         name: StreamName::new("cam").unwrap(),
+        by: None,
         protocol: "http",
         source: "127.0.0.1:5000".into(),
         user_agent: String::new(),

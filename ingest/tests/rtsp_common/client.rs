@@ -52,9 +52,15 @@ impl Client {
     }
 
     pub(crate) fn over(stream: TcpStream, address: SocketAddr) -> Self {
-        let basic = base64::engine::general_purpose::STANDARD.encode(format!("{USER}:{SECRET}"));
-        let authorization = Some(format!("Basic {basic}"));
-        Self { stream, address, authorization, session: None, cseq: 0, buffer: Vec::new() }
+        let mut client = Self { stream, address, authorization: None, session: None, cseq: 0, buffer: Vec::new() };
+        client.become_key(USER);
+        client
+    }
+
+    /// Requests are those of that key from now on.
+    pub(crate) fn become_key(&mut self, id: &str) {
+        let basic = base64::engine::general_purpose::STANDARD.encode(format!("{id}:{SECRET}"));
+        self.authorization = Some(format!("Basic {basic}"));
     }
 
     /// Sends a request for `path`, with extra lines and a body, and reads the answer.

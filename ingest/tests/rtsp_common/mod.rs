@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Stdio;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -18,7 +19,7 @@ use vidar_core::auth::{Authenticator, Principal};
 use vidar_core::clock::SystemClock;
 use vidar_core::error::ErrorKind;
 use vidar_core::ids::StreamName;
-use vidar_core::policy::{Action, Effect, Policy, Statement};
+use vidar_core::policy::{Action, Effect, Policy, Preset, Statement};
 use vidar_core::time::UnixMs;
 use vidar_ingest::Arrived;
 use vidar_ingest::rtsp::{Publish, PublishError, Publishers, Refusal, RtspOptions, serve};
@@ -28,28 +29,40 @@ use vidar_media::{Codec, Event, RawSample, StreamConfig};
 pub(crate) const USER: &str = "AKEY";
 pub(crate) const SECRET: &str = "s3cretSECRET";
 
+/// Another key, with the same secret.
+pub(crate) const OTHER: &str = "BKEY";
+/// A key, with the same secret, that may push until its second request.
+pub(crate) const FADING: &str = "CKEY";
+
 /// A stream that [`USER`] may not push to.
 pub(crate) const CLOSED: &str = "closed";
 
-fn principal() -> Principal {
+fn principal(id: &str) -> Principal {
     let mut policy = Policy::all();
     let (effect, actions) = (Effect::Deny, vec![Action::Push]);
     policy.statements.push(Statement { effect, actions, streams: vec![CLOSED.to_owned()] });
-    Principal::root(USER).bound(Arc::new(policy))
+    Principal::limited(id, Arc::new(policy))
 }
 
-/// One pair of credentials.
-struct OnePair;
+/// Some credentials.
+#[derive(Default)]
+struct Keys {
+    faded: AtomicUsize,
+}
 
-impl Authenticator for OnePair {
+impl Authenticator for Keys {
     fn basic(&self, id: &str, secret: &str) -> Option<Principal> {
-        (id == USER && secret == SECRET).then(principal)
+        let good = [USER, OTHER, FADING].contains(&id) && secret == SECRET;
+        if good && id == FADING && self.faded.fetch_add(1, Ordering::Relaxed) >= 2 {
+            return Some(Principal::limited(id, Arc::new(Preset::Read.policy(vec!["*".to_owned()]))));
+        }
+        good.then(|| principal(id))
     }
     fn bearer(&self, _: &str) -> Option<Principal> {
         None
     }
     fn digest_secret(&self, id: &str) -> Option<(Principal, String)> {
-        (id == USER).then(|| (principal(), SECRET.to_owned()))
+        (id == USER).then(|| (principal(id), SECRET.to_owned()))
     }
     fn sign(&self, _: &Principal, _: &str, _: UnixMs) -> String {
         String::new()
@@ -140,7 +153,13 @@ impl Collecting {
 
 #[async_trait]
 impl Publishers for Collector {
-    async fn begin(&self, stream: StreamName, _: SocketAddr, user_agent: &str) -> Result<Box<dyn Publish>, Refusal> {
+    async fn begin(
+        &self,
+        stream: StreamName,
+        _: &Principal,
+        _: SocketAddr,
+        user_agent: &str,
+    ) -> Result<Box<dyn Publish>, Refusal> {
         if let Store::Refuses(status) = self.store {
             return Err(Refusal { status, reason: "not\r\nnow".to_owned() });
         }
@@ -197,7 +216,7 @@ impl Server {
         let (sender, runs) = watch::channel(Vec::new());
         let (has_room, room) = watch::channel(true);
         let publishers = Arc::new(Collector { store, runs: Arc::new(sender), has_room: room });
-        let mut options = RtspOptions::new(Arc::new(OnePair), publishers, SystemClock::shared());
+        let mut options = RtspOptions::new(Arc::new(Keys::default()), publishers, SystemClock::shared());
         adjust(&mut options);
         let stop = CancellationToken::new();
         tokio::spawn(serve(listener, options, stop.clone()));
