@@ -1,18 +1,19 @@
 //! Who is let in, and as whom: the root pair, access keys, temporary credentials, signed URLs.
 
 use std::sync::{Arc, RwLock};
+use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::hmac;
 use vidar_core::auth::{Authenticator, Principal};
 use vidar_core::clock::SharedClock;
-use vidar_core::policy::{Action, Target};
+use vidar_core::policy::{Action, Policy, Target};
 use vidar_core::time::UnixMs;
 use vidar_kvs_api::{Keys, Refusal};
 use zeroize::Zeroizing;
 
-use crate::access_keys::AccessKeys;
+use crate::access_keys::{AccessKeys, Session, Token};
 use crate::credentials::RootPair;
 
 const MAC_BYTES: usize = 32;
@@ -53,9 +54,41 @@ impl Credentials {
         Self { root: RwLock::new(Root::new(pair)), keys, clock }
     }
 
-    /// From now on another root pair counts. Signed URLs of the old one end.
+    /// From now on another root pair counts. Signed URLs and temporary credentials of the old one end.
     pub fn replace(&self, pair: RootPair) {
         *self.root.write().expect("no panic under this lock") = Root::new(pair);
+        if let Some(keys) = &self.keys {
+            keys.note_change();
+        }
+    }
+
+    /// Resolves when somebody may do something else than before.
+    pub(crate) async fn changed(&self) {
+        match &self.keys {
+            Some(keys) => keys.changed().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Whether somebody who was let in earlier may do that now: by what the key may do now, and what he could then.
+    #[must_use]
+    pub fn may_still(&self, who: &Principal, action: Action, target: Target<'_>) -> bool {
+        who.may(action, target) && self.lasting(who.key_id()).is_ok_and(|(now, _)| now.may(action, target))
+    }
+
+    /// Temporary credentials of a key; none if it does not count any more.
+    ///
+    /// # Errors
+    /// If the system gives no random bytes.
+    pub(crate) fn make_session(
+        &self,
+        parent: &Principal,
+        policy: Option<Policy>,
+        lifetime: Duration,
+    ) -> anyhow::Result<Option<Session>> {
+        let id = &parent.access_key_id;
+        let (Some(keys), Ok((_, secret))) = (&self.keys, self.lasting(id)) else { return Ok(None) };
+        keys.session(id, &secret, policy, lifetime).map(Some)
     }
 
     fn root(&self) -> Arc<Root> {
@@ -67,9 +100,14 @@ impl Credentials {
     /// # Errors
     /// If there is none, or the session token does not belong to it.
     pub fn secret(&self, access_key_id: &str, token: Option<&str>) -> Result<(Principal, Zeroizing<String>), Refusal> {
-        if let Some(token) = token.filter(|token| !token.is_empty()) {
-            return self.session(access_key_id, token);
+        match token.filter(|token| !token.is_empty()) {
+            Some(token) => self.session(access_key_id, token),
+            None => self.lasting(access_key_id),
         }
+    }
+
+    /// Of the root pair and access keys.
+    fn lasting(&self, access_key_id: &str) -> Result<(Principal, Zeroizing<String>), Refusal> {
         let root = self.root();
         if same(access_key_id, &root.pair.access_key_id) {
             return Ok((Principal::root(access_key_id), root.pair.secret.clone()));
@@ -80,11 +118,12 @@ impl Credentials {
 
     fn session(&self, access_key_id: &str, token: &str) -> Result<(Principal, Zeroizing<String>), Refusal> {
         let keys = self.keys.as_ref().ok_or(Refusal::Unknown)?;
-        let session = keys.known_session(access_key_id, token).ok_or(Refusal::Unknown)?;
+        let token = Token::parse(token).ok_or(Refusal::Unknown)?;
+        let (mut principal, parent_secret) = self.lasting(token.parent())?;
+        let session = keys.known_session(&token, access_key_id, &parent_secret).ok_or(Refusal::Unknown)?;
         if session.expires <= self.clock.now() {
             return Err(Refusal::Expired);
         }
-        let (mut principal, _) = self.secret(&session.parent, None)?;
         if let Some(policy) = session.policy {
             principal = principal.bound(Arc::new(policy));
         }
@@ -119,7 +158,7 @@ impl Authenticator for Credentials {
 
     fn note_use(&self, principal: &Principal) {
         if let Some(keys) = &self.keys {
-            keys.note_use(&principal.access_key_id);
+            keys.note_use(principal.key_id());
         }
     }
 
@@ -160,10 +199,8 @@ impl Keys for Credentials {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use vidar_core::clock::ManualClock;
-    use vidar_core::policy::{Policy, Preset};
+    use vidar_core::policy::Preset;
 
     use super::*;
     use crate::access_keys::{AccessKey, NewKey};
@@ -189,7 +226,7 @@ mod tests {
         let (dir, clock) = (tempfile::tempdir().unwrap(), ManualClock::new(UnixMs(1_000_000)));
         let keys = AccessKeys::open(dir.path(), &[1; 32], Arc::clone(&clock) as _).unwrap();
         let policy = Preset::Read.policy(vec!["a*".to_owned()]);
-        let key = keys.create(NewKey { name: "k".into(), policy, expires }).await.unwrap().expect("made");
+        let key = keys.create(NewKey { name: "k".into(), policy, expires }).await.unwrap();
         let auth = Credentials::new(root_pair("secret"), Some(Arc::clone(&keys)), Arc::clone(&clock) as _);
         WithKey { auth, keys, key, clock, _dir: dir }
     }
@@ -269,9 +306,9 @@ mod tests {
         let WithKey { auth, keys, key, clock, _dir, .. } = with_key(None).await;
         let minute = Duration::from_secs(60);
         let none = Policy { statements: Preset::Read.policy(vec!["a1".to_owned()]).statements };
-        let whole = keys.session(&key.principal(), None, minute).unwrap();
-        let part = keys.session(&key.principal(), Some(none), minute).unwrap();
-        let enter = |session: &crate::access_keys::Session, token: &str| {
+        let session = |policy, lifetime| auth.make_session(&key.principal(), policy, lifetime).unwrap().expect("made");
+        let (whole, part) = (session(None, minute), session(Some(none), minute));
+        let enter = |session: &Session, token: &str| {
             auth.bearer(&format!("{}:{}:{token}", session.access_key_id, session.secret.as_str()))
         };
         let may = |session, stream| {
@@ -285,8 +322,52 @@ mod tests {
         assert_eq!(auth.secret(&whole.access_key_id, Some("x")), Err(Refusal::Unknown));
         clock.advance(minute);
         assert_eq!(auth.secret(&whole.access_key_id, Some(&whole.token)), Err(Refusal::Expired));
-        let again = keys.session(&key.principal(), None, minute).unwrap();
-        keys.delete(key.access_key_id).await.unwrap();
+        let again = session(None, minute);
+        assert!(enter(&again, &again.token).is_some());
+        assert_eq!(keys.list()[0].used_ms, Some(1_060_000), "its key was used");
+        let long = session(None, Duration::from_secs(129_600));
+        clock.advance(Duration::from_secs(1));
+        assert!(enter(&long, &long.token).is_some());
+        let id = key.access_key_id.clone();
+        keys.delete(id).await.unwrap();
         assert_eq!(auth.secret(&again.access_key_id, Some(&again.token)), Err(Refusal::Unknown), "its key is gone");
+        assert!(auth.make_session(&key.principal(), None, minute).unwrap().is_none());
+    }
+
+    #[tokio::test]
+    async fn temporary_credentials_of_the_root_pair_end_with_its_secret_and_are_not_made_without_it() {
+        let WithKey { auth, keys, clock, _dir, .. } = with_key(None).await;
+        let session = auth.make_session(&Principal::root("id"), None, Duration::from_secs(60)).unwrap().expect("made");
+        let enter = |session: &Session| auth.secret(&session.access_key_id, Some(&session.token)).map(|_| ());
+        assert_eq!(enter(&session), Ok(()));
+        // As somebody makes them who has the index key, from an old keyring, but not the secret.
+        let forged = keys.session("id", "guessed", None, Duration::from_secs(60)).unwrap();
+        assert_eq!(enter(&forged), Err(Refusal::Unknown));
+        auth.replace(root_pair("another"));
+        assert_eq!(enter(&session), Err(Refusal::Unknown));
+        auth.replace(root_pair("secret"));
+        assert_eq!(enter(&session), Ok(()));
+        // A clock that was set back gives nobody more time.
+        let late =
+            auth.make_session(&Principal::root("id"), None, Duration::from_secs(129_600)).unwrap().expect("made");
+        clock.step_ms(-1);
+        assert_eq!(enter(&late), Err(Refusal::Unknown));
+    }
+
+    #[tokio::test]
+    async fn who_was_let_in_may_what_the_key_may_now() {
+        let WithKey { auth, keys, key, _dir, .. } = with_key(None).await;
+        let read = |who: &Principal, stream| auth.may_still(who, Action::Read, Target::Stream(stream));
+        let (who, id) = (key.principal(), key.access_key_id.clone());
+        let session = auth.make_session(&who, None, Duration::from_secs(60)).unwrap().expect("made");
+        let (temporary, _) = auth.secret(&session.access_key_id, Some(&session.token)).unwrap();
+        assert!(read(&who, "a1") && read(&temporary, "a1") && !read(&who, "b") && read(&Principal::root("id"), "b"));
+        let change = |change: fn(&mut AccessKey)| keys.update(id.clone(), change);
+        change(|key| key.policy = Arc::new(Preset::Read.policy(vec!["b".to_owned()]))).await.unwrap();
+        assert!(!read(&who, "a1") && !read(&who, "b") && !read(&temporary, "a1"), "both have to allow it");
+        change(|key| (key.policy, key.enabled) = (Arc::new(Policy::all()), false)).await.unwrap();
+        assert!(!read(&who, "a1") && !read(&temporary, "a1"));
+        change(|key| key.enabled = true).await.unwrap();
+        assert!(read(&who, "a1") && read(&temporary, "a1"));
     }
 }

@@ -4,6 +4,7 @@ use std::fs;
 use std::future::Future;
 use std::os::unix::fs::DirBuilderExt;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use anyhow::Context;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -12,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use vidar_core::clock::{SharedClock, SystemClock};
 use vidar_core::log::LogObserver;
+use vidar_core::policy::{Action, Target};
 use vidar_core::registry::StreamRegistry;
 use vidar_indexer::{Index, IndexOptions};
 use vidar_ingest::admission::Publishers;
@@ -186,6 +188,7 @@ impl Server {
         accept.spawn(vidar_ingest::rtsp::serve(self.rtsp, rtsp_options, accepting.clone()));
         accept.spawn(retention.run(accepting.clone()));
         accept.spawn(Arc::clone(&self.access_keys).keep_uses(accepting.clone()));
+        accept.spawn(end_refused(Arc::clone(&self.ingest), Arc::clone(&self.auth), accepting.clone()));
         accept.close();
         reload_on_hangup(&accept, Arc::clone(&self.auth), self.settings.data_dir.clone(), accepting.clone());
 
@@ -237,6 +240,7 @@ impl Server {
         let keys = keys::router(Arc::new(keys), self.settings.header_timeout);
         let credentials = access_keys::routes::router(
             Arc::clone(&self.access_keys),
+            Arc::clone(&auth),
             Arc::clone(&clock),
             self.settings.header_timeout,
         );
@@ -248,6 +252,21 @@ impl Server {
             .merge(operate::router(Arc::new(operating), auth, clock))
             .fallback(vidar_player_api::error::not_found)
             .layer(axum::middleware::map_response(vidar_player_api::error::as_problem))
+    }
+}
+
+/// How often pushes are looked at whose keys may have expired.
+const PUSH_CHECK_INTERVAL: Duration = Duration::from_secs(30);
+
+/// Ends pushes whose key does not allow them any more: at once when keys change, and soon when one expires.
+async fn end_refused(ingest: Arc<Ingest>, auth: Arc<Credentials>, stop: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = auth.changed() => {}
+            () = tokio::time::sleep(PUSH_CHECK_INTERVAL) => {}
+        }
+        ingest.end_refused(|who, stream| auth.may_still(who, Action::Push, Target::Stream(stream.as_str())));
     }
 }
 

@@ -2,8 +2,9 @@
 
 mod common;
 
+use std::io::Write;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use common::{ID, SECRET, Vidar, start_in};
 use serde_json::{Value, json};
@@ -157,6 +158,87 @@ fn temporary_credentials_are_worth_less_than_those_that_asked() {
     for planted in [&secret, &token, &player.secret] {
         assert!(!log.contains(planted.as_str()), "a secret is in the log:\n{log}");
     }
+}
+
+#[test]
+fn temporary_credentials_have_nothing_to_do_with_credentials_whoever_asked() {
+    let own = tempfile::tempdir().expect("a temporary directory");
+    let dir = own.path().join("data");
+    let start = |secret: &str| {
+        let mut command = common::serve(&dir, &[]);
+        command.env("VIDAR_ROOT_SECRET_ACCESS_KEY", secret);
+        common::launch(command, &dir)
+    };
+    let mut vidar = start(SECRET);
+    let key = create(&vidar, &["--preset", "read"]);
+    let (status, session) = vidar.request(&["-X", "POST"], "/v1/credentials/session");
+    assert_eq!(status, 201);
+    let session: Value = serde_json::from_slice(&session).expect("JSON");
+    let text = |name: &str| session[name].as_str().expect("a text").to_owned();
+    let bearer = [text("access_key_id"), text("secret_access_key"), text("session_token")].join(":");
+    let bearer = format!("Authorization: Bearer {bearer}");
+    let status = |vidar: &Vidar, args: &[&str], path: &str| ask(vidar, &["-H", &bearer], args, path).0;
+    assert_eq!(status(&vidar, &[], "/metrics"), 200, "all else is as the root pair's");
+    let one = format!("/v1/credentials/{}", key.id);
+    for (args, path) in [
+        (&[][..], "/v1/credentials"),
+        (&["-d", r#"{"preset": "admin"}"#], "/v1/credentials"),
+        (&["-X", "PATCH", "-d", r#"{"preset": "admin"}"#], &one),
+        (&["-X", "DELETE"], &one),
+        (&["-X", "POST"], "/v1/credentials/session"),
+    ] {
+        assert_eq!(status(&vidar, args, path), 403, "{args:?} {path}");
+    }
+    assert_eq!(credentials(&vidar, &["list"])["credentials"].as_array().map(Vec::len), Some(1));
+    let long = json!({"policy": {"statements": [{"effect": "allow", "actions": ["read"],
+        "streams": vec!["x".repeat(200); 50]}]}});
+    let (status_of_long, problem) = vidar.request(&["-d", &long.to_string()], "/v1/credentials/session");
+    let problem: Value = serde_json::from_slice(&problem).expect("JSON");
+    assert_eq!((status_of_long, &problem["field"]), (422, &json!("policy")));
+
+    vidar.terminate();
+    let mut vidar = start(SECRET);
+    assert_eq!(status(&vidar, &[], "/metrics"), 200);
+    vidar.terminate();
+    let vidar = start("another-secret");
+    assert_eq!(status(&vidar, &[], "/metrics"), 401, "they end with the secret of who asked");
+}
+
+#[test]
+fn a_push_ends_with_its_key_and_is_shown_to_those_of_its_stream() {
+    let own = tempfile::tempdir().expect("a temporary directory");
+    let vidar = start(own.path());
+    let camera = create(&vidar, &["--preset", "write", "--stream", "door"]);
+    let reader = create(&vidar, &["--preset", "read", "--stream", "door"]);
+    let neighbour = create(&vidar, &["--preset", "write", "--stream", "yard"]);
+    let push = "0190a5e0-0000-7000-8000-000000000001";
+    let mut pushing = Command::new("curl")
+        .args(["-sS", "-T", "-", "-u", &camera.pair(), "-H", &format!("Vidar-Push-Id: {push}")])
+        .arg(format!("http://{}/v1/streams/door/media", vidar.http))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("curl runs");
+    let media = std::fs::read(clip()).expect("a clip");
+    let mut body = pushing.stdin.take().expect("a pipe");
+    body.write_all(&media[..media.len() / 2]).expect("half of it is taken");
+    let shown = format!("/v1/pushes/{push}");
+    vidar.until("the push", |vidar| (camera.ask(vidar, &[], &shown).0 == 200).then_some(()));
+    let statuses = [&camera, &reader, &neighbour].map(|key| key.ask(&vidar, &[], &shown).0);
+    assert_eq!(statuses, [200, 200, 404]);
+
+    credentials(&vidar, &["disable", &neighbour.id]);
+    assert!(!vidar.json(&shown)["events"].to_string().contains("403"), "of another key");
+    credentials(&vidar, &["disable", &camera.id]);
+    vidar.until("it to be refused", |vidar| {
+        vidar.json(&shown)["events"].to_string().contains("\"status\":403").then_some(())
+    });
+    // Whether it is still taken depends on when curl notices.
+    let _ = body.write_all(&media[media.len() / 2..]);
+    drop(body);
+    let said = pushing.wait_with_output().expect("curl ends").stdout;
+    assert!(String::from_utf8_lossy(&said).contains("403"), "{}", String::from_utf8_lossy(&said));
+    assert_eq!(vidar.json("/v1/pushes?stream=door")["pushes"], json!([]));
 }
 
 fn vidar_log(mut vidar: Vidar) -> String {

@@ -17,8 +17,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use anyhow::Context;
-use serde::{Deserialize, Serialize};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Notify};
 use tokio_util::sync::CancellationToken;
 use vidar_core::auth::Principal;
 use vidar_core::clock::SharedClock;
@@ -27,6 +26,7 @@ use vidar_core::time::UnixMs;
 use zeroize::Zeroizing;
 
 pub use session::Session;
+pub(crate) use session::{KnownSession, Token};
 
 use crate::credentials::random_text;
 
@@ -40,17 +40,16 @@ const USE_STEP_MS: i64 = 60_000;
 const USE_INTERVAL: Duration = Duration::from_secs(300);
 
 /// An access key. No `Debug`: it holds its secret.
-#[derive(Clone, Serialize, Deserialize)]
+#[derive(Clone)]
 pub struct AccessKey {
     /// Public half.
     pub access_key_id: String,
     /// Secret half.
-    #[serde(with = "secret_text")]
     pub secret: Zeroizing<String>,
     /// What people call it.
     pub name: String,
     /// What it may do.
-    pub policy: Policy,
+    pub policy: Arc<Policy>,
     /// Whether it counts.
     pub enabled: bool,
     /// When it was made.
@@ -59,19 +58,6 @@ pub struct AccessKey {
     pub expires_ms: Option<i64>,
     /// When it was used, give or take a few minutes.
     pub used_ms: Option<i64>,
-}
-
-mod secret_text {
-    use serde::{Deserialize, Deserializer, Serializer};
-    use zeroize::Zeroizing;
-
-    pub(super) fn serialize<S: Serializer>(secret: &Zeroizing<String>, to: S) -> Result<S::Ok, S::Error> {
-        to.serialize_str(secret)
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Zeroizing<String>, D::Error> {
-        String::deserialize(from).map(Zeroizing::new)
-    }
 }
 
 impl AccessKey {
@@ -88,7 +74,7 @@ impl AccessKey {
     /// Who has it.
     #[must_use]
     pub fn principal(&self) -> Principal {
-        Principal::root(self.access_key_id.as_str()).bound(Arc::new(self.policy.clone()))
+        Principal::limited(self.access_key_id.as_str(), Arc::clone(&self.policy))
     }
 }
 
@@ -103,6 +89,17 @@ pub struct NewKey {
     pub expires: Option<UnixMs>,
 }
 
+/// Why keys did not change.
+#[derive(Debug, thiserror::Error)]
+pub enum KeysError {
+    /// There are as many as there may be, or their policies are too long.
+    #[error("there is no room for more: at most {KEY_COUNT_MAX} keys, and 64 MiB of them")]
+    Full,
+    /// The change is not durable.
+    #[error("{0:#}")]
+    Failed(#[from] anyhow::Error),
+}
+
 /// All access keys of a server but the root pair.
 pub struct AccessKeys {
     path: PathBuf,
@@ -115,6 +112,8 @@ pub struct AccessKeys {
     changes: Mutex<()>,
     /// Uses were noted that the file does not have.
     used: AtomicBool,
+    /// Something else counts now, perhaps.
+    changed: Notify,
 }
 
 type Keys = BTreeMap<String, AccessKey>;
@@ -136,6 +135,7 @@ impl AccessKeys {
             keys: RwLock::new(keys),
             changes: Mutex::default(),
             used: AtomicBool::new(false),
+            changed: Notify::new(),
         }))
     }
 
@@ -165,39 +165,39 @@ impl AccessKeys {
         }
     }
 
-    /// Makes a key; `None`: there are too many.
+    /// Makes a key.
     ///
     /// # Errors
-    /// If it is not durable.
-    pub async fn create(self: &Arc<Self>, new: NewKey) -> anyhow::Result<Option<AccessKey>> {
+    /// If there is no room, or it is not durable.
+    pub async fn create(self: &Arc<Self>, new: NewKey) -> Result<AccessKey, KeysError> {
         let key = AccessKey {
             access_key_id: format!("VIDAK{}", random_text(15)?),
             secret: random_text(40)?.into(),
             name: new.name,
-            policy: new.policy,
+            policy: Arc::new(new.policy),
             enabled: true,
             created_ms: self.clock.now().0,
             expires_ms: new.expires.map(|expires| expires.0),
             used_ms: None,
         };
-        self.change(move |keys| {
+        let made = self.change(move |keys| {
             (keys.len() < KEY_COUNT_MAX).then(|| {
                 keys.insert(key.access_key_id.clone(), key.clone());
                 key
             })
-        })
-        .await
+        });
+        made.await?.ok_or(KeysError::Full)
     }
 
     /// Changes a key; `None`: there is none of that id.
     ///
     /// # Errors
-    /// If it is not durable.
+    /// As `create`.
     pub async fn update(
         self: &Arc<Self>,
         access_key_id: String,
         change: impl FnOnce(&mut AccessKey) + Send + 'static,
-    ) -> anyhow::Result<Option<AccessKey>> {
+    ) -> Result<Option<AccessKey>, KeysError> {
         self.change(move |keys| {
             let key = keys.get_mut(&access_key_id)?;
             change(key);
@@ -210,7 +210,7 @@ impl AccessKeys {
     ///
     /// # Errors
     /// If it is not durable.
-    pub async fn delete(self: &Arc<Self>, access_key_id: String) -> anyhow::Result<Option<AccessKey>> {
+    pub async fn delete(self: &Arc<Self>, access_key_id: String) -> Result<Option<AccessKey>, KeysError> {
         self.change(move |keys| keys.remove(&access_key_id)).await
     }
 
@@ -218,36 +218,65 @@ impl AccessKeys {
     ///
     /// # Errors
     /// If the system gives no random bytes.
-    pub fn session(&self, parent: &Principal, policy: Option<Policy>, lifetime: Duration) -> anyhow::Result<Session> {
-        let expires = self.clock.now().plus_ms(i64::try_from(lifetime.as_millis()).unwrap_or(i64::MAX));
-        self.sessions.make(&parent.access_key_id, policy, expires)
+    pub fn session(
+        &self,
+        parent: &str,
+        parent_secret: &str,
+        policy: Option<Policy>,
+        lifetime: Duration,
+    ) -> anyhow::Result<Session> {
+        let lifetime_ms = i64::try_from(lifetime.min(session::LIFETIME_MAX).as_millis())?;
+        self.sessions.make(parent, parent_secret, policy, self.clock.now().plus_ms(lifetime_ms))
+    }
+
+    /// What a token says; none if it is not of ours, not of that id, or of a key that has another secret now.
+    pub(crate) fn known_session(
+        &self,
+        token: &Token,
+        access_key_id: &str,
+        parent_secret: &str,
+    ) -> Option<KnownSession> {
+        let latest = self.clock.now().plus_ms(i64::try_from(session::LIFETIME_MAX.as_millis()).ok()?);
+        self.sessions.open(token, access_key_id, parent_secret).filter(|session| session.expires <= latest)
+    }
+
+    /// Resolves when keys may do something else than they did.
+    pub(crate) async fn changed(&self) {
+        self.changed.notified().await;
+    }
+
+    /// Says that they may.
+    pub(crate) fn note_change(&self) {
+        self.changed.notify_one();
     }
 
     /// What a change comes to counts once it is durable. Begun, it goes on, whether its caller waits or not.
     async fn change<T: Send + 'static>(
         self: &Arc<Self>,
         change: impl FnOnce(&mut Keys) -> Option<T> + Send + 'static,
-    ) -> anyhow::Result<Option<T>> {
+    ) -> Result<Option<T>, KeysError> {
         let this = Arc::clone(self);
         let change = async move {
             let _one_by_one = this.changes.lock().await;
             let mut next = this.read().clone();
             let Some(made) = change(&mut next) else { return Ok(None) };
             this.replace(next).await?;
+            this.note_change();
             Ok(Some(made))
         };
         tokio::spawn(change).await.context("change the access keys")?
     }
 
     /// Call with `changes` held.
-    async fn replace(&self, next: Keys) -> anyhow::Result<()> {
-        self.used.store(false, Ordering::Relaxed);
+    async fn replace(&self, next: Keys) -> Result<(), KeysError> {
+        let used = self.used.swap(false, Ordering::Relaxed);
         let (path, sealer) = (self.path.clone(), Arc::clone(&self.sealer));
-        let write = move || {
-            let keys: Vec<&AccessKey> = next.values().collect();
-            file::write(&path, &sealer, &keys).map(|()| next)
-        };
-        let mut next = tokio::task::spawn_blocking(write).await.context("write the access keys")??;
+        let write = move || file::write(&path, &sealer, next.values()).map(|()| next);
+        let written = tokio::task::spawn_blocking(write).await.context("write the access keys")?;
+        if written.is_err() && used {
+            self.used.store(true, Ordering::Relaxed);
+        }
+        let mut next = written?;
         let mut keys = self.write();
         for (id, key) in &mut next {
             key.used_ms = key.used_ms.max(keys.get(id).and_then(|before| before.used_ms));
@@ -265,7 +294,6 @@ impl AccessKeys {
                 let _one_by_one = self.changes.lock().await;
                 let now = self.read().clone();
                 if let Err(error) = self.replace(now).await {
-                    self.used.store(true, Ordering::Relaxed);
                     tracing::warn!(%error, "uses of access keys are not written");
                 }
             }
@@ -278,27 +306,6 @@ impl AccessKeys {
 
     fn write(&self) -> std::sync::RwLockWriteGuard<'_, Keys> {
         self.keys.write().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Temporary credentials that are known: who has them, but for what their key may do, and the secret.
-pub(crate) struct KnownSession {
-    /// The key that asked for them.
-    pub(crate) parent: String,
-    /// What bounds them further.
-    pub(crate) policy: Option<Policy>,
-    /// When they end.
-    pub(crate) expires: UnixMs,
-    /// Their secret.
-    pub(crate) secret: Zeroizing<String>,
-}
-
-impl AccessKeys {
-    /// What a session token says; none if it is not of ours, or not of that id.
-    pub(crate) fn known_session(&self, access_key_id: &str, token: &str) -> Option<KnownSession> {
-        let claims = self.sessions.read(token).filter(|claims| claims.access_key_id == access_key_id)?;
-        let (parent, policy, expires) = (claims.parent, claims.policy, UnixMs(claims.expires_ms));
-        Some(KnownSession { parent, policy, expires, secret: self.sessions.secret(access_key_id) })
     }
 }
 
@@ -324,8 +331,8 @@ mod tests {
         let open = || AccessKeys::open(dir.path(), &INDEX_KEY, Arc::clone(&clock) as _).unwrap();
         let keys = open();
         assert!(keys.list().is_empty() && !dir.path().join(FILE_NAME).exists(), "no file for no keys");
-        let a = keys.create(new_key("a", None)).await.unwrap().expect("made");
-        let b = keys.create(new_key("b", Some(UnixMs(2_000_000)))).await.unwrap().expect("made");
+        let a = keys.create(new_key("a", None)).await.unwrap();
+        let b = keys.create(new_key("b", Some(UnixMs(2_000_000)))).await.unwrap();
         assert_eq!((a.access_key_id.len(), a.secret.len()), (20, 40));
         let file = std::fs::read(dir.path().join(FILE_NAME)).unwrap();
         assert_eq!(std::fs::metadata(dir.path().join(FILE_NAME)).unwrap().permissions().mode() & 0o777, 0o600);
@@ -379,7 +386,7 @@ mod tests {
         let clock = ManualClock::new(UnixMs(1_000_000));
         let open = || AccessKeys::open(dir.path(), &INDEX_KEY, Arc::clone(&clock) as _).unwrap();
         let keys = open();
-        let key = keys.create(new_key("a", None)).await.unwrap().expect("made");
+        let key = keys.create(new_key("a", None)).await.unwrap();
         keys.note_use(&key.access_key_id);
         let stop = CancellationToken::new();
         stop.cancel();

@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Bytes;
-use axum::extract::{Extension, Path, RawQuery, State};
+use axum::extract::{Extension, Path, RawQuery, Request, State};
 use axum::http::StatusCode;
+use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, patch, post};
 use axum::{Json, Router};
@@ -18,16 +19,18 @@ use vidar_core::time::UnixMs;
 use vidar_player_api::params::{Params, bad_token, json_body, page_token};
 use vidar_player_api::{Access, ApiError, ApiResult};
 
-use super::{AccessKey, AccessKeys, KEY_COUNT_MAX, NewKey};
+use super::session::{LIFETIME_MAX, POLICY_BYTES_MAX};
+use super::{AccessKey, AccessKeys, KeysError, NewKey};
+use crate::authenticator::Credentials;
 
 const NAME_BYTES_MAX: usize = 256;
-/// A minute, an hour, and a day and a half, as the longest of the reference service's.
-const SESSION_S: std::ops::RangeInclusive<u64> = 60..=129_600;
+const SESSION_S: std::ops::RangeInclusive<u64> = 60..=LIFETIME_MAX.as_secs();
 const SESSION_S_DEFAULT: u64 = 3600;
 
 #[derive(Clone)]
 struct Context {
     keys: Arc<AccessKeys>,
+    auth: Arc<Credentials>,
     clock: SharedClock,
 }
 
@@ -62,14 +65,30 @@ struct NewSession {
 }
 
 /// The routes. The caller adds authentication.
-pub(crate) fn router(keys: Arc<AccessKeys>, clock: SharedClock, body_timeout: Duration) -> Router {
+pub(crate) fn router(
+    keys: Arc<AccessKeys>,
+    auth: Arc<Credentials>,
+    clock: SharedClock,
+    body_timeout: Duration,
+) -> Router {
     let routes = Router::new()
         .route("/v1/credentials", get(list).post(create))
         .route("/v1/credentials/session", post(session))
         .route("/v1/credentials/{id}", patch(change).delete(delete))
         .method_not_allowed_fallback(vidar_player_api::error::method_not_allowed)
-        .with_state(Context { keys, clock });
-    vidar_player_api::read_json_bodies(routes, body_timeout)
+        .with_state(Context { keys, auth, clock });
+    vidar_player_api::read_json_bodies(routes, body_timeout).layer(middleware::from_fn(only_lasting))
+}
+
+/// What ends by itself makes, changes and shows nothing here that would outlive it.
+async fn only_lasting(request: Request, next: Next) -> Response {
+    match request.extensions().get::<Access>() {
+        Some(Access::Full(principal)) if !principal.is_temporary() => next.run(request).await,
+        _ => {
+            let detail = "temporary credentials and signed URLs have nothing to do with credentials";
+            ApiError::of(ErrorKind::Forbidden, detail).into_response()
+        }
+    }
 }
 
 fn show(key: &AccessKey, now: UnixMs) -> Value {
@@ -82,7 +101,7 @@ fn show(key: &AccessKey, now: UnixMs) -> Value {
         "access_key_id": key.access_key_id,
         "name": key.name,
         "state": state,
-        "policy": key.policy,
+        "policy": *key.policy,
         "created": UnixMs(key.created_ms),
         "expires": key.expires_ms.map(UnixMs),
         "last_used": key.used_ms.map(UnixMs),
@@ -111,8 +130,12 @@ fn name(name: String) -> ApiResult<String> {
     if good { Ok(name) } else { Err(wrong("name", "expected at most 256 bytes, without control characters")) }
 }
 
-fn failed(error: anyhow::Error) -> ApiError {
-    ApiError::of(ErrorKind::Unavailable, format!("access keys: {error:#}"))
+fn failed(error: KeysError) -> ApiError {
+    let kind = match error {
+        KeysError::Full => ErrorKind::Conflict,
+        KeysError::Failed(_) => ErrorKind::Unavailable,
+    };
+    ApiError::of(kind, format!("access keys: {error}"))
 }
 
 fn unknown(id: &str) -> ApiError {
@@ -145,7 +168,6 @@ async fn create(State(context): State<Context>, body: Bytes) -> ApiResult<Respon
         return Err(wrong("expires", "is not in the future"));
     }
     let key = context.keys.create(NewKey { name: name(new.name)?, policy, expires }).await.map_err(failed)?;
-    let key = key.ok_or_else(|| ApiError::of(ErrorKind::Conflict, format!("{KEY_COUNT_MAX} access keys are there")))?;
     tracing::info!(access_key_id = key.access_key_id, name = key.name, "access key made");
     let mut shown = show(&key, now);
     // This once.
@@ -159,7 +181,7 @@ async fn change(State(context): State<Context>, Path(id): Path<String>, body: By
     let (name, enabled) = (change.name.map(name).transpose()?, change.enabled);
     let apply = move |key: &mut AccessKey| {
         if let Some(policy) = policy {
-            key.policy = policy;
+            key.policy = Arc::new(policy);
         }
         if let Some(name) = name {
             key.name = name;
@@ -183,18 +205,19 @@ async fn session(
     body: Bytes,
 ) -> ApiResult<Response> {
     let new: NewSession = if body.is_empty() { NewSession::default() } else { json_body(&body)? };
-    let Access::Full(parent) = access else {
-        return Err(ApiError::of(ErrorKind::Forbidden, "a signed URL makes no credentials"));
-    };
-    if parent.is_temporary() {
-        return Err(ApiError::of(ErrorKind::Forbidden, "temporary credentials make no others"));
-    }
+    let parent = access.principal();
     let duration_s = new.duration_s.unwrap_or(SESSION_S_DEFAULT);
     if !SESSION_S.contains(&duration_s) {
         return Err(wrong("duration_s", "expected 60 to 129600"));
     }
     let policy = policy(new.preset, new.streams, new.policy)?;
-    let session = context.keys.session(&parent, policy, Duration::from_secs(duration_s)).map_err(failed)?;
+    if policy.as_ref().is_some_and(|policy| json!(policy).to_string().len() > POLICY_BYTES_MAX) {
+        return Err(wrong("policy", "expected at most 8 KiB of temporary credentials"));
+    }
+    let session = context.auth.make_session(parent, policy, Duration::from_secs(duration_s));
+    let session = session.map_err(|error| failed(error.into()))?;
+    let session =
+        session.ok_or_else(|| ApiError::of(ErrorKind::Forbidden, "this access key does not count any more"))?;
     tracing::info!(access_key_id = session.access_key_id, parent = parent.access_key_id, "temporary credentials made");
     let shown = json!({
         "access_key_id": session.access_key_id,

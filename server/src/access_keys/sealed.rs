@@ -1,4 +1,4 @@
-//! What the server keeps for itself, or hands out to get it back, sealed: the file of access keys, session tokens.
+//! What the server keeps for itself, sealed: the file of access keys.
 //!
 //! ```text
 //! 32 bytes salt, random; AES-256-GCM under hkdf(index key, label ‖ salt), nonce 0; 16 bytes tag
@@ -11,12 +11,14 @@
 
 use anyhow::anyhow;
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
+use ring::hkdf;
 use ring::rand::SecureRandom;
-use ring::{hkdf, hmac};
 use zeroize::Zeroizing;
 
 const SALT_LEN: usize = 32;
 const TAG_LEN: usize = 16;
+/// What is sealed is longer by this.
+pub(super) const OVERHEAD_LEN: usize = SALT_LEN + TAG_LEN;
 
 /// Seals for one purpose.
 pub(crate) struct Sealer {
@@ -37,7 +39,9 @@ impl Sealer {
 
     /// `context` has to be the same for opening.
     pub(crate) fn seal(&self, context: &[u8], plain: &[u8]) -> anyhow::Result<Vec<u8>> {
-        let mut sealed = vec![0; SALT_LEN];
+        // Room for all of it: bytes that grew would leave what they were in memory.
+        let mut sealed = Vec::with_capacity(OVERHEAD_LEN + plain.len());
+        sealed.resize(SALT_LEN, 0);
         let random = ring::rand::SystemRandom::new();
         random.fill(&mut sealed).map_err(|_| anyhow!("the system gives no random bytes"))?;
         let key = self.key(&sealed);
@@ -57,13 +61,6 @@ impl Sealer {
         let len = body.len() - TAG_LEN;
         body.truncate(len);
         Some(body)
-    }
-
-    /// Bytes that only this sealer can tell of `data`.
-    pub(crate) fn derive(&self, data: &[u8]) -> Zeroizing<[u8; 32]> {
-        let info = [self.label, b" derive ", data];
-        let key = hmac::Key::from(self.outer.expand(&info, hmac::HMAC_SHA256).expect("32 bytes"));
-        Zeroizing::new(hmac::sign(&key, data).as_ref().try_into().expect("32 bytes"))
     }
 }
 
@@ -86,6 +83,5 @@ mod tests {
             assert!(sealer.open(b"context", &changed).is_none(), "{index}");
             assert!(sealer.open(b"context", &sealed[..index]).is_none(), "{index}");
         }
-        assert_ne!(sealer.derive(b"a"), sealer.derive(b"b"));
     }
 }
