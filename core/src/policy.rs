@@ -15,6 +15,8 @@ pub const STATEMENT_COUNT_MAX: usize = 32;
 pub const PATTERN_COUNT_MAX: usize = 64;
 /// Bytes of a pattern at most: the longest name of a stream.
 pub const PATTERN_BYTES_MAX: usize = 256;
+/// Stars of a pattern at most: each is a search.
+pub const PATTERN_STAR_COUNT_MAX: usize = 8;
 
 /// What is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -138,9 +140,16 @@ impl Policy {
                 return wrong(format!("expected 1 to {PATTERN_COUNT_MAX} patterns of streams in a statement"));
             }
             let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-' | b'*');
-            let good = |pattern: &str| (1..=PATTERN_BYTES_MAX).contains(&pattern.len()) && pattern.bytes().all(plain);
+            let stars = |pattern: &str| pattern.bytes().filter(|byte| *byte == b'*').count();
+            let good = |pattern: &str| {
+                (1..=PATTERN_BYTES_MAX).contains(&pattern.len())
+                    && pattern.bytes().all(plain)
+                    && stars(pattern) <= PATTERN_STAR_COUNT_MAX
+            };
             if let Some(bad) = streams.iter().find(|pattern| !good(pattern)) {
-                return wrong(format!("stream {bad:?}: expected 1 to {PATTERN_BYTES_MAX} of a-z A-Z 0-9 _ . - and *"));
+                return wrong(format!(
+                    "stream {bad:?}: expected 1 to {PATTERN_BYTES_MAX} of a-z A-Z 0-9 _ . - and at most {PATTERN_STAR_COUNT_MAX} *"
+                ));
             }
         }
         Ok(())
@@ -263,7 +272,9 @@ mod tests {
             Policy { statements: vec![statement(Effect::Allow, actions, streams)] }.check()
         };
         assert!(allow(&[Action::Read], &["a*"]).is_ok());
-        for streams in [&[][..], &[""], &["a b"], &["ü"], &["a/b"], &["a"; PATTERN_COUNT_MAX + 1]] {
+        assert!(allow(&[Action::Read], &[&"a*".repeat(8)]).is_ok());
+        let stars = "*a".repeat(9);
+        for streams in [&[][..], &[""], &["a b"], &["ü"], &["a/b"], &[&stars], &["a"; PATTERN_COUNT_MAX + 1]] {
             assert!(allow(&[Action::Read], streams).is_err(), "{streams:?}");
         }
         assert!(allow(&[Action::Read], &[&"a".repeat(257)]).is_err());

@@ -57,6 +57,10 @@ fn is_text(text: &str) -> bool {
 
 /// Adds tags of the user's, or overwrites them.
 pub(crate) fn add(settings: &mut StreamSettings, tags: Tags) -> ServiceResult<()> {
+    // Before they are added: each is looked up among those before it.
+    if tags.len() > COUNT_MAX {
+        return Err(ServiceError::too_many_tags());
+    }
     for (key, value) in tags {
         if !(1..=128).contains(&key.len()) || !is_text(&key) || key.to_ascii_lowercase().starts_with(RESERVED) {
             return Err(ServiceError::invalid(format!(
