@@ -17,9 +17,10 @@ use axum::extract::ConnectInfo;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
@@ -43,9 +44,10 @@ pub struct HttpOptions {
     pub connections_max: usize,
 }
 
-/// Accepts connections until `stop`; those under way go on in `tracker`, and close when idle once `close` is cancelled.
+/// Accepts connections until `stop`, over TLS where there is an acceptor of it; those under way go on in `tracker`, and close when idle once `close` is cancelled.
 pub async fn serve(
     listener: TcpListener,
+    tls: Option<TlsAcceptor>,
     router: Router,
     options: HttpOptions,
     stop: CancellationToken,
@@ -70,7 +72,7 @@ pub async fn serve(
                 }
             },
         };
-        let connection = serve_connection(stream, peer, router.clone(), options, close.clone());
+        let connection = serve_connection(stream, peer, tls.clone(), router.clone(), options, close.clone());
         let span = tracing::info_span!("http", peer = %peer);
         tracker.spawn(async move { (connection.await, drop(place)) }.instrument(span));
     }
@@ -79,6 +81,7 @@ pub async fn serve(
 async fn serve_connection(
     stream: TcpStream,
     peer: SocketAddr,
+    tls: Option<TlsAcceptor>,
     router: Router,
     options: HttpOptions,
     stop: CancellationToken,
@@ -87,6 +90,27 @@ async fn serve_connection(
         tracing::debug!(%error, "set TCP_NODELAY");
     }
     let stream = CutIfStalled::new(stream, options.write_timeout);
+    let Some(tls) = tls else { return speak(stream, peer, router, options, stop).await };
+    let shaken = tokio::select! {
+        shaken = tokio::time::timeout(options.header_timeout, tls.accept(stream)) => shaken,
+        () = stop.cancelled() => return,
+    };
+    match shaken {
+        // Boxed: a connection without TLS is not to be as large.
+        Ok(Ok(stream)) => Box::pin(speak(Box::new(stream), peer, router, options, stop)).await,
+        Ok(Err(error)) => tracing::debug!(%error, "no TLS"),
+        Err(_) => tracing::debug!("TLS took too long"),
+    }
+}
+
+/// Requests and answers.
+async fn speak<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+    stream: S,
+    peer: SocketAddr,
+    router: Router,
+    options: HttpOptions,
+    stop: CancellationToken,
+) {
     let refused = Arc::new(AtomicBool::new(false));
     let service = hyper::service::service_fn({
         let refused = Arc::clone(&refused);

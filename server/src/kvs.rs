@@ -7,13 +7,15 @@ use anyhow::{Context, bail};
 use axum::Router;
 use tokio::net::TcpListener;
 use tokio::sync::Mutex;
+use tokio_rustls::TlsAcceptor;
 use vidar_aws_wire::sigv4::Rules;
 use vidar_core::clock::SharedClock;
 use vidar_kvs_api::{Kvs, KvsOptions};
 
 use crate::authenticator::Credentials;
 use crate::registry::Registry;
-use crate::settings::Settings;
+use crate::settings::{KvsTls, Settings};
+use crate::tls;
 
 /// Region in ARNs if none is set: the one that C clients sign for unasked.
 const REGION_DEFAULT: &str = "us-west-2";
@@ -21,6 +23,7 @@ const REGION_DEFAULT: &str = "us-west-2";
 /// A port that is bound.
 pub(crate) struct KvsPort {
     pub(crate) listener: TcpListener,
+    pub(crate) tls: Option<TlsAcceptor>,
     options: KvsOptions,
 }
 
@@ -30,19 +33,26 @@ impl KvsPort {
         let Some(address) = settings.kvs else { return Ok(None) };
         let listener = TcpListener::bind(address).await.with_context(|| format!("bind {address}"))?;
         let local = listener.local_addr()?;
+        let configured = settings.kvs_public_url.as_deref();
+        let public_url = public_url(configured, local, settings.kvs_tls != KvsTls::None)?;
+        let tls = match &settings.kvs_tls {
+            KvsTls::None => None,
+            KvsTls::Files(files) => Some(tls::from_files(files)?),
+            KvsTls::Own => Some(tls::own(&settings.data_dir, &tls::names(&public_url, local))?),
+        };
         let options = KvsOptions {
             rules: Rules {
                 region: settings.kvs_region.clone(),
                 clock_tolerance_ms: i64::try_from(settings.kvs_clock_tolerance.as_millis()).unwrap_or(i64::MAX),
                 ..Rules::default()
             },
-            public_url: public_url(settings.kvs_public_url.as_deref(), local)?,
+            public_url,
             region: settings.kvs_region.clone().unwrap_or_else(|| REGION_DEFAULT.to_owned()),
             account: settings.kvs_account.clone(),
             body_timeout: settings.header_timeout,
         };
         tracing::info!(kvs = %local, url = options.public_url, "the compatible API listens");
-        Ok(Some(Self { listener, options }))
+        Ok(Some(Self { listener, tls, options }))
     }
 
     /// What it serves.
@@ -53,13 +63,17 @@ impl KvsPort {
 }
 
 /// What clients are sent to. Not guessed: who listens for others is not called by its own address.
-fn public_url(configured: Option<&str>, local: SocketAddr) -> anyhow::Result<String> {
+fn public_url(configured: Option<&str>, local: SocketAddr, tls: bool) -> anyhow::Result<String> {
     let Some(url) = configured else {
         if local.ip().is_loopback() {
-            return Ok(format!("http://{local}"));
+            return Ok(format!("{}://{local}", if tls { "https" } else { "http" }));
         }
         bail!("kvs_public_url: needed where kvs is not a loopback address, as GetDataEndpoint hands it out");
     };
+    // Without TLS here it may be that of a proxy in front.
+    if tls && url.starts_with("http://") {
+        bail!("kvs_public_url: expected https://, as kvs speaks TLS (--kvs-tls false: it does not)");
+    }
     let host =
         url.strip_prefix("https://").or_else(|| url.strip_prefix("http://")).map(|rest| rest.trim_end_matches('/'));
     match host {
@@ -78,11 +92,15 @@ mod tests {
     #[test]
     fn urls_that_clients_are_sent_to() {
         let (loopback, all) = ("127.0.0.1:8081".parse().unwrap(), "0.0.0.0:8081".parse().unwrap());
-        assert_eq!(public_url(None, loopback).unwrap(), "http://127.0.0.1:8081");
-        assert_eq!(public_url(Some("https://h:1/"), all).unwrap(), "https://h:1");
-        assert!(public_url(None, all).is_err());
+        assert_eq!(public_url(None, loopback, false).unwrap(), "http://127.0.0.1:8081");
+        assert_eq!(public_url(None, loopback, true).unwrap(), "https://127.0.0.1:8081");
+        for tls in [false, true] {
+            assert_eq!(public_url(Some("https://h:1/"), all, tls).unwrap(), "https://h:1");
+            assert!(public_url(None, all, tls).is_err());
+            assert_eq!(public_url(Some("http://h:1"), all, tls).is_err(), tls);
+        }
         for bad in ["", "h", "https://", "ftp://h", "https://h/p", "https://u@h", "https://h?x"] {
-            assert!(public_url(Some(bad), loopback).is_err(), "{bad}");
+            assert!(public_url(Some(bad), loopback, false).is_err(), "{bad}");
         }
     }
 }

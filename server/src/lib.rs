@@ -14,4 +14,5 @@ pub mod serve;
 pub mod settings;
 pub mod sink;
 mod stalled;
+pub mod tls;
 pub mod verify;

@@ -167,6 +167,7 @@ impl Server {
         let accept = TaskTracker::new();
         accept.spawn(http::serve(
             self.http,
+            None,
             router,
             http_options,
             accepting.clone(),
@@ -178,6 +179,7 @@ impl Server {
             let router = kvs.router(registry, keys, Arc::clone(&self.clock));
             accept.spawn(http::serve(
                 kvs.listener,
+                kvs.tls,
                 router,
                 http_options,
                 accepting.clone(),

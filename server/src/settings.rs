@@ -8,6 +8,8 @@ use anyhow::{Context, bail};
 use clap::Args;
 use serde::Deserialize;
 
+use crate::tls::CertFiles;
+
 /// Flags of `vidar serve`; the same names are keys of the configuration file, with `_` for `-`.
 #[derive(Debug, Clone, Default, Args, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -43,6 +45,15 @@ pub struct ServeArgs {
     /// URL that clients of the compatible API reach it by; needed where it does not listen on a loopback address.
     #[arg(long, env = "VIDAR_KVS_PUBLIC_URL")]
     pub kvs_public_url: Option<String>,
+    /// Whether the port of the compatible API speaks TLS [default: true, but on a loopback address without a certificate].
+    #[arg(long, env = "VIDAR_KVS_TLS")]
+    pub kvs_tls: Option<bool>,
+    /// File of its certificate, and those above it, in PEM [default: the server's own, in the data directory].
+    #[arg(long, env = "VIDAR_KVS_TLS_CERT")]
+    pub kvs_tls_cert: Option<PathBuf>,
+    /// File of the key of that certificate, in PEM.
+    #[arg(long, env = "VIDAR_KVS_TLS_KEY")]
+    pub kvs_tls_key: Option<PathBuf>,
     /// The region that signatures have to be made for, and that ARNs name [default: any; us-west-2 in ARNs].
     #[arg(long, env = "VIDAR_KVS_REGION")]
     pub kvs_region: Option<String>,
@@ -119,6 +130,17 @@ pub enum DiskPolicy {
     Refuse,
 }
 
+/// TLS of the port of the compatible API.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KvsTls {
+    /// Plain HTTP.
+    None,
+    /// With a certificate of the server's own.
+    Own,
+    /// With that of these files.
+    Files(CertFiles),
+}
+
 /// Settings with every default filled in.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -136,6 +158,8 @@ pub struct Settings {
     pub kvs: Option<SocketAddr>,
     /// URL that its clients reach it by.
     pub kvs_public_url: Option<String>,
+    /// Whether it speaks TLS.
+    pub kvs_tls: KvsTls,
     /// The region that signatures have to be made for.
     pub kvs_region: Option<String>,
     /// Account that ARNs name.
@@ -221,6 +245,7 @@ impl ServeArgs {
             http: over.http.unwrap_or_else(|| loopback(8080)),
             rtsp: over.rtsp.unwrap_or_else(|| loopback(8554)),
             public_url: over.public_url.map(|url| url.trim_end_matches('/').to_owned()),
+            kvs_tls: kvs_tls(over.kvs, over.kvs_tls, over.kvs_tls_cert, over.kvs_tls_key)?,
             kvs: over.kvs,
             kvs_public_url: over.kvs_public_url,
             kvs_region: over.kvs_region,
@@ -260,6 +285,9 @@ impl ServeArgs {
             public_url: self.public_url.or(file.public_url),
             kvs: self.kvs.or(file.kvs),
             kvs_public_url: self.kvs_public_url.or(file.kvs_public_url),
+            kvs_tls: self.kvs_tls.or(file.kvs_tls),
+            kvs_tls_cert: self.kvs_tls_cert.or(file.kvs_tls_cert),
+            kvs_tls_key: self.kvs_tls_key.or(file.kvs_tls_key),
             kvs_region: self.kvs_region.or(file.kvs_region),
             kvs_account: self.kvs_account.or(file.kvs_account),
             kvs_clock_tolerance_s: self.kvs_clock_tolerance_s.or(file.kvs_clock_tolerance_s),
@@ -284,6 +312,22 @@ impl ServeArgs {
             stop_timeout_s: self.stop_timeout_s.or(file.stop_timeout_s),
             log_json: self.log_json,
         }
+    }
+}
+
+fn kvs_tls(
+    kvs: Option<SocketAddr>,
+    on: Option<bool>,
+    cert: Option<PathBuf>,
+    key: Option<PathBuf>,
+) -> anyhow::Result<KvsTls> {
+    let is_loopback = kvs.is_none_or(|kvs| kvs.ip().is_loopback());
+    match (cert, key) {
+        (Some(_), Some(_)) if on == Some(false) => bail!("kvs_tls: false, but kvs_tls_cert is set"),
+        (Some(cert), Some(key)) => Ok(KvsTls::Files(CertFiles { cert, key })),
+        (None, None) if on.unwrap_or(!is_loopback) => Ok(KvsTls::Own),
+        (None, None) => Ok(KvsTls::None),
+        _ => bail!("kvs_tls_cert and kvs_tls_key: set both or none"),
     }
 }
 
@@ -366,6 +410,22 @@ mod tests {
     }
 
     #[test]
+    fn off_loopback_the_compatible_api_speaks_tls_unless_told_not_to() {
+        let tls = |kvs: &str, on, file: Option<&str>| {
+            let (cert, key) = (file.map(PathBuf::from), file.map(PathBuf::from));
+            kvs_tls(Some(kvs.parse().unwrap()), on, cert, key)
+        };
+        let (near, far) = ("127.0.0.1:1", "0.0.0.0:1");
+        assert_eq!((tls(near, None, None).unwrap(), tls(far, None, None).unwrap()), (KvsTls::None, KvsTls::Own));
+        let told = (tls(near, Some(true), None).unwrap(), tls(far, Some(false), None).unwrap());
+        assert_eq!(told, (KvsTls::Own, KvsTls::None));
+        let file = PathBuf::from("/f");
+        let files = KvsTls::Files(CertFiles { cert: file.clone(), key: file });
+        assert_eq!(tls(near, None, Some("/f")).unwrap(), files);
+        assert!(tls(near, Some(false), Some("/f")).is_err());
+    }
+
+    #[test]
     fn values_out_of_range_are_named() {
         let args = |change: fn(&mut ServeArgs)| {
             let mut args = ServeArgs { data_dir: Some("/a".into()), ..ServeArgs::default() };
@@ -375,6 +435,7 @@ mod tests {
         assert!(args(|a| a.default_retention_hours = Some(0)).starts_with("default_retention_hours"));
         assert!(args(|a| a.fragment_duration_ms_max = Some(30_000)).starts_with("fragment_duration_ms_max"));
         assert!(args(|a| a.kvs_region = Some("us west".into())).starts_with("kvs_region"));
+        assert!(args(|a| a.kvs_tls_cert = Some("/c".into())).starts_with("kvs_tls_cert"));
         assert!(args(|a| a.kvs_account = Some("1".into())).starts_with("kvs_account"));
         assert!(args(|a| a.kvs_clock_tolerance_s = Some(86_401)).starts_with("kvs_clock_tolerance_s"));
         assert!(args(|a| a.retention_mib = Some(0)).starts_with("retention_mib"));

@@ -2,17 +2,19 @@
 
 mod common;
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
 use common::{ID, SECRET, Vidar, start_in, start_with};
 use serde_json::{Value, json};
 
-/// Where the compatible API of a server listens.
+/// Where the compatible API of a server listens, as GetDataEndpoint says.
 fn endpoint(vidar: &mut Vidar) -> String {
     let line = vidar.wait_log("the compatible API listens");
-    let address = line.split_once("kvs=").expect("an address").1;
-    format!("http://{}", address.split_whitespace().next().expect("an address"))
+    let url = line.split_once("url=").expect("a URL").1;
+    url.split_whitespace().next().expect("a URL").trim_matches('"').to_owned()
 }
 
 fn botocore(args: &[&str]) {
@@ -77,4 +79,56 @@ fn an_endpoint_that_clients_could_not_reach_is_not_guessed() {
     for bad in ["vidar.example", "ftp://vidar.example", "https://vidar.example/path", "https://"] {
         assert!(outcome(&["--kvs", "127.0.0.1:0", "--kvs-public-url", bad]).contains("kvs_public_url"), "{bad}");
     }
+}
+
+#[test]
+fn over_tls_it_is_the_same_and_http_1_1_only() {
+    let own = tempfile::tempdir().expect("a temporary directory");
+    let dir = own.path().join("data");
+    let mut vidar = start_in(&dir, &["--kvs", "127.0.0.1:0", "--kvs-tls", "true"]);
+    let url = endpoint(&mut vidar);
+    assert!(url.starts_with("https://127.0.0.1:"), "{url}");
+    let (cert, key) = (dir.join("kvs-cert.pem"), dir.join("kvs-key.pem"));
+    let cert = cert.to_str().expect("UTF-8");
+    let list = format!("{url}/listStreams");
+    let user = format!("{ID}:{SECRET}");
+    let sign = ["--aws-sigv4", "aws:amz:us-west-2:kinesisvideo", "-u", &user, "-H", "Content-Type: application/json"];
+    let ask = |args: &[&str]| {
+        let fixed = ["-sS", "-o", "/dev/null", "-w", "%{http_code} %{http_version}", "-d", "{}", &list];
+        Command::new("curl").args(args).args(fixed).output().expect("curl runs")
+    };
+    assert_eq!(ask(&[&sign[..], &["--cacert", cert]].concat()).stdout, b"200 1.1");
+    assert_eq!(ask(&["--cacert", cert]).stdout, b"403 1.1", "not signed");
+    assert_eq!(ask(&sign).status.code(), Some(60), "a certificate that nobody trusts");
+    let script = "import socket, ssl, sys
+host, port, cert = sys.argv[1:]
+for offered, chosen in ((['h2', 'http/1.1'], 'http/1.1'), ([], None), (['h2'], ssl.SSLError)):
+    context = ssl.create_default_context(cafile=cert)
+    context.set_alpn_protocols(offered)
+    try:
+        with context.wrap_socket(socket.create_connection((host, int(port))), server_hostname=host) as tls:
+            found = tls.selected_alpn_protocol()
+            assert tls.version() == 'TLSv1.3', tls.version()
+    except ssl.SSLError:
+        found = ssl.SSLError
+    assert found == chosen, (offered, found)";
+    let (host, port) = url.trim_start_matches("https://").split_once(':').expect("a port");
+    common::run("python3", &["-c", script, host, port, cert]);
+    let mut plain = TcpStream::connect((host, port.parse::<u16>().expect("a port"))).expect("a connection");
+    plain.write_all(b"POST /listStreams HTTP/1.1\r\nHost: x\r\n\r\n").expect("sent");
+    let mut said = Vec::new();
+    plain.set_read_timeout(Some(common::PATIENCE)).expect("a timeout");
+    let _ = plain.read_to_end(&mut said);
+    assert!(!said.starts_with(b"HTTP"), "it speaks plain HTTP too");
+
+    // The same certificate at the next start, and from files.
+    let before = std::fs::read(cert).expect("a certificate");
+    vidar.terminate();
+    let files = ["--kvs-tls-cert", cert, "--kvs-tls-key", key.to_str().expect("UTF-8")];
+    let mut vidar = start_in(&dir, &["--kvs", "127.0.0.1:0", "--kvs-tls", "true"]);
+    endpoint(&mut vidar);
+    assert_eq!(std::fs::read(cert).expect("a certificate"), before);
+    let mut other = start_with(&[&["--kvs", "127.0.0.1:0"][..], &files].concat());
+    assert!(endpoint(&mut other).starts_with("https://"));
+    assert!(!other.dir.join("kvs-cert.pem").exists());
 }
