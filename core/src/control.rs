@@ -83,18 +83,46 @@ pub struct StreamRecord {
     pub settings: StreamSettings,
 }
 
+/// Of a stream that is not stored, what those who watch it find: 5 minutes, or 200 MB if that is less.
+pub const LIVE_ONLY_MS: i64 = 300_000;
+/// See [`LIVE_ONLY_MS`].
+pub const LIVE_ONLY_BYTES: u64 = 200_000_000;
+
+const HOUR_MS: i64 = 3_600_000;
+
 /// What the owner of a stream chooses.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StreamSettings {
     /// The device it belongs to; by default the stream's name.
     pub device: String,
-    /// Fragments older than this may go. At least 1.
+    /// Fragments older than this may go. 0: it is for watching only, see [`StreamSettings::is_live_only`].
     pub retention_hours: u32,
     /// Above this the oldest fragments go; none: no bound but the disk marks.
     pub retention_bytes: Option<u64>,
     /// Attributes for listings and search.
     #[serde(default)]
     pub tags: Vec<(String, String)>,
+}
+
+impl StreamSettings {
+    /// Nothing of it is there to stay: what is stored for those who watch goes within minutes.
+    #[must_use]
+    pub fn is_live_only(&self) -> bool {
+        self.retention_hours == 0
+    }
+
+    /// The bytes that it may hold.
+    #[must_use]
+    pub fn bytes_max(&self) -> Option<u64> {
+        let live = self.is_live_only().then_some(LIVE_ONLY_BYTES);
+        self.retention_bytes.map_or(live, |bytes| Some(bytes.min(live.unwrap_or(bytes))))
+    }
+}
+
+/// For how long so many hours of retention keep.
+#[must_use]
+pub fn kept_ms(retention_hours: u32) -> i64 {
+    if retention_hours == 0 { LIVE_ONLY_MS } else { i64::from(retention_hours) * HOUR_MS }
 }
 
 /// A connection that pushed media.

@@ -17,16 +17,10 @@ use crate::error::{ServiceError, ServiceResult};
 
 const HOURS_MAX: i64 = 87_600;
 
-/// A retention that this server keeps.
+/// A retention that this server keeps. 0: media is for those who watch, and goes within minutes.
 pub(crate) fn hours(hours: i64) -> ServiceResult<u32> {
-    match u32::try_from(hours) {
-        // Said as it is: nothing may be stored that was not to be.
-        Ok(0) => Err(ServiceError::invalid(
-            "DataRetentionInHours: streams that are not stored (0) are not supported by this server yet; expected 1 to 87600.",
-        )),
-        Ok(fits) if hours <= HOURS_MAX => Ok(fits),
-        _ => Err(ServiceError::invalid("DataRetentionInHours: expected 1 to 87600.")),
-    }
+    let hours = u32::try_from(hours).ok().filter(|hours| i64::from(*hours) <= HOURS_MAX);
+    hours.ok_or_else(|| ServiceError::invalid("DataRetentionInHours: expected 0 to 87600."))
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -234,6 +234,8 @@ async fn retention_goes_up_and_down_within_its_bounds() {
         ("INCREASE_DATA_RETENTION", 87_598, Some(87_600)),
         ("INCREASE_DATA_RETENTION", 1, None),
         ("DECREASE_DATA_RETENTION", 87_599, Some(1)),
+        ("DECREASE_DATA_RETENTION", 2, None),
+        ("DECREASE_DATA_RETENTION", 1, Some(0)),
         ("DECREASE_DATA_RETENTION", 1, None),
         ("DECREASE_DATA_RETENTION", 0, None),
         ("RESET", 1, None),
@@ -250,9 +252,14 @@ async fn retention_goes_up_and_down_within_its_bounds() {
             assert_eq!(info["StreamInfo"]["DataRetentionInHours"], hours, "{operation} {by}");
         }
     }
-    for hours in [json!(0), json!(-1), json!(87_601), json!(null)] {
+    for hours in [json!(-1), json!(87_601), json!(4_294_967_297_u64), json!(1.5), json!("1")] {
         let body = json!({"StreamName": "b", "DataRetentionInHours": hours});
         assert_eq!(service.bad("/createStream", body).await, error(400, "InvalidArgumentException"));
+    }
+    for (name, hours) in [("b", json!(0)), ("c", json!(null))] {
+        service.good("/createStream", json!({"StreamName": name, "DataRetentionInHours": hours})).await;
+        let info = service.good("/describeStream", json!({"StreamName": name})).await;
+        assert_eq!(info["StreamInfo"]["DataRetentionInHours"], 0, "as the service has it");
     }
 }
 
@@ -305,7 +312,7 @@ async fn tags_in_both_dialects_are_the_same_tags() {
     let body = json!({"StreamName": "a", "Tags": many});
     assert_eq!(service.bad("/tagStream", body).await, error(400, "TagsPerResourceExceededLimitException"));
     let tags: BTreeMap<String, &str> = (0..51).map(|index| (format!("t{index}"), "")).collect();
-    let body = json!({"StreamName": "b", "DataRetentionInHours": 1, "Tags": tags});
+    let body = json!({"StreamName": "b", "Tags": tags});
     assert_eq!(service.bad("/createStream", body).await, error(400, "TagsPerResourceExceededLimitException"));
     for body in [
         json!({"StreamName": "a", "Tags": {}}),

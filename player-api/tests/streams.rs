@@ -69,7 +69,7 @@ async fn what_is_wrong_is_said_with_its_status() {
         (Method::POST, "/v1/streams", r#"{"name": ".."}"#, 400, "not a stream name"),
         (Method::POST, "/v1/streams", r#"{"nam": "x"}"#, 400, "nam"),
         (Method::POST, "/v1/streams", "{", 400, "body"),
-        (Method::POST, "/v1/streams", r#"{"name": "x", "retention_hours": 0}"#, 422, "retention_hours"),
+        (Method::POST, "/v1/streams", r#"{"name": "x", "retention_hours": 87601}"#, 422, "retention_hours"),
         (Method::POST, "/v1/streams", r#"{"name": "x", "retention_hours": -1}"#, 400, "body"),
         (Method::POST, "/v1/streams", r#"{"name": "x", "device": ""}"#, 422, "device"),
         (Method::POST, "/v1/streams", r#"{"name": "x", "tags": {"": "y"}}"#, 422, "tags"),

@@ -97,11 +97,8 @@ impl Drop for Change<'_> {
 
 fn check(settings: &StreamSettings) -> Result<(), RegistryError> {
     let invalid = |field, detail: &str| Err(RegistryError::Invalid { field, detail: detail.to_owned() });
-    if settings.retention_hours == 0 {
-        return invalid("retention_hours", "0 (live only) is not supported yet: expected 1 to 87600");
-    }
     if settings.retention_hours > RETENTION_HOURS_MAX {
-        return invalid("retention_hours", "expected 1 to 87600");
+        return invalid("retention_hours", "expected 0 to 87600");
     }
     if settings.retention_bytes == Some(0) {
         return invalid("retention_bytes", "expected 1 at least, or none");

@@ -118,7 +118,7 @@ pub struct Gone {
 pub struct Limits {
     /// Of this stream.
     pub stream: StreamId,
-    /// Hours on the archive clock.
+    /// Hours on the archive clock; 0: minutes, for those who watch.
     pub hours: u32,
     /// Bytes of records; none: no bound.
     pub bytes: Option<u64>,
@@ -127,7 +127,7 @@ pub struct Limits {
 impl Limits {
     fn of(record: &StreamRecord) -> Self {
         let settings = &record.settings;
-        Self { stream: record.stream, hours: settings.retention_hours, bytes: settings.retention_bytes }
+        Self { stream: record.stream, hours: settings.retention_hours, bytes: settings.bytes_max() }
     }
 }
 
@@ -285,7 +285,7 @@ pub fn router(retention: Arc<Retention>) -> Router {
 /// What the next look would let go; with other settings of one stream, before they are saved.
 async fn preview(State(retention): State<Arc<Retention>>, RawQuery(query): RawQuery) -> ApiResult<Json<Value>> {
     let params = Params::parse(query.as_deref(), &["stream", "retention_hours", "retention_bytes", "total_bytes"])?;
-    let hours = params.number("retention_hours", 1..=RETENTION_HOURS_MAX.into())?;
+    let hours = params.number("retention_hours", 0..=RETENTION_HOURS_MAX.into())?;
     let bytes = match params.text("retention_bytes") {
         Some("none") => Some(None),
         _ => params.number("retention_bytes", 1..=u64::MAX)?.map(Some),
@@ -308,9 +308,16 @@ async fn preview(State(retention): State<Arc<Retention>>, RawQuery(query): RawQu
     };
     let streams = retention.registry.list();
     let mut limits: Vec<Limits> = streams.iter().map(|record| Limits::of(record)).collect();
-    for limits in limits.iter_mut().filter(|limits| Some(limits.stream) == only) {
-        limits.hours = hours.and_then(|hours| u32::try_from(hours).ok()).unwrap_or(limits.hours);
-        limits.bytes = bytes.unwrap_or(limits.bytes);
+    for record in streams.iter().filter(|record| Some(record.stream) == only) {
+        let mut record = StreamRecord::clone(record);
+        let settings = &mut record.settings;
+        settings.retention_hours =
+            hours.and_then(|hours| u32::try_from(hours).ok()).unwrap_or(settings.retention_hours);
+        settings.retention_bytes = bytes.unwrap_or(settings.retention_bytes);
+        limits
+            .iter_mut()
+            .filter(|limits| limits.stream == record.stream)
+            .for_each(|limits| *limits = Limits::of(&record));
     }
     let look = move || {
         let mut going = retention.foretell(&limits, total_bytes);

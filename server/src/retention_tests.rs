@@ -4,6 +4,7 @@ use std::pin::pin;
 
 use futures::FutureExt;
 use vidar_core::clock::ManualClock;
+use vidar_core::control::StreamSettings;
 use vidar_core::entry::{FragmentEntry, Locator};
 use vidar_core::ids::{ConfigId, FileId, RunId};
 use vidar_core::log::{LogEvent, LogObserver};
@@ -70,6 +71,32 @@ fn of_hours_and_bytes_the_stricter_holds() {
     let both = going(&index, &[keeps(a, 7, Some(500))], None, 9);
     assert_eq!(both, [(a, Reason::Hours, vec![0, 1, 2]), (a, Reason::Bytes, vec![3, 4])]);
     assert_eq!(going(&index, &[keeps(a, 100, Some(500))], None, 9), [(a, Reason::Bytes, vec![0, 1, 2, 3, 4])]);
+}
+
+#[test]
+fn a_stream_for_watching_keeps_minutes_and_so_many_bytes() {
+    let a = StreamId::new();
+    let index = index(&[a; 10]);
+    let but_the_last = (0..9).collect();
+    assert_eq!(going(&index, &[keeps(a, 0, None)], None, 9), [(a, Reason::Hours, but_the_last)]);
+    assert_eq!(going(&index, &[keeps(a, 0, None)], None, 10), [(a, Reason::Hours, (0..10).collect())]);
+    let settings = |retention_hours, retention_bytes| StreamSettings {
+        device: "a".to_owned(),
+        retention_hours,
+        retention_bytes,
+        tags: Vec::new(),
+    };
+    for (hours, bytes, expected) in [
+        (0, None, Some(200_000_000)),
+        (0, Some(300_000_000), Some(200_000_000)),
+        (0, Some(1), Some(1)),
+        (1, None, None),
+        (1, Some(300_000_000), Some(300_000_000)),
+    ] {
+        let name = StreamName::new("a").unwrap();
+        let record = StreamRecord { stream: a, name, created: UnixMs(0), settings: settings(hours, bytes) };
+        assert_eq!(Limits::of(&record), keeps(a, hours, expected), "{hours} {bytes:?}");
+    }
 }
 
 #[test]

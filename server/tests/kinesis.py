@@ -106,5 +106,6 @@ refused(reading.exceptions.AccessDeniedException, 403, reading.describe_stream, 
 assert refused(ClientError, 403, client(key, "wrong").list_streams)["Code"] == "InvalidSignatureException"
 assert refused(ClientError, 403, client("nobody", secret).list_streams)["Code"] == "InvalidClientTokenId"
 assert refused(ClientError, 403, client(key, secret, "token").list_streams)["Code"] == "InvalidClientTokenId"
-# The model allows it; this server does not store nothing.
-refused(errors.InvalidArgumentException, 400, kvs.create_stream, StreamName="none")
+# Retention is 0 by default: for watching only.
+kvs.create_stream(StreamName="watch")
+assert kvs.describe_stream(StreamName="watch")["StreamInfo"]["DataRetentionInHours"] == 0

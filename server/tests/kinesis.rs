@@ -45,7 +45,10 @@ fn botocore_manages_the_streams_of_every_protocol() {
     let stream = vidar.json("/v1/streams/kin-1");
     assert_eq!((&stream["device"], &stream["retention_hours"]), (&json!("gate"), &json!(48)));
     assert_eq!(stream["tags"]["site"], "north");
-    assert_eq!(vidar.push("kin-1", "", &vidar_fixtures::path("h264_short_gop.mkv")).0, 200);
+    for stream in ["kin-1", "watch"] {
+        assert_eq!(vidar.push(stream, "", &vidar_fixtures::path("h264_short_gop.mkv")).0, 200);
+        assert!(!vidar.fragments(stream).is_empty(), "{stream}: for a while it is there");
+    }
     vidar.terminate();
     let vidar = start_in(&dir, &[]);
     assert_eq!(vidar.json("/v1/streams/kin-1")["retention_hours"], 48);

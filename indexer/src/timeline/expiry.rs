@@ -3,6 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 
+use vidar_core::control::kept_ms;
 use vidar_core::entry::SharedEntry;
 use vidar_core::ids::{FragmentNumber, StreamId};
 use vidar_core::time::UnixMs;
@@ -47,8 +48,6 @@ impl<E: Default + Extend<SharedEntry>> Going<E> {
     }
 }
 
-const HOUR_MS: i64 = 3_600_000;
-
 pub(super) fn expired<E: Default + Extend<SharedEntry>>(
     look: &Look,
     place: (u64, u32),
@@ -57,7 +56,7 @@ pub(super) fn expired<E: Default + Extend<SharedEntry>>(
     hours: u32,
     bytes: Option<u64>,
 ) -> Option<Expiry<E>> {
-    let oldest_kept = archive_now.plus_ms(-i64::from(hours).saturating_mul(HOUR_MS));
+    let oldest_kept = archive_now.plus_ms(-kept_ms(hours));
     let sums = look.sums();
     let (mut stored, mut left, mut aging) = (sums.stored_bytes, sums.count, true);
     let entries = look.from(FragmentNumber::MIN).take_while(|entry| {

@@ -259,7 +259,7 @@ impl Timeline {
         self.with(stream, Held::next_place).unwrap_or_default()
     }
 
-    /// What of a stream may go. By age: what began `retention_hours` before `archive_now` by the server's clock, from
+    /// What of a stream may go. By age: what began `retention_hours` (0: some minutes) before `archive_now` by the server's clock, from
     /// the oldest on up to the first that did not. By bytes: the oldest, as long as more than `retention_bytes` are
     /// stored, but never the newest fragment. What is below `from` goes already, and is left out.
     #[must_use]

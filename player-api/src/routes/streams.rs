@@ -62,9 +62,6 @@ impl SettingsChange {
 
 fn check(settings: &StreamSettings) -> ApiResult<()> {
     let wrong = |field: &str, what: String| Err(ApiError::unusable(format!("{field}: {what}")).with("field", field));
-    if settings.retention_hours == 0 {
-        return wrong("retention_hours", "expected at least 1: streams without storage are not supported".into());
-    }
     if settings.device.is_empty() || settings.device.len() > DEVICE_BYTES_MAX {
         return wrong("device", format!("expected 1 to {DEVICE_BYTES_MAX} bytes"));
     }

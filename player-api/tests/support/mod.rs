@@ -141,8 +141,8 @@ impl MemoryRegistry {
     }
 
     fn check(settings: &StreamSettings) -> Result<(), RegistryError> {
-        if settings.retention_hours == 0 {
-            let detail = "at least 1".to_owned();
+        if settings.retention_hours > 87_600 {
+            let detail = "expected 0 to 87600".to_owned();
             return Err(RegistryError::Invalid { field: "retention_hours", detail });
         }
         Ok(())
