@@ -109,12 +109,56 @@ fn use_everything(server: &Vidar) -> [String; 2] {
     [token, bad]
 }
 
+/// Access keys, temporary credentials, signatures over the compatible API. What of it is secret.
+fn use_keys(server: &mut Vidar) -> Vec<String> {
+    let line = server.wait_log("the compatible API listens");
+    let url = line.split_once("url=").expect("a URL").1.split_whitespace().next().expect("a URL");
+    let url = format!("{}/listStreams", url.trim_matches('"'));
+    let made = |user: &[&str], body: &str, path: &str| -> serde_json::Value {
+        let to = format!("http://{}{path}", server.http);
+        serde_json::from_slice(&common::run("curl", &[&["-sS", "-d", body], user, &[&to]].concat())).expect("JSON")
+    };
+    let text = |value: &serde_json::Value, name: &str| value[name].as_str().expect("a text").to_owned();
+    let pair =
+        |value: &serde_json::Value| format!("{}:{}", text(value, "access_key_id"), text(value, "secret_access_key"));
+    let root = format!("{ID}:{SECRET}");
+    let key = made(&["-u", &root], r#"{"preset":"admin"}"#, "/v1/credentials");
+    let session = made(&["-u", &pair(&key)], "{}", "/v1/credentials/session");
+    let token = text(&session, "session_token");
+    let bearer = format!("Authorization: Bearer {}:{token}", pair(&session));
+    made(&["-H", &bearer], "{}", "/v1/credentials");
+    let with_token = format!("X-Amz-Security-Token: {token}");
+    let cert = server.dir.join("kvs-cert.pem");
+    let mut secrets = vec![text(&key, "secret_access_key"), text(&session, "secret_access_key"), token.clone()];
+    for (user, more, status) in [
+        (root, vec![], "200"),
+        (pair(&key), vec![], "200"),
+        (pair(&session), vec!["-H", &with_token], "200"),
+        (pair(&session), vec![], "403"),
+        (format!("{ID}:{WRONG}"), vec![], "403"),
+    ] {
+        let args = ["-sS", "-v", "--cacert", cert.to_str().expect("UTF-8"), "-o", "/dev/null", "-w", "%{http_code}"];
+        let sign = ["--aws-sigv4", "aws:amz:us-west-2:kinesisvideo", "-u", &user, "-d", "{}", &url];
+        let output = std::process::Command::new("curl").args(args).args(more).args(sign).output().expect("curl runs");
+        assert_eq!(String::from_utf8_lossy(&output.stdout), status, "{user}");
+        let sent = String::from_utf8_lossy(&output.stderr).into_owned();
+        let signature = sent.split_once("Signature=").expect("a signature").1;
+        secrets.push(signature[..64].to_owned());
+    }
+    let tls = fs::read_to_string(server.dir.join("kvs-key.pem")).expect("a key");
+    secrets.extend(tls.lines().filter(|line| !line.starts_with('-')).map(str::to_owned));
+    let presigned =
+        format!("{url}?X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Signature={DIGEST}&X-Amz-Security-Token={DIGEST}");
+    common::run("curl", &["-sS", "--cacert", cert.to_str().expect("UTF-8"), "-d", "{}", &presigned]);
+    secrets
+}
+
 #[test]
 fn whatever_is_logged_no_secret_is_in_it() {
     let own = tempfile::tempdir().expect("a temporary directory");
     let (dir, printed) = (own.path().join("data"), own.path().join("stdout"));
     let start = |own_pair: bool| {
-        let mut command = serve(&dir, &[]);
+        let mut command = serve(&dir, &["--kvs", "127.0.0.1:0", "--kvs-tls", "true"]);
         command.env("VIDAR_LOG", "trace").stdout(File::create(&printed).expect("a file"));
         if own_pair {
             command.env_remove("VIDAR_ROOT_ACCESS_KEY_ID").env_remove("VIDAR_ROOT_SECRET_ACCESS_KEY");
@@ -136,6 +180,7 @@ fn whatever_is_logged_no_secret_is_in_it() {
     let mut needles = inner_keys(&dir);
     let mut server = start(false);
     let tokens = use_everything(&server);
+    needles.extend(use_keys(&mut server));
     assert_eq!(server.terminate(), Some(0));
     log += &server.whole_log();
     log += &fs::read_to_string(&printed).expect("text");
@@ -143,7 +188,7 @@ fn whatever_is_logged_no_secret_is_in_it() {
     needles.extend([first_kek, kek(&dir), SECRET.to_owned(), WRONG.to_owned(), DIGEST.to_owned()]);
     needles.extend([SECRET, WRONG].map(|secret| STANDARD.encode(format!("{ID}:{secret}"))));
     needles.extend(tokens);
-    needles.extend(["Authorization", "Basic ", "Bearer ", "response=\""].map(str::to_owned));
+    needles.extend(["Authorization", "Basic ", "Bearer ", "response=\"", "AWS4-HMAC-SHA256"].map(str::to_owned));
     assert!(log.contains(" TRACE ") && log.contains("stream deleted") && log.contains("rotated"), "{log}");
     for needle in needles {
         let line = log.lines().find(|line| line.to_lowercase().contains(&needle.to_lowercase()));
