@@ -132,7 +132,7 @@ struct Watched {
 type Sender = mpsc::UnboundedSender<Bytes>;
 
 impl Watched {
-    fn new(len: Option<u64>) -> (Body, Sender, Arc<AtomicUsize>) {
+    fn body(len: Option<u64>) -> (Body, Sender, Arc<AtomicUsize>) {
         let (sender, chunks) = mpsc::unbounded_channel();
         let asked = Arc::<AtomicUsize>::default();
         let body = Self { asked: Arc::clone(&asked), chunks: Mutex::new(chunks), len };
@@ -178,12 +178,12 @@ async fn no_body_is_read_for_a_head_that_is_wrong() {
         (Wrong::Time, false, signature.clone()),
         (Wrong::Secret, true, signature.clone()),
     ] {
-        let (body, _open, asked) = Watched::new(None);
+        let (body, _open, asked) = Watched::body(None);
         let head = signed("/listStreams", SignableBody::Bytes(b"{}"), promise, wrong);
         assert_eq!(ask(head, body).await, expected, "{wrong:?}");
         assert_eq!(asked.load(Ordering::Relaxed), 0, "{wrong:?}: the body was read");
     }
-    let (body, sender, asked) = Watched::new(None);
+    let (body, sender, asked) = Watched::body(None);
     sender.send(Bytes::from_static(b"{}")).expect("a body");
     drop(sender);
     // Without a promise only the body tells.
@@ -209,11 +209,11 @@ async fn a_body_has_a_length_at_most_however_it_comes() {
     let long = Bytes::from(vec![b' '; BODY_BYTES_MAX + 1]);
     let sign = |body: &Bytes| signed("/listStreams", SignableBody::Bytes(body), false, Wrong::Nothing);
     let too_large = (413, "RequestEntityTooLargeException".to_owned());
-    let (body, _open, asked) = Watched::new(Some(long.len() as u64));
+    let (body, _open, asked) = Watched::body(Some(long.len() as u64));
     assert_eq!(ask(sign(&long), body).await, too_large);
     assert_eq!(asked.load(Ordering::Relaxed), 0, "its length was known");
     for (body, status) in [(long.clone(), 413), (long.slice(1..), 200)] {
-        let (watched, sender, _) = Watched::new(None);
+        let (watched, sender, _) = Watched::body(None);
         body.chunks(7).for_each(|chunk| sender.send(Bytes::copy_from_slice(chunk)).expect("a body"));
         drop(sender);
         assert_eq!(ask(sign(&body), watched).await.0, status, "in chunks");
@@ -227,7 +227,7 @@ async fn bodies_that_are_not_proven_share_their_room() {
     let sign = |body: &Bytes| signed("/listStreams", SignableBody::Bytes(body), false, Wrong::Nothing);
     let mut open = Vec::new();
     for _ in 0..UNPROVEN_BYTES_MAX / BODY_BYTES_MAX {
-        let (body, sender, asked) = Watched::new(None);
+        let (body, sender, asked) = Watched::body(None);
         sender.send(chunk.clone()).expect("a body");
         let asking = tokio::spawn(answer(router.clone(), sign(&chunk), body));
         while asked.load(Ordering::Relaxed) < 2 {
@@ -262,7 +262,7 @@ async fn media_is_let_in_by_its_head_and_refused_slowly() {
         (200, SignableBody::Bytes(b"media"), false, Wrong::Nothing, 403, REFUSAL_DELAY),
         (404, empty.clone(), false, Wrong::Nothing, 404, REFUSAL_DELAY),
     ] {
-        let (media, _open, asked) = Watched::new(None);
+        let (media, _open, asked) = Watched::body(None);
         let before = tokio::time::Instant::now();
         let head = signed("/putMedia", body, promise, wrong);
         assert_eq!(answer(streams(status), head, media).await.0, expected, "{wrong:?}");
