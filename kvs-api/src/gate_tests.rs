@@ -79,7 +79,7 @@ fn kvs() -> Arc<Kvs> {
             public_url: "http://h".into(),
             region: "us-west-2".into(),
             account: "0".repeat(12),
-            body_timeout: Duration::from_secs(600),
+            body_timeout: Duration::from_secs(60),
         },
         changes: Default::default(),
     })
