@@ -58,7 +58,7 @@ impl Assembler {
 }
 
 /// CRC-32 of ISO/IEC 13818-1 annex A: 0 over a section with its CRC.
-fn crc32(data: &[u8]) -> u32 {
+pub(super) fn crc32(data: &[u8]) -> u32 {
     data.iter().fold(u32::MAX, |crc, byte| {
         (0..8).fold(crc ^ u32::from(*byte) << 24, |crc, _| crc << 1 ^ if crc >> 31 == 1 { 0x04c1_1db7 } else { 0 })
     })
