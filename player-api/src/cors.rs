@@ -12,7 +12,7 @@ const EXPOSED: &str = "Accept-Ranges, Content-Length, Content-Range, ETag, Vidar
                        Vidar-Picture-Time, Vidar-Start-Offset-Ms";
 
 /// Adds the headers to answers of GET and HEAD, and answers preflights.
-pub(crate) fn allow(router: Router) -> Router {
+pub fn allow(router: Router) -> Router {
     router.layer(middleware::from_fn(add_headers))
 }
 

@@ -7,14 +7,14 @@ pub mod auth;
 mod body;
 mod bound;
 mod cache;
-mod clip;
-mod cors;
+pub mod clip;
+pub mod cors;
 pub mod error;
 pub mod fragment;
 #[doc(hidden)]
 pub mod fuzz;
-mod hls;
-mod image;
+pub mod hls;
+pub mod image;
 pub mod params;
 mod rights;
 mod routes;

@@ -19,7 +19,7 @@ mod mp4;
 mod mp4_file;
 mod pictures;
 mod plan;
-mod scatter;
+pub(crate) mod scatter;
 mod snapshot;
 mod span;
 mod timing;
@@ -28,11 +28,13 @@ mod tracks;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use http::{HeaderName, HeaderValue};
+use axum::response::Response;
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 use vidar_core::control::GapCause;
+use vidar_core::entry::SharedEntry;
 use vidar_core::error::ErrorKind;
 use vidar_media::container::fmp4::progressive;
 use vidar_media::container::mkv::fixed;
@@ -40,11 +42,11 @@ use vidar_media::container::mkv::fixed;
 use crate::Api;
 use crate::bound::fragment_count;
 use crate::error::{ApiError, ApiResult};
-use crate::virtual_file::VirtualFile;
+use crate::virtual_file::{Answer, VirtualFile};
 pub(crate) use live::live;
 use plan::{Opener, Plan, Wants};
 pub(crate) use snapshot::ClipRange;
-use snapshot::Gap;
+use snapshot::{Cut, Gap};
 
 /// Names gaps; cut where it gets too long, which `...` at its end says.
 const GAPS_HEADER: HeaderName = HeaderName::from_static("vidar-gaps");
@@ -100,8 +102,27 @@ pub(crate) struct Missing {
 pub(crate) async fn clip(api: Arc<Api>, range: ClipRange, container: Container, missing: Missing) -> ApiResult<Clip> {
     let timeline = api.index.timeline();
     let count = fragment_count(timeline, range.stream, range.start, range.end, api.options.clip_fragments_max)?;
+    cut(api, Cut::Range(range), count, container, missing).await
+}
+
+/// Some fragments, whole and in this order, as an MP4.
+///
+/// # Errors
+/// 404 if nothing of them plays; 422 if MP4 carries none of their tracks, or they are too many.
+pub async fn whole_mp4(api: Arc<Api>, entries: Vec<SharedEntry>) -> ApiResult<Response> {
+    let (count, count_max) = (entries.len(), api.options.clip_fragments_max);
+    if count > count_max {
+        return Err(ApiError::unusable(format!("the range has more than {count_max} fragments; ask for less")));
+    }
+    let clip = cut(api, Cut::Whole(entries), count, Container::Mp4, Missing::default()).await?;
+    let content_type = Container::Mp4.content_type();
+    let answer = Answer { content_type, etag: clip.etag, headers: clip.headers };
+    Ok(answer.respond(&Method::GET, &HeaderMap::new(), clip.file))
+}
+
+async fn cut(api: Arc<Api>, cut: Cut, count: usize, container: Container, missing: Missing) -> ApiResult<Clip> {
     if count <= SMALL_FRAGMENT_COUNT {
-        return plan(&api, &range, container, missing).await;
+        return plan(&api, &cut, container, missing).await;
     }
     // One that reads all media waits for the disk most of its time.
     let _turn = match missing.checked {
@@ -109,29 +130,29 @@ pub(crate) async fn clip(api: Arc<Api>, range: ClipRange, container: Container, 
         false => Some(LARGE_PLANS.acquire().await.expect("the semaphore is never closed")),
     };
     let runtime = Handle::current();
-    let planned = spawn_blocking(move || runtime.block_on(plan(&api, &range, container, missing))).await;
+    let planned = spawn_blocking(move || runtime.block_on(plan(&api, &cut, container, missing))).await;
     planned.map_err(|_| ApiError::of(ErrorKind::Internal, "internal error"))?
 }
 
-async fn plan(api: &Api, range: &ClipRange, container: Container, missing: Missing) -> ApiResult<Clip> {
+async fn plan(api: &Api, cut: &Cut, container: Container, missing: Missing) -> ApiResult<Clip> {
     let timeline = api.index.timeline();
     let mut opener = Opener::new(&*api.source, timeline, missing.checked);
     match container {
         Container::Mp4 => {
             let wants = Wants { carries: mp4::carries, whole_gop: false, sizes: false };
             let lay_out = |plan: &Plan| mp4::lay_out(&plan.tracks, &plan.config_tracks(), &plan.taken);
-            let (plan, mp4) = opener.plan(range, &wants, lay_out).await?;
+            let (plan, mp4) = opener.plan(cut, &wants, lay_out).await?;
             check_gaps(&plan, missing.fails)?;
             let seed = format!("mp4 {}", progressive::FORMAT_VERSION);
-            let etag = plan.snapshot.etag(&seed, range);
+            let etag = plan.snapshot.etag(&seed, cut);
             let file = Arc::new(mp4_file::Mp4File::new(api.source.clone(), mp4));
             Ok(Clip { file, etag, headers: headers(&plan) })
         }
         Container::Mkv => {
             let wants = Wants { carries: mkv::carries, whole_gop: true, sizes: true };
-            let (plan, mkv) = opener.plan(range, &wants, mkv::lay_out).await?;
+            let (plan, mkv) = opener.plan(cut, &wants, mkv::lay_out).await?;
             check_gaps(&plan, missing.fails)?;
-            let etag = plan.snapshot.etag(&format!("mkv {}", fixed::FORMAT_VERSION), range);
+            let etag = plan.snapshot.etag(&format!("mkv {}", fixed::FORMAT_VERSION), cut);
             let mut headers = headers(&plan);
             headers.push((OFFSET_HEADER, mkv.start_offset_ms.into()));
             Ok(Clip { file: Arc::new(mkv_file::MkvFile::new(api.source.clone(), mkv)), etag, headers })

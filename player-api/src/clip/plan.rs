@@ -14,7 +14,7 @@ use vidar_core::track::{StreamConfig, Track};
 use vidar_indexer::Timeline;
 use vidar_media::container::fmp4::progressive::LayoutError;
 
-use super::snapshot::{ClipRange, Damage, Gap, Snapshot, SpanEntries};
+use super::snapshot::{Cut, Damage, Gap, Snapshot, SpanEntries};
 use super::span::{Fragment, Opened, Span, Style};
 use super::timing::Taken;
 use super::tracks::{ClipTrack, match_tracks};
@@ -105,12 +105,12 @@ impl<'a> Opener<'a> {
     /// Plans a clip and lays it out. `lay_out` gives the tables it needs first, by span and fragment, as an error.
     pub(super) async fn plan<T>(
         &mut self,
-        range: &ClipRange,
+        cut: &Cut,
         wants: &Wants,
         lay_out: impl Fn(&Plan) -> Result<T, Refused>,
     ) -> Result<(Plan, T), ApiError> {
         loop {
-            match self.attempt(range, wants, &lay_out).await {
+            match self.attempt(cut, wants, &lay_out).await {
                 Ok(done) => return Ok(done),
                 Err(Interrupted::Failed(error)) => return Err(error),
                 Err(Interrupted::Damaged) => {
@@ -125,11 +125,11 @@ impl<'a> Opener<'a> {
 
     async fn attempt<T>(
         &mut self,
-        range: &ClipRange,
+        cut: &Cut,
         wants: &Wants,
         lay_out: &impl Fn(&Plan) -> Result<T, Refused>,
     ) -> Result<(Plan, T), Interrupted> {
-        let snapshot = Snapshot::resolve(self.timeline, range, &self.damage);
+        let snapshot = Snapshot::of(self.timeline, cut, &self.damage);
         self.check(&snapshot).await?;
         let (configs, of_config) = self.load_configs(&snapshot).await?;
         let (tracks, omitted) = match_tracks(&configs, wants.carries);

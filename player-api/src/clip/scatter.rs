@@ -7,7 +7,7 @@ use vidar_core::source::{FragmentSource, ReadError};
 use crate::fragment::{StoredRange, group_reads, read_group};
 
 /// Reads each range into its place among `chunks`, in the order of the store, so that neighbours are read at once.
-pub(super) async fn read_into(
+pub(crate) async fn read_into(
     source: &dyn FragmentSource,
     entry: &FragmentEntry,
     mut wanted: Vec<(StoredRange, usize)>,

@@ -24,6 +24,15 @@ pub(crate) struct ClipRange {
     pub(crate) end: Option<UnixMs>,
 }
 
+/// What a clip is cut from.
+#[derive(Debug, Clone)]
+pub(crate) enum Cut {
+    /// What is shown in a range.
+    Range(ClipRange),
+    /// These fragments, whole, in this order. Never none.
+    Whole(Vec<SharedEntry>),
+}
+
 /// What is found to be unreadable, and treated as missing.
 pub(super) struct Damage<'a> {
     /// Knows what was found before.
@@ -80,6 +89,21 @@ pub(super) struct Snapshot {
 }
 
 impl Snapshot {
+    /// What a clip is made of, as far as it reads.
+    pub(super) fn of(timeline: &Timeline, cut: &Cut, damage: &Damage<'_>) -> Self {
+        match cut {
+            Cut::Range(range) => Self::resolve(timeline, range, damage),
+            Cut::Whole(entries) => Self::whole(timeline, entries, damage),
+        }
+    }
+
+    fn whole(timeline: &Timeline, entries: &[SharedEntry], damage: &Damage<'_>) -> Self {
+        let good = entries.iter().filter(|entry| !damage.has(entry)).cloned();
+        let shown = good.map(|entry| Shown { from: entry.meta.producer_start, to: entry.meta.producer_end(), entry });
+        let spans = spans_of(shown.collect()).into_iter();
+        Self { spans: spans.map(|shown| span_entries(timeline, shown, None, None, damage)).collect(), gaps: Vec::new() }
+    }
+
     /// Looks the range up.
     pub(super) fn resolve(timeline: &Timeline, range: &ClipRange, damage: &Damage<'_>) -> Self {
         let (start, end) = (range.start.unwrap_or(UnixMs(i64::MIN)), range.end.unwrap_or(UnixMs(i64::MAX)));
@@ -98,10 +122,14 @@ impl Snapshot {
     }
 
     /// Names the bytes of the clip together with what else `seed` holds.
-    pub(super) fn etag(&self, seed: &str, range: &ClipRange) -> String {
+    pub(super) fn etag(&self, seed: &str, cut: &Cut) -> String {
         let mut hash = Context::new(&SHA256);
         hash.update(seed.as_bytes());
-        for bound in [range.start, range.end] {
+        let bounds = match cut {
+            Cut::Range(range) => [range.start, range.end],
+            Cut::Whole(_) => [None, None],
+        };
+        for bound in bounds {
             hash.update(&bound.map_or([0; 9], |at| {
                 let mut bytes = [1; 9];
                 bytes[1..].copy_from_slice(&at.0.to_be_bytes());

@@ -7,37 +7,43 @@ use vidar_core::time::UnixMs;
 
 /// One segment.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Segment {
+pub struct Segment {
     /// Discontinuities in the stream before it.
-    pub(crate) discontinuity: u32,
+    pub discontinuity: u32,
     /// Producer time of its beginning.
-    pub(crate) start: UnixMs,
-    pub(crate) duration_ms: u32,
+    pub start: UnixMs,
+    /// To the next one.
+    pub duration_ms: u32,
     /// URI of its init segment; none: that of the segment before.
-    pub(crate) map: Option<String>,
-    pub(crate) uri: String,
+    pub map: Option<String>,
+    /// Where its media is.
+    pub uri: String,
     /// There is no media for it.
-    pub(crate) gap: bool,
+    pub gap: bool,
 }
 
 /// A media playlist.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct MediaPlaylist {
+pub struct MediaPlaylist {
     /// Media sequence number of the first segment.
-    pub(crate) sequence: u64,
+    pub sequence: u64,
     /// No segment will be longer, in seconds; raised to what the segments need.
-    pub(crate) target_s: u32,
+    pub target_s: u32,
     /// Every segment decodes alone.
-    pub(crate) independent: bool,
+    pub independent: bool,
     /// Nothing will be added (video on demand).
-    pub(crate) ended: bool,
+    pub ended: bool,
     /// Where playing should begin, from the start of the first segment.
-    pub(crate) start_offset_ms: Option<i64>,
-    pub(crate) segments: Vec<Segment>,
+    pub start_offset_ms: Option<i64>,
+    /// Each segment says when it began, by the producer's clock.
+    pub dates: bool,
+    /// In order.
+    pub segments: Vec<Segment>,
 }
 
 /// The target duration that these durations need: the longest, rounded to seconds (RFC 8216 section 4.3.3.1).
-pub(crate) fn target_s(durations_ms: impl IntoIterator<Item = u32>) -> u32 {
+#[must_use]
+pub fn target_s(durations_ms: impl IntoIterator<Item = u32>) -> u32 {
     let longest = durations_ms.into_iter().max().unwrap_or(0);
     (longest.saturating_add(500) / 1000).max(1)
 }
@@ -50,7 +56,8 @@ pub(crate) fn seconds(ms: i64) -> String {
 
 impl MediaPlaylist {
     /// Its text.
-    pub(crate) fn render(&self) -> String {
+    #[must_use]
+    pub fn render(&self) -> String {
         let target_s = self.target_s.max(target_s(self.segments.iter().map(|segment| segment.duration_ms)));
         let version = if self.segments.iter().any(|segment| segment.gap) { 8 } else { 6 };
         let mut text = format!("#EXTM3U\n#EXT-X-VERSION:{version}\n#EXT-X-TARGETDURATION:{target_s}\n");
@@ -75,7 +82,7 @@ impl MediaPlaylist {
                 text.push_str("#EXT-X-DISCONTINUITY\n");
             }
             discontinuity = segment.discontinuity;
-            segment.render(&mut text);
+            segment.render(&mut text, self.dates);
         }
         if self.ended {
             text.push_str("#EXT-X-ENDLIST\n");
@@ -85,11 +92,13 @@ impl MediaPlaylist {
 }
 
 impl Segment {
-    fn render(&self, text: &mut String) {
+    fn render(&self, text: &mut String, dates: bool) {
         if let Some(map) = &self.map {
             let _ = writeln!(text, "#EXT-X-MAP:URI=\"{map}\"");
         }
-        let _ = writeln!(text, "#EXT-X-PROGRAM-DATE-TIME:{}", self.start);
+        if dates {
+            let _ = writeln!(text, "#EXT-X-PROGRAM-DATE-TIME:{}", self.start);
+        }
         if self.gap {
             text.push_str("#EXT-X-GAP\n");
         }
@@ -130,6 +139,7 @@ mod tests {
             independent: true,
             ended: true,
             start_offset_ms: Some(1250),
+            dates: true,
             segments: vec![
                 Segment { map: Some("init-1.mp4".into()), ..segment(4, 1_000, 2_000, "a.m4s") },
                 segment(4, 3_000, 1_500, "b.m4s"),
@@ -171,6 +181,7 @@ mod tests {
             independent: false,
             ended: false,
             start_offset_ms: None,
+            dates: true,
             segments: vec![
                 Segment { map: Some("init-1.mp4".into()), ..segment(2, 1_000, 2_000, "a.m4s") },
                 Segment { gap: true, ..segment(2, 3_000, 2_000, "b.m4s") },

@@ -1,17 +1,23 @@
 //! HLS (RFC 8216): fragmented MP4 segments, a media playlist for each track.
 //!
 //! A segment is a track of one fragment. Playlists are made from timeline entries and configs alone; only segments open
-//! tables and media.
+//! tables and media. What is public here serves other playlists over the same segments.
 
+pub mod answer;
 mod media;
 mod multivariant;
 mod plan;
-pub(crate) mod rendition;
+mod rendition;
 mod segment;
 mod select;
+mod ts;
+mod uris;
 
-pub(crate) use media::MediaPlaylist;
-pub(crate) use plan::{Plan, Uris};
-pub(crate) use rendition::RenditionId;
-pub(crate) use segment::{FORMAT_VERSION, Segment, init_segment};
+pub use media::{MediaPlaylist, Segment as MediaSegment, target_s};
+pub use multivariant::{Multivariant, Rendition};
+pub use plan::{Missing, Names, Plan};
+pub use rendition::RenditionId;
+pub use segment::TIMELINE_LEAD_MS;
+pub use select::with_configs;
 pub(crate) use select::{live, range};
+pub(crate) use uris::Uris;

@@ -2,38 +2,44 @@
 
 use std::fmt::Write as _;
 
+use super::rendition::RenditionId;
+
 /// One rendition: a track of its own.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Rendition {
-    /// `v1`, `a1`, `a2`, …
-    pub(crate) id: String,
+pub struct Rendition {
+    /// Which.
+    pub id: RenditionId,
     /// URI of its media playlist.
-    pub(crate) uri: String,
+    pub uri: String,
     /// RFC 6381, one for each config, without repeats.
-    pub(crate) codecs: Vec<String>,
+    pub codecs: Vec<String>,
     /// Width and height in pixels, of video.
-    pub(crate) resolution: Option<(u32, u32)>,
+    pub resolution: Option<(u32, u32)>,
     /// Frames in 1000 s, of video.
-    pub(crate) milli_fps: Option<u64>,
+    pub milli_fps: Option<u64>,
     /// BCP 47, of audio; empty if unknown.
-    pub(crate) language: String,
+    pub language: String,
     /// For people; empty if unknown.
-    pub(crate) name: String,
+    pub name: String,
     /// Of audio.
-    pub(crate) channels: u16,
+    pub channels: u16,
 }
 
 /// A multivariant playlist.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(crate) struct Multivariant {
-    pub(crate) video: Vec<Rendition>,
-    pub(crate) audio: Vec<Rendition>,
+pub struct Multivariant {
+    /// Of pictures.
+    pub video: Vec<Rendition>,
+    /// Of sound.
+    pub audio: Vec<Rendition>,
     /// Greatest bit rate of a segment, all renditions together.
-    pub(crate) peak_bps: u64,
+    pub peak_bps: u64,
     /// Bits over time, all renditions together.
-    pub(crate) average_bps: u64,
-    pub(crate) independent: bool,
-    pub(crate) start_offset_ms: Option<i64>,
+    pub average_bps: u64,
+    /// Every segment decodes alone.
+    pub independent: bool,
+    /// Where playing should begin, from the start of the first segment.
+    pub start_offset_ms: Option<i64>,
 }
 
 const AUDIO_GROUP: &str = "audio";
@@ -45,7 +51,8 @@ fn quoted(text: &str) -> String {
 
 impl Multivariant {
     /// Its text.
-    pub(crate) fn render(&self) -> String {
+    #[must_use]
+    pub fn render(&self) -> String {
         let mut text = "#EXTM3U\n#EXT-X-VERSION:6\n".to_owned();
         if self.independent {
             text.push_str("#EXT-X-INDEPENDENT-SEGMENTS\n");
@@ -92,7 +99,8 @@ impl Multivariant {
 }
 
 fn media_tag(text: &mut String, audio: &Rendition, default: bool) {
-    let name = if audio.name.is_empty() { audio.id.clone() } else { format!("{} ({})", quoted(&audio.name), audio.id) };
+    let name =
+        if audio.name.is_empty() { audio.id.to_string() } else { format!("{} ({})", quoted(&audio.name), audio.id) };
     let default = if default { "YES" } else { "NO" };
     let _ = write!(text, "#EXT-X-MEDIA:TYPE=AUDIO,GROUP-ID=\"{AUDIO_GROUP}\",NAME=\"{name}\"");
     if !audio.language.is_empty() && audio.language != "und" {
@@ -113,7 +121,7 @@ mod tests {
 
     fn rendition(id: &str, codec: &str) -> Rendition {
         Rendition {
-            id: id.into(),
+            id: RenditionId::parse(id).expect("an id"),
             uri: format!("{id}/index.m3u8?start=1"),
             codecs: vec![codec.into()],
             resolution: None,

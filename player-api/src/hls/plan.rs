@@ -1,6 +1,6 @@
 //! From timeline entries to what the playlists say.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use vidar_core::entry::SharedEntry;
@@ -9,6 +9,7 @@ use vidar_core::record::FragmentFlags;
 use vidar_core::time::UnixMs;
 use vidar_core::track::{StreamConfig, Track};
 use vidar_media::container::fmp4::sample_entry;
+use vidar_media::container::ts;
 
 use super::media::Segment;
 use super::multivariant::{Multivariant, Rendition};
@@ -16,7 +17,7 @@ use super::rendition::{self, RenditionId};
 
 /// The fragments of a playlist, in its order, and their configs.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Plan {
+pub struct Plan {
     /// Never empty.
     pub(crate) entries: Vec<SharedEntry>,
     /// Those that read, one at least.
@@ -25,22 +26,30 @@ pub(crate) struct Plan {
     pub(crate) damaged: HashSet<FragmentNumber>,
 }
 
-/// How URIs are written.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Uris {
-    /// `token=…`, percent-encoded, if the request had one.
-    pub(crate) token: Option<String>,
-    /// Init segments name the fragment they are found by.
-    pub(crate) hint_init: bool,
+/// How URIs are written. They are relative to the playlist they stand in.
+pub trait Names {
+    /// Of the media playlist of a rendition.
+    fn playlist(&self, id: RenditionId) -> String;
+
+    /// Of the init segment that a fragment needs.
+    fn init(&self, id: RenditionId, entry: &SharedEntry) -> String;
+
+    /// Of the segment of a fragment.
+    fn segment(&self, id: RenditionId, number: FragmentNumber) -> String;
+
+    /// Of the segment that is missing at an ordinal.
+    fn missing(&self, id: RenditionId, ordinal: u64) -> String;
 }
 
-impl Uris {
-    /// A URI with its parameters and the token.
-    pub(crate) fn with(&self, path: &str, parameters: &[(&str, String)]) -> String {
-        let own = parameters.iter().map(|(name, value)| format!("{name}={value}"));
-        let all: Vec<String> = own.chain(self.token.clone()).collect();
-        if all.is_empty() { path.to_owned() } else { format!("{path}?{}", all.join("&")) }
-    }
+/// Which ordinals without a fragment are listed as gaps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Missing {
+    /// None: the segments are the entries, one by one.
+    LeftOut,
+    /// Between two fragments of a run.
+    OfRun,
+    /// All.
+    Listed,
 }
 
 pub(crate) fn starts_with_sync(entry: &SharedEntry) -> bool {
@@ -52,9 +61,16 @@ impl Plan {
         self.configs.get(&entry.meta.config)
     }
 
-    /// Every segment of a rendition decodes alone.
-    pub(crate) fn independent(&self, rendition: Option<RenditionId>) -> bool {
+    /// Every segment of a rendition decodes alone; of none: of all.
+    #[must_use]
+    pub fn independent(&self, rendition: Option<RenditionId>) -> bool {
         rendition.is_some_and(|id| !id.is_video()) || self.entries.iter().all(starts_with_sync)
+    }
+
+    /// What there is to play.
+    #[must_use]
+    pub fn renditions(&self) -> BTreeSet<RenditionId> {
+        self.configs.values().flat_map(|config| rendition::of_config(config)).map(|(id, _)| id).collect()
     }
 
     /// Tracks of any config that HLS does not carry, for the header.
@@ -65,17 +81,24 @@ impl Plan {
         (!omitted.is_empty()).then(|| omitted.join(", "))
     }
 
+    /// A transport stream carries one of the tracks.
+    #[must_use]
+    pub fn plays_as_ts(&self) -> bool {
+        self.configs.values().flat_map(|config| &config.tracks).any(ts::carries)
+    }
+
     /// The segments of a rendition. A fragment without samples of it is a gap, and one that is damaged, or whose config is;
-    /// so is each ordinal that is missing between two fragments of a run, or anywhere if `dense`.
-    pub(crate) fn segments(&self, id: RenditionId, uris: &Uris, dense: bool) -> Vec<Segment> {
+    /// so is each ordinal that is missing, as far as `missing` says.
+    #[must_use]
+    pub fn segments(&self, id: RenditionId, names: &dyn Names, missing: Missing) -> Vec<Segment> {
         let mut segments: Vec<Segment> = Vec::with_capacity(self.entries.len());
         let mut map: Option<ConfigId> = None;
         let mut last: Option<&SharedEntry> = None;
         for entry in &self.entries {
             if let Some(last) = last
-                && (dense || last.meta.run == entry.meta.run)
+                && (missing == Missing::Listed || missing == Missing::OfRun && last.meta.run == entry.meta.run)
             {
-                segments.extend(missing_between(last, entry, uris));
+                segments.extend(missing_between(last, entry, id, names));
             }
             last = Some(entry);
             let track = self.config(entry).and_then(|config| id.track(config));
@@ -83,21 +106,21 @@ impl Plan {
             let has_samples = track.is_some_and(|track| sample_count(entry, track).is_none_or(|count| count > 0));
             let plays = has_samples && !self.damaged.contains(&number);
             let new_map = plays && map.replace(entry.meta.config) != Some(entry.meta.config);
-            let hint = if uris.hint_init { vec![("at", number.to_string())] } else { Vec::new() };
             segments.push(Segment {
                 discontinuity: entry.meta.discontinuity,
                 start: entry.meta.producer_start,
                 duration_ms: entry.meta.duration_ms.max(1),
-                map: new_map.then(|| uris.with(&format!("init-{}.mp4", entry.meta.config), &hint)),
-                uri: uris.with(&format!("{number}.m4s"), &[]),
+                map: new_map.then(|| names.init(id, entry)),
+                uri: names.segment(id, number),
                 gap: !plays,
             });
         }
         segments
     }
 
-    /// The multivariant playlist. `parameters` go to the media playlists.
-    pub(crate) fn multivariant(&self, file: &str, uris: &Uris, parameters: &[(&str, String)]) -> Multivariant {
+    /// The multivariant playlist.
+    #[must_use]
+    pub fn multivariant(&self, names: &dyn Names) -> Multivariant {
         let mut tracks: BTreeMap<RenditionId, Vec<(ConfigId, u8, &Track)>> = BTreeMap::new();
         for (config_id, config) in &self.configs {
             for (id, index) in rendition::of_config(config) {
@@ -108,8 +131,7 @@ impl Plan {
         let mut playlist = Multivariant { independent: self.independent(None), ..Multivariant::default() };
         for (id, mut tracks) in tracks {
             tracks.sort_by_key(|(config, ..)| *config);
-            let uri = uris.with(&format!("{id}/{file}"), parameters);
-            let rendition = self.rendition(id, uri, &tracks);
+            let rendition = self.rendition(id, names.playlist(id), &tracks);
             if id.is_video() { playlist.video.push(rendition) } else { playlist.audio.push(rendition) }
         }
         let rate = |bytes: u64, ms: u64| bytes.saturating_mul(8000) / ms.max(1);
@@ -130,7 +152,7 @@ impl Plan {
         let sizes = tracks.iter().filter_map(|(.., track)| track.video).map(|video| (video.width, video.height));
         let last = tracks.last().map(|(.., track)| track);
         Rendition {
-            id: id.to_string(),
+            id,
             uri,
             codecs,
             resolution: sizes.filter(|(width, height)| *width > 0 && *height > 0).max(),
@@ -163,7 +185,7 @@ fn sample_count(entry: &SharedEntry, track: u8) -> Option<u32> {
 pub(crate) const MISSING_MAX: u64 = 50;
 
 /// Gap segments for the ordinals between two fragments; none if they do not follow each other.
-fn missing_between(last: &SharedEntry, next: &SharedEntry, uris: &Uris) -> Vec<Segment> {
+fn missing_between(last: &SharedEntry, next: &SharedEntry, id: RenditionId, names: &dyn Names) -> Vec<Segment> {
     let first = last.meta.ordinal.saturating_add(1);
     let count = next.meta.ordinal.saturating_sub(first);
     if count == 0 || count > MISSING_MAX {
@@ -179,7 +201,7 @@ fn missing_between(last: &SharedEntry, next: &SharedEntry, uris: &Uris) -> Vec<S
         start: UnixMs(end.0.saturating_add(each_ms.saturating_mul(index as i64))),
         duration_ms: u32::try_from(each_ms).unwrap_or(u32::MAX),
         map: None,
-        uri: uris.with(&format!("gap-{}.m4s", first + index), &[]),
+        uri: names.missing(id, first + index),
         gap: true,
     };
     (0..count).map(gap).collect()

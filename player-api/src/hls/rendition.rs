@@ -8,14 +8,16 @@ use vidar_media::container::fmp4::sample_entry;
 
 /// Names a rendition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) struct RenditionId {
+pub struct RenditionId {
     video: bool,
     /// From 1, among the tracks of its kind that HLS carries.
     number: u8,
 }
 
 impl RenditionId {
-    pub(crate) fn parse(text: &str) -> Option<Self> {
+    /// From its name: `v1`, `a1`, `a2`, …
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
         let (video, digits) = match text.split_at_checked(1)? {
             ("v", digits) => (true, digits),
             ("a", digits) => (false, digits),
@@ -25,8 +27,23 @@ impl RenditionId {
         (digits == format!("{number}")).then_some(Self { video, number })
     }
 
-    pub(crate) fn is_video(self) -> bool {
+    /// Shows pictures.
+    #[must_use]
+    pub fn is_video(self) -> bool {
         self.video
+    }
+
+    /// Its name as one number, for those who number tracks: 1, 3, … of pictures, 2, 4, … of sound.
+    #[must_use]
+    pub fn track_number(self) -> u64 {
+        u64::from(self.number) * 2 - u64::from(self.video)
+    }
+
+    /// Reads what `track_number` gave.
+    #[must_use]
+    pub fn of_track_number(number: u64) -> Option<Self> {
+        let (video, number) = (number % 2 == 1, u8::try_from(number.div_ceil(2)).ok()?);
+        (number > 0).then_some(Self { video, number })
     }
 
     /// Its track in a config.
@@ -79,10 +96,17 @@ mod tests {
     #[test]
     fn names_are_read_as_they_are_written() {
         for name in ["v1", "a1", "a10"] {
-            assert_eq!(RenditionId::parse(name).expect(name).to_string(), name);
+            let id = RenditionId::parse(name).expect(name);
+            assert_eq!(id.to_string(), name);
+            assert_eq!(RenditionId::of_track_number(id.track_number()), Some(id));
         }
         for wrong in ["", "v", "v0", "v01", "x1", "a256", "a-1", "a+1", "é1"] {
             assert_eq!(RenditionId::parse(wrong), None, "{wrong}");
         }
+        for wrong in [0, 511, 512, u64::MAX] {
+            assert_eq!(RenditionId::of_track_number(wrong), None, "{wrong}");
+        }
+        assert_eq!(RenditionId::of_track_number(1), RenditionId::parse("v1"));
+        assert_eq!(RenditionId::of_track_number(2), RenditionId::parse("a1"));
     }
 }

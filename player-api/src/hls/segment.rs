@@ -11,7 +11,7 @@ use std::sync::Arc;
 use vidar_core::entry::SharedEntry;
 use vidar_core::source::{FragmentSource, ReadError};
 use vidar_core::time::ms_to_ticks_floor;
-use vidar_core::track::StreamConfig;
+use vidar_core::track::{StreamConfig, Track};
 use vidar_media::container::fmp4::{init, segment};
 use vidar_media::table::SampleEntry;
 
@@ -22,11 +22,20 @@ use crate::shift::{ns_to_ticks, primary_shift_ns, shift_ns};
 /// Of the bytes made here; stands in entity tags.
 pub(crate) const FORMAT_VERSION: u32 = 2;
 
-const TIMELINE_LEAD_MS: i64 = 86_400_000;
+/// Decode times are the producer's clock and this much, in milliseconds.
+pub const TIMELINE_LEAD_MS: i64 = 86_400_000;
 
 /// The init segment of a rendition.
 pub(crate) fn init_segment(config: &StreamConfig, id: RenditionId) -> Option<Bytes> {
     init::encode(config, &[id.track(config)?], init::InitOptions::default())
+}
+
+/// Where media time 0 of a track stands on the timeline of segments, in ticks of `timescale_hz`.
+pub(super) fn zero_ticks(loaded: &LoadedFragment, track: &Track, timescale_hz: u32) -> i64 {
+    let zero_ms = loaded.origin_ms().saturating_add(TIMELINE_LEAD_MS);
+    // Producer times are those of the primary track.
+    let late_ns = shift_ns(&loaded.config, track) - primary_shift_ns(&loaded.config);
+    ms_to_ticks_floor(zero_ms, timescale_hz).saturating_sub(ns_to_ticks(late_ns, timescale_hz))
 }
 
 /// A segment before its media is read.
@@ -43,15 +52,9 @@ impl Segment {
     pub(crate) fn new(loaded: &LoadedFragment, id: RenditionId) -> Option<Self> {
         let track = id.track(&loaded.config)?;
         let of_config = loaded.config.tracks.get(usize::from(track))?;
-        let timescale_hz = of_config.timescale_hz;
         let samples: Vec<SampleEntry> = loaded.samples(track).map(|sample| sample.entry.clone()).collect();
         let base_decode_ticks = samples.first().map_or(0, |first| {
-            let zero_ms = loaded.origin_ms().saturating_add(TIMELINE_LEAD_MS);
-            // Producer times are those of the primary track.
-            let late_ns = shift_ns(&loaded.config, of_config) - primary_shift_ns(&loaded.config);
-            let zero_ticks =
-                ms_to_ticks_floor(zero_ms, timescale_hz).saturating_sub(ns_to_ticks(late_ns, timescale_hz));
-            let ticks = zero_ticks.saturating_add(first.decode_ticks);
+            let ticks = zero_ticks(loaded, of_config, of_config.timescale_hz).saturating_add(first.decode_ticks);
             u64::try_from(ticks).unwrap_or(0)
         });
         let run = segment::TrackRun { track_id: init::track_id(track), base_decode_ticks, samples: &samples };

@@ -103,8 +103,11 @@ fn window(entries: &[SharedEntry], target_s: u32) -> &[SharedEntry] {
     entries.get(from..).unwrap_or_default()
 }
 
-/// Reads the configs. A fragment whose config is damaged cannot play, and is a gap: the rest plays.
-async fn with_configs(api: &Api, entries: Vec<SharedEntry>) -> ApiResult<Plan> {
+/// Reads the configs of some fragments. One whose config is damaged cannot play, and is a gap: the rest plays.
+///
+/// # Errors
+/// If a config cannot be read now, or none reads.
+pub async fn with_configs(api: &Api, entries: Vec<SharedEntry>) -> ApiResult<Plan> {
     let mut configs = HashMap::new();
     // Every file has its own copies, each of which is tried once.
     let (mut unreadable, mut damage) = (HashSet::new(), None);

@@ -14,7 +14,7 @@ use gstreamer::prelude::*;
 use gstreamer_app::{AppSink, AppSrc};
 use vidar_core::track::{Codec, NalFraming, Track};
 
-use super::{CodedPicture, ImageError, ImageFormat, Job};
+use super::{CodedPicture, ImageError, ImageFormat, Job, Style};
 
 /// Parser and decoders of a codec, the best first.
 fn elements(codec: Codec) -> Option<(Option<&'static str>, &'static [&'static str])> {
@@ -82,6 +82,16 @@ fn clock_time(job_start_ticks: i64, ticks: i64, timescale_hz: u32) -> gst::Clock
     gst::ClockTime::from_nseconds(u64::try_from(ns).unwrap_or(0))
 }
 
+/// The size that was asked for, if any, with square pixels.
+fn scaled(style: &Style) -> Option<gst::Caps> {
+    let sides = [("width", style.width), ("height", style.height)];
+    let mut caps = gst::Caps::builder("video/x-raw").field("pixel-aspect-ratio", gst::Fraction::new(1, 1));
+    for (name, side) in sides.iter().filter_map(|(name, side)| Some((*name, (*side)?))) {
+        caps = caps.field(name, i32::try_from(side).unwrap_or(i32::MAX));
+    }
+    sides.iter().any(|(_, side)| side.is_some()).then(|| caps.build())
+}
+
 struct Pipeline {
     pipeline: gst::Pipeline,
     source: AppSrc,
@@ -115,16 +125,18 @@ impl Pipeline {
         let convert = make("videoconvert")?;
         let scale = make("videoscale")?;
         let filter = make("capsfilter")?;
-        if let Some(width) = job.width {
-            let width = i32::try_from(width).unwrap_or(i32::MAX);
-            let square = gst::Fraction::new(1, 1);
-            let scaled = gst::Caps::builder("video/x-raw").field("width", width).field("pixel-aspect-ratio", square);
-            filter.set_property("caps", scaled.build());
+        if let Some(scaled) = scaled(&job.style) {
+            // What is asked for by both sides is stretched, not framed.
+            scale.set_property("add-borders", false);
+            filter.set_property("caps", scaled);
         }
-        let encoder = make(match job.format {
+        let encoder = make(match job.style.format {
             ImageFormat::Jpeg => "jpegenc",
             ImageFormat::Png => "pngenc",
         })?;
+        if let (ImageFormat::Jpeg, Some(quality)) = (job.style.format, job.style.quality) {
+            encoder.set_property("quality", i32::from(quality));
+        }
         let mut chain = vec![source.clone().upcast()];
         if let Some(parser) = parser {
             chain.push(make(parser)?);

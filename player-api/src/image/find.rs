@@ -19,7 +19,7 @@ const BYTES_MAX: u64 = 96 << 20;
 
 /// The picture shown at an instant.
 #[derive(Debug, Clone)]
-pub(crate) struct Picture {
+pub struct Picture {
     /// In decode order; the last is in the fragment that holds the picture.
     fragments: Vec<LoadedFragment>,
     track: u8,
@@ -27,16 +27,25 @@ pub(crate) struct Picture {
     from: usize,
     wanted: usize,
     /// By the producer's clock.
-    pub(crate) time: UnixMs,
+    pub time: UnixMs,
 }
 
 /// Finds the picture.
 ///
 /// # Errors
 /// 404 if nothing is shown then.
-pub(crate) async fn find(api: &Api, stream: StreamId, at: UnixMs) -> ApiResult<Picture> {
-    let timeline = api.index.timeline();
-    let mut entry = timeline.at(stream, at);
+pub async fn find(api: &Api, stream: StreamId, at: UnixMs) -> ApiResult<Picture> {
+    let entry = api.index.timeline().at(stream, at).ok_or_else(no_picture)?;
+    find_from(api, entry, at).await
+}
+
+/// Finds the picture shown at an instant of the producer's clock, from a fragment back.
+///
+/// # Errors
+/// 404 if nothing is shown then.
+pub async fn find_from(api: &Api, entry: SharedEntry, at: UnixMs) -> ApiResult<Picture> {
+    let (timeline, stream) = (api.index.timeline(), entry.meta.stream);
+    let mut entry = Some(entry);
     for _ in 0..BACK_MAX {
         let Some(here) = entry else { break };
         if let Some(picture) = find_near(api, &here, at).await? {
@@ -47,7 +56,11 @@ pub(crate) async fn find(api: &Api, stream: StreamId, at: UnixMs) -> ApiResult<P
             None => timeline.at(stream, here.meta.producer_start.plus_ms(-1)),
         };
     }
-    Err(ApiError::not_found("no picture is shown at that time"))
+    Err(no_picture())
+}
+
+fn no_picture() -> ApiError {
+    ApiError::not_found("no picture is shown at that time")
 }
 
 /// Looks in a fragment and in the leading pictures of the next.
@@ -142,7 +155,8 @@ impl Picture {
     }
 
     /// Names the picture, for entity tags.
-    pub(crate) fn identity(&self) -> String {
+    #[must_use]
+    pub fn identity(&self) -> String {
         format!("{}-{}", self.last().entry.meta.number, self.wanted)
     }
 

@@ -10,15 +10,19 @@ mod find;
 mod pool;
 
 use bytes::Bytes;
+use http::StatusCode;
 use vidar_core::track::Track;
 
-pub(crate) use find::{Picture, find};
-pub(crate) use pool::ImagePool;
+use crate::{Api, ApiError, ApiResult};
+pub use find::{Picture, find, find_from};
+pub use pool::ImagePool;
 
 /// Form of a picture.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum ImageFormat {
+pub enum ImageFormat {
+    /// JPEG (ITU-T T.81).
     Jpeg,
+    /// PNG.
     Png,
 }
 
@@ -29,6 +33,19 @@ impl ImageFormat {
             Self::Png => "image/png",
         }
     }
+}
+
+/// How a picture is to look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Style {
+    /// As what.
+    pub format: ImageFormat,
+    /// Width in pixels; none: as coded, or as the height says.
+    pub width: Option<u32>,
+    /// Height in pixels; none: as coded, or as the width says. With both the picture is stretched.
+    pub height: Option<u32>,
+    /// 1 to 100, of JPEG; none: the encoder's own.
+    pub quality: Option<u8>,
 }
 
 /// One coded picture on its way to a decoder.
@@ -49,9 +66,41 @@ pub(crate) struct Job {
     pub(crate) pictures: Vec<CodedPicture>,
     /// Presentation time of the one that is wanted.
     pub(crate) wanted_ticks: i64,
-    pub(crate) format: ImageFormat,
-    /// Width in pixels; none: as coded.
-    pub(crate) width: Option<u32>,
+    pub(crate) style: Style,
+}
+
+/// Decodes a picture and codes it anew.
+///
+/// # Errors
+/// 422 if it does not decode, 501 if nothing here decodes its codec, 503 if that takes too long; if it does not read.
+pub async fn render(api: &Api, images: &ImagePool, picture: &Picture, style: Style) -> ApiResult<Vec<u8>> {
+    let job = async |picture: &Picture| -> ApiResult<Job> {
+        let (track, wanted_ticks) = (picture.track().clone(), picture.wanted_ticks());
+        Ok(Job { track, pictures: picture.read(api).await?, wanted_ticks, style })
+    };
+    let place = images.place().await?;
+    let error = match images.decode(job(picture).await?, place).await {
+        Err(error @ ImageError::Undecodable(_)) => error,
+        done => return Ok(done?),
+    };
+    match picture.clone().earlier(api).await? {
+        Some(earlier) => {
+            let place = images.place().await?;
+            Ok(images.decode(job(&earlier).await?, place).await?)
+        }
+        None => Err(error.into()),
+    }
+}
+
+impl From<ImageError> for ApiError {
+    fn from(error: ImageError) -> Self {
+        let status = match &error {
+            ImageError::NoDecoder(_) => StatusCode::NOT_IMPLEMENTED,
+            ImageError::Undecodable(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            ImageError::Timeout(_) => StatusCode::SERVICE_UNAVAILABLE,
+        };
+        Self::new(status, error.to_string())
+    }
 }
 
 /// Why there is no picture.

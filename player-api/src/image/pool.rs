@@ -8,13 +8,15 @@ use super::{ImageError, Job};
 
 /// The decoders.
 #[derive(Debug)]
-pub(crate) struct ImagePool {
+pub struct ImagePool {
     permits: std::sync::Arc<Semaphore>,
     timeout: Duration,
 }
 
 impl ImagePool {
-    pub(crate) fn new(workers: usize, timeout_ms: u64) -> Self {
+    /// So many of them, each of which is given up after a time.
+    #[must_use]
+    pub fn new(workers: usize, timeout_ms: u64) -> Self {
         Self {
             permits: std::sync::Arc::new(Semaphore::new(workers.max(1))),
             timeout: Duration::from_millis(timeout_ms.max(1)),
@@ -22,14 +24,14 @@ impl ImagePool {
     }
 
     /// A place among the decoders. Taken before anything is read for it: what waits holds no pictures.
-    pub(crate) async fn place(&self) -> Result<OwnedSemaphorePermit, ImageError> {
+    pub(super) async fn place(&self) -> Result<OwnedSemaphorePermit, ImageError> {
         let late = ImageError::Timeout(u64::try_from(self.timeout.as_millis()).unwrap_or(u64::MAX));
         let permit = tokio::time::timeout(self.timeout, self.permits.clone().acquire_owned()).await;
         permit.ok().and_then(Result::ok).ok_or(late)
     }
 
     /// Decodes the wanted picture and codes it anew.
-    pub(crate) async fn decode(&self, job: Job, permit: OwnedSemaphorePermit) -> Result<Vec<u8>, ImageError> {
+    pub(super) async fn decode(&self, job: Job, permit: OwnedSemaphorePermit) -> Result<Vec<u8>, ImageError> {
         let timeout = self.timeout;
         let work = tokio::task::spawn_blocking(move || {
             // Held until the decoder is done, whether or not anybody still waits for it.

@@ -2,21 +2,16 @@
 
 use std::sync::Arc;
 
-use axum::body::Body;
 use axum::extract::{Path, RawQuery, State};
 use axum::response::Response;
-use http::{HeaderMap, HeaderValue, Method, header};
+use http::{HeaderMap, HeaderValue, Method};
 use vidar_core::entry::SharedEntry;
-use vidar_core::ids::{ConfigId, FragmentNumber, StreamId};
+use vidar_core::ids::{FragmentNumber, StreamId};
 
-use crate::cache;
-use crate::fragment;
-use crate::hls::{self, FORMAT_VERSION, MediaPlaylist, Plan, RenditionId, Segment, Uris};
+use crate::hls::{self, MediaPlaylist, Missing, Plan, RenditionId, Uris, answer};
 use crate::params::{self, Params};
 use crate::{Api, ApiError, ApiResult};
 
-const PLAYLIST_TYPE: &str = "application/vnd.apple.mpegurl";
-const SEGMENT_TYPE: &str = "video/mp4";
 /// Longest target duration a URL may ask for, in seconds.
 const TARGET_S_MAX: u64 = 3600;
 /// Fragments from the newest back among which a config is looked for.
@@ -36,7 +31,8 @@ pub(super) async fn multivariant(
             let (start, end) = params.span()?;
             let range = hls::range(&api, stream, start, end).await?;
             let bounds = [("start", encoded(range.start)), ("end", encoded(range.end))];
-            let mut playlist = range.plan.multivariant(&file, &uris(&params, true), &bounds);
+            let uris = Uris { file: "index.m3u8", parameters: bounds.into(), ..uris(&params, true) };
+            let mut playlist = range.plan.multivariant(&uris);
             playlist.start_offset_ms = range.offset_ms;
             playable(&range.plan)?;
             Ok(playlist_answer(&headers, playlist.render(), &range.plan, range.offset_ms))
@@ -45,7 +41,8 @@ pub(super) async fn multivariant(
             let params = Params::parse(query.as_deref(), &[])?;
             let (plan, target_s) = hls::live(&api, stream).await?;
             let target = [("target", target_s.to_string())];
-            let playlist = plan.multivariant(&file, &uris(&params, false), &target);
+            let uris = Uris { file: "live.m3u8", parameters: target.into(), ..uris(&params, false) };
+            let playlist = plan.multivariant(&uris);
             playable(&plan)?;
             Ok(playlist_answer(&headers, playlist.render(), &plan, None))
         }
@@ -66,7 +63,9 @@ pub(super) async fn rendition(
     let query = query.as_deref();
     if let Some(number) = file.strip_suffix(".m4s").and_then(|number| number.parse().ok()) {
         Params::parse(query, &[])?;
-        return segment(&api, stream, id, number, &method, &headers).await;
+        let entry = api.index.timeline().get(stream, number);
+        let entry = entry.ok_or_else(|| ApiError::not_found(format!("fragment {number} is not stored")))?;
+        return answer::segment(&api, &entry, id, &method, &headers).await;
     }
     if let Some(config) = file.strip_prefix("init-").and_then(|rest| rest.strip_suffix(".mp4")) {
         let params = Params::parse(query, &["at"])?;
@@ -84,7 +83,8 @@ pub(super) async fn rendition(
                 independent: range.plan.independent(Some(id)),
                 ended: true,
                 start_offset_ms: range.offset_ms,
-                segments: range.plan.segments(id, &uris(&params, true), false),
+                dates: true,
+                segments: range.plan.segments(id, &uris(&params, true), Missing::OfRun),
             };
             Ok(playlist_answer(&headers, playlist.render(), &range.plan, range.offset_ms))
         }
@@ -99,7 +99,8 @@ pub(super) async fn rendition(
                 independent: plan.independent(Some(id)),
                 ended: false,
                 start_offset_ms: None,
-                segments: plan.segments(id, &uris(&params, false), true),
+                dates: true,
+                segments: plan.segments(id, &uris(&params, false), Missing::Listed),
             };
             Ok(playlist_answer(&headers, playlist.render(), &plan, None))
         }
@@ -116,26 +117,24 @@ fn encoded(at: vidar_core::time::UnixMs) -> String {
 }
 
 fn uris(params: &Params, hint_init: bool) -> Uris {
-    Uris { token: params.text("token").map(|token| format!("token={}", params::encode(token))), hint_init }
+    let token = params.text("token").map(|token| format!("token={}", params::encode(token)));
+    Uris { token, hint_init, ..Uris::default() }
 }
 
 /// 422 if HLS carries none of the tracks.
 fn playable(plan: &Plan) -> ApiResult<()> {
-    let mut renditions = plan.configs.values().flat_map(|config| hls::rendition::of_config(config));
-    match renditions.next() {
-        Some(_) => Ok(()),
-        None => Err(ApiError::unusable("HLS carries none of the tracks").with("omitted_tracks", plan.omitted())),
+    if plan.renditions().is_empty() {
+        return Err(ApiError::unusable("HLS carries none of the tracks").with("omitted_tracks", plan.omitted()));
     }
+    Ok(())
 }
 
 fn known_rendition(plan: &Plan, id: RenditionId) -> ApiResult<()> {
-    let known = plan.configs.values().any(|config| id.track(config).is_some());
-    if known { Ok(()) } else { Err(ApiError::not_found(format!("no rendition {id}"))) }
+    if plan.renditions().contains(&id) { Ok(()) } else { Err(answer::no_rendition(id)) }
 }
 
 fn playlist_answer(request: &HeaderMap, text: String, plan: &Plan, offset_ms: Option<i64>) -> Response {
-    let tag = cache::tag_of(text.as_bytes());
-    let mut response = cache::answer(request, &tag, cache::REVALIDATE, PLAYLIST_TYPE, text);
+    let mut response = answer::playlist(request, text);
     let headers = response.headers_mut();
     if let Some(omitted) = plan.omitted().and_then(|omitted| HeaderValue::from_str(&omitted).ok()) {
         headers.insert("vidar-omitted-tracks", omitted);
@@ -144,32 +143,6 @@ fn playlist_answer(request: &HeaderMap, text: String, plan: &Plan, offset_ms: Op
         headers.insert("vidar-start-offset-ms", HeaderValue::from(offset_ms));
     }
     response
-}
-
-async fn segment(
-    api: &Api,
-    stream: StreamId,
-    id: RenditionId,
-    number: FragmentNumber,
-    method: &Method,
-    request: &HeaderMap,
-) -> ApiResult<Response> {
-    let entry = api.index.timeline().get(stream, number);
-    let entry = entry.ok_or_else(|| ApiError::not_found(format!("fragment {number} is not stored")))?;
-    let tag = format!("\"{number}-{id}-{FORMAT_VERSION}\"");
-    if cache::not_modified(request, &tag) {
-        return Ok(cache::answer(request, &tag, cache::IMMUTABLE, SEGMENT_TYPE, Body::empty()));
-    }
-    let loaded = fragment::load(api, &entry).await?;
-    let segment = Segment::new(&loaded, id).ok_or_else(|| ApiError::not_found(format!("no rendition {id}")))?;
-    let len = segment.len();
-    let body = match *method {
-        Method::HEAD => Body::empty(),
-        _ => Body::from_stream(segment.open(api.source.clone()).await?),
-    };
-    let mut response = cache::answer(request, &tag, cache::IMMUTABLE, SEGMENT_TYPE, body);
-    response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(len));
-    Ok(response)
 }
 
 async fn init(
@@ -184,11 +157,7 @@ async fn init(
     let hint = hint.map_err(|error| ApiError::bad_request(error.to_string()).with("parameter", "at"))?;
     let missing = || ApiError::not_found("no fragment with that config is stored");
     let entry = entry_of_config(api, stream, config, hint).ok_or_else(missing)?;
-    let config: ConfigId = entry.meta.config;
-    let bytes = hls::init_segment(&*api.source.config(&entry).await?, id);
-    let bytes = bytes.ok_or_else(|| ApiError::not_found(format!("no rendition {id}")))?;
-    let tag = format!("\"{config}-{id}-{FORMAT_VERSION}\"");
-    Ok(cache::answer(request, &tag, cache::IMMUTABLE, SEGMENT_TYPE, bytes))
+    answer::init(api, &entry, id, request).await
 }
 
 /// A fragment with this config: the hinted one, else one of the newest.

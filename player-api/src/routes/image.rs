@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use axum::extract::{Extension, Path, RawQuery, State};
 use axum::response::Response;
-use http::{HeaderMap, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderValue};
 
 use crate::cache;
-use crate::image::{self, ImageError, ImageFormat, ImagePool, Job, Picture};
+use crate::image::{self, ImageFormat, ImagePool, Style};
 use crate::params::{self, Params};
-use crate::{Api, ApiError, ApiResult};
+use crate::{Api, ApiResult};
 
 const WIDTH_MAX: u64 = 4096;
 /// Of the settings of the encoders.
@@ -52,47 +52,12 @@ async fn picture(
     let body = if cache::not_modified(&headers, &tag) {
         Vec::new()
     } else {
-        decode(&api, &images, &picture, format, width).await?
+        let style = Style { format, width, height: None, quality: None };
+        image::render(&api, &images, &picture, style).await?
     };
     let mut response = cache::answer(&headers, &tag, cache::REVALIDATE, format.content_type(), body);
     if let Ok(time) = HeaderValue::from_str(&picture.time.to_string()) {
         response.headers_mut().insert("vidar-picture-time", time);
     }
     Ok(response)
-}
-
-async fn decode(
-    api: &Api,
-    images: &ImagePool,
-    picture: &Picture,
-    format: ImageFormat,
-    width: Option<u32>,
-) -> ApiResult<Vec<u8>> {
-    let job = async |picture: &Picture| -> ApiResult<Job> {
-        let (track, wanted_ticks) = (picture.track().clone(), picture.wanted_ticks());
-        Ok(Job { track, pictures: picture.read(api).await?, wanted_ticks, format, width })
-    };
-    let place = images.place().await?;
-    let error = match images.decode(job(picture).await?, place).await {
-        Err(error @ ImageError::Undecodable(_)) => error,
-        done => return Ok(done?),
-    };
-    match picture.clone().earlier(api).await? {
-        Some(earlier) => {
-            let place = images.place().await?;
-            Ok(images.decode(job(&earlier).await?, place).await?)
-        }
-        None => Err(error.into()),
-    }
-}
-
-impl From<ImageError> for ApiError {
-    fn from(error: ImageError) -> Self {
-        let status = match &error {
-            ImageError::NoDecoder(_) => StatusCode::NOT_IMPLEMENTED,
-            ImageError::Undecodable(_) => StatusCode::UNPROCESSABLE_ENTITY,
-            ImageError::Timeout(_) => StatusCode::SERVICE_UNAVAILABLE,
-        };
-        Self::new(status, error.to_string())
-    }
 }
