@@ -26,6 +26,14 @@ pub(crate) fn required<T>(name: &str, value: Option<T>) -> ServiceResult<T> {
     value.ok_or_else(|| ServiceError::invalid(format!("{name} is required.")))
 }
 
+/// A number within its bounds.
+pub(crate) fn within(name: &str, value: i64, min: i64, max: i64) -> ServiceResult<i64> {
+    if (min..=max).contains(&value) {
+        return Ok(value);
+    }
+    Err(ServiceError::invalid(format!("{name}: expected {min} to {max}.")))
+}
+
 /// The name of a stream, within the grammar.
 pub(crate) fn stream_name(name: &str) -> ServiceResult<StreamName> {
     StreamName::new(name).map_err(|error| ServiceError::invalid(format!("StreamName: {error}")))

@@ -21,7 +21,7 @@ pub struct ServiceError {
 pub(crate) type ServiceResult<T> = Result<T, ServiceError>;
 
 impl ServiceError {
-    fn new(error_type: &'static str, status: u16, message: impl Into<String>) -> Self {
+    pub(crate) fn new(error_type: &'static str, status: u16, message: impl Into<String>) -> Self {
         Self { error_type, status, message: message.into() }
     }
 
@@ -72,6 +72,11 @@ impl ServiceError {
     pub(crate) fn too_many_channels() -> Self {
         let message = "This server has no signalling channels: the limit is 0.";
         Self::new("AccountChannelLimitExceededException", 400, message)
+    }
+
+    /// Our own mistake.
+    pub(crate) fn internal(message: impl Into<String>) -> Self {
+        Self::new("InternalFailure", 500, message)
     }
 
     /// The key's policy does not allow it.

@@ -7,10 +7,17 @@ mod absent;
 mod arn;
 mod attributes;
 mod call;
+mod clip;
 mod endpoint;
 mod error;
 mod gate;
+mod images;
+mod look;
+mod media_error;
+mod playable;
 mod retention;
+mod selector;
+mod sessions;
 mod storage;
 mod streams;
 mod tags;
@@ -25,9 +32,12 @@ use vidar_aws_wire::sigv4::Rules;
 use vidar_core::auth::Principal;
 use vidar_core::clock::SharedClock;
 use vidar_core::registry::StreamRegistry;
+use vidar_player_api::Api;
+use vidar_player_api::image::ImagePool;
 use zeroize::Zeroizing;
 
 pub use error::ServiceError;
+pub use sessions::Seal;
 
 /// Whose access key that is.
 pub trait Keys: Send + Sync + 'static {
@@ -58,6 +68,12 @@ pub struct Kvs {
     pub keys: Arc<dyn Keys>,
     /// For signatures.
     pub clock: SharedClock,
+    /// What plays media.
+    pub player: Arc<Api>,
+    /// Decoders of pictures.
+    pub images: ImagePool,
+    /// Seals the tokens of streaming sessions.
+    pub sessions: Arc<dyn Seal>,
     /// Settings.
     pub options: KvsOptions,
     /// Held over a look at a version and the change that follows.
@@ -77,6 +93,10 @@ pub struct KvsOptions {
     pub account: String,
     /// Within which a body of JSON has to arrive.
     pub body_timeout: Duration,
+    /// Fragments of a clip at most; none: as many as the player's limits allow.
+    pub clip_fragments_max: Option<usize>,
+    /// Media bytes of a clip at most; none: no limit.
+    pub clip_bytes_max: Option<u64>,
 }
 
 /// What answers as the service does where there is nothing of the kind.
@@ -106,7 +126,16 @@ fn streaming_routes() -> Router<Arc<Kvs>> {
     Router::new()
 }
 
-/// The operations, for those who signed.
+/// What gives out media that is stored.
+fn media_routes() -> Router<Arc<Kvs>> {
+    Router::new()
+        .route("/getClip", post(clip::get))
+        .route("/getImages", post(images::get))
+        .route("/getHLSStreamingSessionURL", post(sessions::open_hls))
+        .route("/getDASHStreamingSessionURL", post(sessions::open_dash))
+}
+
+/// The operations, for those who signed, and what stands below session URLs.
 pub fn router(kvs: Arc<Kvs>) -> Router {
     let routes = Router::new()
         .route("/createStream", post(streams::create))
@@ -124,10 +153,12 @@ pub fn router(kvs: Arc<Kvs>) -> Router {
         .route("/getDataEndpoint", post(endpoint::get))
         .route("/describeStreamStorageConfiguration", post(storage::describe))
         .route("/updateStreamStorageConfiguration", post(storage::update))
+        .merge(media_routes())
         .merge(absent_routes())
         .fallback(error::unknown_operation)
         .method_not_allowed_fallback(error::unknown_operation)
         .with_state(Arc::clone(&kvs));
     let streams = streaming_routes().with_state(Arc::clone(&kvs));
-    gate::number(gate::guard(routes, Arc::clone(&kvs)).merge(gate::guard_streams(streams, kvs)))
+    let signed = gate::guard(routes, Arc::clone(&kvs)).merge(gate::guard_streams(streams, Arc::clone(&kvs)));
+    gate::number(signed.merge(sessions::router(kvs)))
 }

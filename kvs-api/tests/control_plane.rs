@@ -1,5 +1,7 @@
 //! The control plane over a registry in memory, asked by the signer of AWS's Rust SDK.
 
+mod support;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex as Lock};
 use std::time::{Duration, SystemTime};
@@ -21,7 +23,8 @@ use vidar_core::ids::{StreamId, StreamName};
 use vidar_core::policy::Preset;
 use vidar_core::registry::{RegistryError, StreamRegistry};
 use vidar_core::time::UnixMs;
-use vidar_kvs_api::{Keys, Kvs, KvsOptions, Refusal, router};
+use vidar_kvs_api::{Keys, Kvs, KvsOptions, Refusal, Seal, router};
+use vidar_player_api::image::ImagePool;
 use zeroize::Zeroizing;
 
 const NOW_S: u64 = 1_795_655_400;
@@ -91,7 +94,20 @@ impl Keys for TestKeys {
     fn note_use(&self, _principal: &Principal) {}
 }
 
-struct Service(Router);
+struct NoSessions;
+
+impl Seal for NoSessions {
+    fn seal(&self, _: &[u8], _: &[u8]) -> Option<Vec<u8>> {
+        None
+    }
+
+    fn open(&self, _: &[u8], _: &[u8]) -> Option<Vec<u8>> {
+        None
+    }
+}
+
+/// The folder goes with it.
+struct Service(Router, #[allow(dead_code)] tempfile::TempDir);
 
 struct Answer {
     status: u16,
@@ -108,10 +124,24 @@ impl Service {
             region: "us-west-2".to_owned(),
             account: "123456789012".to_owned(),
             body_timeout: Duration::from_secs(10),
+            clip_fragments_max: None,
+            clip_bytes_max: None,
         };
         let clock = ManualClock::new(UnixMs(NOW_S as i64 * 1000));
         let registry = Arc::new(MemoryRegistry::default());
-        Self(router(Arc::new(Kvs { registry, keys: Arc::new(TestKeys), clock, options, changes: Default::default() })))
+        let dir = tempfile::tempdir().expect("a folder");
+        let player = support::player(dir.path(), Arc::clone(&registry) as _, Arc::clone(&clock) as _);
+        let kvs = Kvs {
+            registry,
+            keys: Arc::new(TestKeys),
+            clock,
+            player,
+            images: ImagePool::new(1, 1),
+            sessions: Arc::new(NoSessions),
+            options,
+            changes: Default::default(),
+        };
+        Self(router(Arc::new(kvs)), dir)
     }
 
     async fn send(&self, request: http::Request<Vec<u8>>) -> Answer {

@@ -9,9 +9,11 @@ use tokio::net::TcpListener;
 use tokio::sync::Mutex;
 use tokio_rustls::TlsAcceptor;
 use vidar_aws_wire::sigv4::Rules;
-use vidar_core::clock::SharedClock;
-use vidar_kvs_api::{Kvs, KvsOptions};
+use vidar_kvs_api::{Kvs, KvsOptions, Seal};
+use vidar_player_api::Api;
+use vidar_player_api::image::ImagePool;
 
+use crate::access_keys::sealed::Sealer;
 use crate::authenticator::Credentials;
 use crate::registry::Registry;
 use crate::settings::{KvsTls, Settings};
@@ -50,15 +52,39 @@ impl KvsPort {
             region: settings.kvs_region.clone().unwrap_or_else(|| REGION_DEFAULT.to_owned()),
             account: settings.kvs_account.clone(),
             body_timeout: settings.header_timeout,
+            clip_fragments_max: settings.kvs_clip_fragments,
+            clip_bytes_max: settings.kvs_clip_bytes,
         };
         tracing::info!(kvs = %local, url = options.public_url, "the compatible API listens");
         Ok(Some(Self { listener, tls, options }))
     }
 
     /// What it serves.
-    pub(crate) fn router(&self, registry: Arc<Registry>, keys: Arc<Credentials>, clock: SharedClock) -> Router {
-        let (options, changes) = (self.options.clone(), Mutex::default());
-        vidar_kvs_api::router(Arc::new(Kvs { registry, keys, clock, options, changes }))
+    pub(crate) fn router(
+        &self,
+        registry: Arc<Registry>,
+        keys: Arc<Credentials>,
+        player: Arc<Api>,
+        sessions: Sealer,
+    ) -> Router {
+        let (options, changes, clock) = (self.options.clone(), Mutex::default(), Arc::clone(&player.clock));
+        let images = ImagePool::new(player.options.image_workers, player.options.image_timeout_ms);
+        let sessions = Arc::new(SessionSeal(sessions));
+        vidar_kvs_api::router(Arc::new(Kvs { registry, keys, clock, player, images, sessions, options, changes }))
+    }
+}
+
+/// Seals the tokens of streaming sessions.
+struct SessionSeal(Sealer);
+
+impl Seal for SessionSeal {
+    fn seal(&self, context: &[u8], plain: &[u8]) -> Option<Vec<u8>> {
+        let sealed = self.0.seal(context, plain);
+        sealed.inspect_err(|error| tracing::error!(%error, "no session can be opened")).ok()
+    }
+
+    fn open(&self, context: &[u8], sealed: &[u8]) -> Option<Vec<u8>> {
+        self.0.open(context, sealed).map(|plain| plain.to_vec())
     }
 }
 

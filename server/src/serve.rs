@@ -23,6 +23,7 @@ use vidar_player_api::{Api, ApiOptions};
 use vidar_storage::backend::fs::FsIo;
 use vidar_storage::{Store, StoreOptions};
 
+use crate::access_keys::sealed::Sealer;
 use crate::access_keys::{self, AccessKeys};
 use crate::authenticator::Credentials;
 use crate::credentials::{self, Origin};
@@ -146,7 +147,8 @@ impl Server {
         });
         let (index, clock) = (Arc::clone(&self.index), Arc::clone(&self.clock));
         let verifier = Verifier::new(self.store.clone(), index, clock, self.settings.verify_bytes_s);
-        let router = self.router(Arc::clone(&retention), Arc::clone(&verifier));
+        let player = self.player();
+        let router = self.router(Arc::clone(&player), Arc::clone(&retention), Arc::clone(&verifier));
         let http_options = HttpOptions {
             header_timeout: self.settings.header_timeout,
             write_timeout: self.settings.write_timeout,
@@ -176,7 +178,8 @@ impl Server {
         ));
         if let Some(kvs) = self.kvs {
             let (registry, keys) = (Arc::clone(&self.registry), Arc::clone(&self.auth));
-            let router = kvs.router(registry, keys, Arc::clone(&self.clock));
+            let sessions = Sealer::new(self.store.index_key().bytes(), b"vidar streaming sessions 1");
+            let router = kvs.router(registry, keys, player, sessions);
             accept.spawn(http::serve(
                 kvs.listener,
                 kvs.tls,
@@ -212,22 +215,25 @@ impl Server {
         Ok(())
     }
 
-    fn router(&self, retention: Arc<Retention>, verifier: Arc<Verifier>) -> axum::Router {
-        let (auth, clock): (Arc<Credentials>, SharedClock) = (Arc::clone(&self.auth), Arc::clone(&self.clock));
-        let api = Api {
+    fn player(&self) -> Arc<Api> {
+        Arc::new(Api {
             index: Arc::clone(&self.index),
             source: Arc::new(self.store.clone()),
             registry: Arc::clone(&self.registry) as Arc<dyn StreamRegistry>,
-            auth: Arc::clone(&auth) as _,
+            auth: Arc::clone(&self.auth) as _,
             hub: Arc::clone(&self.hub),
-            clock: Arc::clone(&clock),
+            clock: Arc::clone(&self.clock),
             options: ApiOptions {
                 public_url: self.settings.public_url.clone(),
                 image_workers: self.settings.image_workers,
                 body_timeout: self.settings.header_timeout,
                 ..ApiOptions::default()
             },
-        };
+        })
+    }
+
+    fn router(&self, player: Arc<Api>, retention: Arc<Retention>, verifier: Arc<Verifier>) -> axum::Router {
+        let (auth, clock): (Arc<Credentials>, SharedClock) = (Arc::clone(&self.auth), Arc::clone(&self.clock));
         let operating = Operating {
             store: self.store.clone(),
             index: Arc::clone(&self.index),
@@ -247,7 +253,7 @@ impl Server {
             self.settings.header_timeout,
         );
         let push = vidar_ingest::http_push::router(Arc::clone(&self.ingest));
-        vidar_player_api::router(Arc::new(api))
+        vidar_player_api::router(player)
             .merge(vidar_player_api::require_auth(push, Arc::clone(&auth) as _, Arc::clone(&clock)))
             .merge(vidar_player_api::require_auth(credentials, Arc::clone(&auth) as _, Arc::clone(&clock)))
             .merge(vidar_player_api::require_auth(keys, Arc::clone(&auth) as _, Arc::clone(&clock)))

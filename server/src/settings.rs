@@ -63,6 +63,12 @@ pub struct ServeArgs {
     /// Seconds by which the clock of who signs a request may be off [default: 300].
     #[arg(long, env = "VIDAR_KVS_CLOCK_TOLERANCE_S")]
     pub kvs_clock_tolerance_s: Option<u64>,
+    /// Fragments of a GetClip at most; the service's own limit is 200 [default: none].
+    #[arg(long, env = "VIDAR_KVS_CLIP_FRAGMENTS")]
+    pub kvs_clip_fragments: Option<usize>,
+    /// MiB of media of a GetClip at most; the service's own limit is 100 [default: none].
+    #[arg(long, env = "VIDAR_KVS_CLIP_MIB")]
+    pub kvs_clip_mib: Option<u64>,
     /// Seconds after which a silent publisher may be replaced [default: 10].
     #[arg(long, env = "VIDAR_PUBLISHER_SILENCE_S")]
     pub publisher_silence_s: Option<u64>,
@@ -166,6 +172,10 @@ pub struct Settings {
     pub kvs_account: String,
     /// By which the clock of who signs a request may be off.
     pub kvs_clock_tolerance: Duration,
+    /// Fragments of a GetClip at most.
+    pub kvs_clip_fragments: Option<usize>,
+    /// Bytes of media of a GetClip at most.
+    pub kvs_clip_bytes: Option<u64>,
     /// Of a stream made by its first push.
     pub default_retention_hours: u32,
     /// Whether a push to an unknown stream creates it.
@@ -251,6 +261,8 @@ impl ServeArgs {
             kvs_region: over.kvs_region,
             kvs_account: over.kvs_account.unwrap_or_else(|| "0".repeat(12)),
             kvs_clock_tolerance: seconds(over.kvs_clock_tolerance_s, 300),
+            kvs_clip_fragments: over.kvs_clip_fragments,
+            kvs_clip_bytes: over.kvs_clip_mib.map(|mib| mib.saturating_mul(1 << 20)),
             default_retention_hours: over.default_retention_hours.unwrap_or(168),
             create_streams: over.create_streams.unwrap_or(true),
             publisher_silence: seconds(over.publisher_silence_s, 10),
@@ -291,6 +303,8 @@ impl ServeArgs {
             kvs_region: self.kvs_region.or(file.kvs_region),
             kvs_account: self.kvs_account.or(file.kvs_account),
             kvs_clock_tolerance_s: self.kvs_clock_tolerance_s.or(file.kvs_clock_tolerance_s),
+            kvs_clip_fragments: self.kvs_clip_fragments.or(file.kvs_clip_fragments),
+            kvs_clip_mib: self.kvs_clip_mib.or(file.kvs_clip_mib),
             default_retention_hours: self.default_retention_hours.or(file.default_retention_hours),
             create_streams: self.create_streams.or(file.create_streams),
             publisher_silence_s: self.publisher_silence_s.or(file.publisher_silence_s),
@@ -344,6 +358,8 @@ impl Settings {
         let account = self.kvs_account.len() == 12 && self.kvs_account.bytes().all(|byte| byte.is_ascii_digit());
         in_range("kvs_account", account, "12 digits")?;
         in_range("kvs_clock_tolerance_s", self.kvs_clock_tolerance <= TIMEOUT_MAX, "0 to 86400")?;
+        in_range("kvs_clip_fragments", self.kvs_clip_fragments != Some(0), "1 at least")?;
+        in_range("kvs_clip_mib", self.kvs_clip_bytes != Some(0), "1 at least")?;
         in_range("fragment_duration_ms_max", (1..=20_000).contains(&self.fragment_duration_ms_max), "1 to 20000")?;
         in_range("segment_mib", (1 << 20..=2048 << 20).contains(&self.segment_bytes), "1 to 2048")?;
         in_range("ingest_memory_mib", self.ingest_memory_bytes >= 128 << 20, "128 at least")?;
@@ -438,6 +454,8 @@ mod tests {
         assert!(args(|a| a.kvs_tls_cert = Some("/c".into())).starts_with("kvs_tls_cert"));
         assert!(args(|a| a.kvs_account = Some("1".into())).starts_with("kvs_account"));
         assert!(args(|a| a.kvs_clock_tolerance_s = Some(86_401)).starts_with("kvs_clock_tolerance_s"));
+        assert!(args(|a| a.kvs_clip_fragments = Some(0)).starts_with("kvs_clip_fragments"));
+        assert!(args(|a| a.kvs_clip_mib = Some(0)).starts_with("kvs_clip_mib"));
         assert!(args(|a| a.retention_mib = Some(0)).starts_with("retention_mib"));
         assert!(args(|a| a.rtsp_timeout_s = Some(0)).starts_with("rtsp_timeout_s"));
         assert!(args(|a| a.write_timeout_s = Some(u64::MAX)).starts_with("write_timeout_s"));

@@ -7,7 +7,7 @@
 
 mod file;
 pub(crate) mod routes;
-mod sealed;
+pub(crate) mod sealed;
 mod session;
 
 use std::collections::BTreeMap;
