@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::ids::{RunId, StreamId};
+use crate::ids::{FragmentNumber, RunId, StreamId};
 use crate::sample::{Sample, Tag};
 use crate::sink::{Durable, OpenFragment};
 use crate::time::UnixMs;
@@ -24,11 +24,21 @@ pub enum LiveEvent {
         /// Its first sample of the primary track is a sync sample.
         starts_with_sync: bool,
     },
-    /// A sample of the open fragment.
-    Sample(Sample),
-    /// Tags of the open fragment.
-    Tags(Arc<[Tag]>),
-    /// The open fragment is complete, not yet durable.
+    /// A sample of an open fragment: while a connection takes over from another, two are open.
+    Sample {
+        /// Of which fragment.
+        number: FragmentNumber,
+        /// The sample.
+        sample: Sample,
+    },
+    /// Tags of an open fragment.
+    Tags {
+        /// Of which fragment.
+        number: FragmentNumber,
+        /// In the order they came.
+        tags: Arc<[Tag]>,
+    },
+    /// An open fragment is complete, not yet durable.
     Closed(OpenFragment),
     /// A fragment is durable and in the timeline.
     Durable(Durable),

@@ -259,8 +259,12 @@ impl Actor {
             match output {
                 Output::RunBreak => self.next_run(jobs).await,
                 Output::Open { config, start_ms, starts_with_sync } => self.open(config, start_ms, starts_with_sync)?,
-                Output::Sample(sample) => self.live.push(LiveEvent::Sample(sample)),
-                Output::Tags(tags) => self.live.push(LiveEvent::Tags(tags)),
+                Output::Sample(sample) => {
+                    self.live.extend(self.open.map(|open| LiveEvent::Sample { number: open.number, sample }));
+                }
+                Output::Tags(tags) => {
+                    self.live.extend(self.open.map(|open| LiveEvent::Tags { number: open.number, tags }));
+                }
                 Output::Cut(cut) => self.cut(cut, jobs).await?,
             }
         }
@@ -303,6 +307,8 @@ impl Actor {
         self.run.fragment_count += 1;
         self.open = Some(fragment);
         self.live.push(LiveEvent::Opened { fragment, run: self.run.id, config, producer_start, starts_with_sync });
+        // At once: where two connections push, viewers learn of fragments in the order of their numbers.
+        self.publish();
         Ok(())
     }
 

@@ -50,8 +50,8 @@ pub(crate) struct Window {
 /// Bytes that an event keeps in memory.
 fn cost(event: &LiveEvent) -> usize {
     let data = match event {
-        LiveEvent::Sample(sample) => sample.data.len(),
-        LiveEvent::Tags(tags) => tags.iter().map(|tag| tag.name.len() + tag.value.len() + 48).sum(),
+        LiveEvent::Sample { sample, .. } => sample.data.len(),
+        LiveEvent::Tags { tags, .. } => tags.iter().map(|tag| tag.name.len() + tag.value.len() + 48).sum(),
         _ => 0,
     };
     data + size_of::<LiveEvent>()
@@ -86,7 +86,7 @@ impl Window {
             LiveEvent::Ended(run) => {
                 self.live_runs.remove(run);
             }
-            LiveEvent::Sample(_) | LiveEvent::Tags(_) | LiveEvent::Closed(_) => {}
+            LiveEvent::Sample { .. } | LiveEvent::Tags { .. } | LiveEvent::Closed(_) => {}
         }
         self.held_bytes += cost(&event);
         self.events.push_back(event);
@@ -157,7 +157,9 @@ impl Window {
             position.next += 1;
             match event {
                 LiveEvent::Opened { .. } => position.awaits_opening = false,
-                LiveEvent::Sample(_) | LiveEvent::Tags(_) | LiveEvent::Closed(_) if position.awaits_opening => continue,
+                LiveEvent::Sample { .. } | LiveEvent::Tags { .. } | LiveEvent::Closed(_) if position.awaits_opening => {
+                    continue;
+                }
                 _ => {}
             }
             return Step::Event(event.clone());

@@ -37,7 +37,7 @@ impl Publisher {
     }
 
     fn sample(&self, decode_ticks: i64, size: usize) {
-        self.publish(LiveEvent::Sample(Sample {
+        let sample = Sample {
             track: 0,
             decode_ticks,
             composition_ticks: 0,
@@ -46,7 +46,9 @@ impl Publisher {
             sync: SyncKind::None,
             block_flags: 0,
             data: Bytes::from(vec![0; size]),
-        }));
+        };
+        // Viewers do not ask the hub of which fragment it is.
+        self.publish(LiveEvent::Sample { number: FragmentNumber::MIN, sample });
     }
 
     fn close(&self, counter: u64) {
@@ -67,12 +69,12 @@ fn place(counter: u64) -> OpenFragment {
 fn word(event: Result<LiveEvent, RecvError>) -> String {
     match event {
         Ok(LiveEvent::Opened { fragment, .. }) => format!("open {}", fragment.ordinal),
-        Ok(LiveEvent::Sample(sample)) => format!("sample {}", sample.decode_ticks),
+        Ok(LiveEvent::Sample { sample, .. }) => format!("sample {}", sample.decode_ticks),
         Ok(LiveEvent::Closed(fragment)) => format!("close {}", fragment.ordinal),
         Ok(LiveEvent::Durable(durable)) => format!("durable {}", durable.number.sequence()),
         Ok(LiveEvent::Failed(fragment)) => format!("fail {}", fragment.ordinal),
         Ok(LiveEvent::Ended(_)) => "end".into(),
-        Ok(LiveEvent::Tags(tags)) => format!("tags {}", tags.len()),
+        Ok(LiveEvent::Tags { tags, .. }) => format!("tags {}", tags.len()),
         Err(RecvError::Lagged) => "lagged".into(),
     }
 }
