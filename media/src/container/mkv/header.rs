@@ -63,7 +63,7 @@ pub fn can_carry(track: &Track) -> bool {
     to_matroska(track).is_some()
 }
 
-fn ebml_header(out: &mut Vec<u8>) {
+pub(super) fn ebml_header(out: &mut Vec<u8>) {
     write_uint(out, id::EBML_VERSION, 1);
     write_uint(out, id::EBML_READ_VERSION, 1);
     write_uint(out, id::EBML_MAX_ID_LENGTH, 4);

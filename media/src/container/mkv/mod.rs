@@ -11,6 +11,7 @@ mod id;
 mod input;
 pub mod mux;
 mod original;
+mod repeat;
 mod samples;
 mod tags;
 mod timing;

@@ -19,6 +19,7 @@ use super::ebml::{id_len, uint_len, vint_len, write_element, write_id, write_mas
 use super::header::UNKNOWN_SIZE;
 pub use super::header::{HeaderOptions, can_carry, header};
 use super::id;
+pub use super::repeat::{FragmentHeader, plain_tags, tags_document};
 pub use super::timing::Timing;
 use crate::table::SampleEntry;
 
@@ -356,15 +357,19 @@ pub fn tags(tags: &[Tag]) -> Bytes {
         write_master(out, id::TAG, |out| {
             // About everything in the Segment.
             write_master(out, id::TARGETS, |_| {});
-            for tag in tags {
-                write_master(out, id::SIMPLE_TAG, |out| {
-                    write_element(out, id::TAG_NAME, tag.name.as_bytes());
-                    write_element(out, id::TAG_STRING, tag.value.as_bytes());
-                });
-            }
+            write_simple_tags(out, tags);
         });
     });
     out.into()
+}
+
+pub(super) fn write_simple_tags<'a>(out: &mut Vec<u8>, tags: impl IntoIterator<Item = &'a Tag>) {
+    for tag in tags {
+        write_master(out, id::SIMPLE_TAG, |out| {
+            write_element(out, id::TAG_NAME, tag.name.as_bytes());
+            write_element(out, id::TAG_STRING, tag.value.as_bytes());
+        });
+    }
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! The header of a Matroska source, as a config keeps it: what is written again is written as it was sent.
 
+use vidar_core::track::Track;
+
 use super::document::{Info, parse_ebml_header};
 use super::ebml::{Element, Elements, Head, HeadStep, VintLimits, read_head};
 use super::id;
@@ -10,7 +12,11 @@ use super::track_entry::{Encoding, TrackEntry, parse_tracks};
 #[derive(Debug)]
 pub(super) struct Original<'a> {
     pub(super) scale: Scale,
-    limits: VintLimits,
+    pub(super) limits: VintLimits,
+    /// The whole EBML header.
+    pub(super) ebml: &'a [u8],
+    /// Of the Segment, up to its first Cluster.
+    body: &'a [u8],
     /// With their bodies.
     entries: Vec<(TrackEntry, &'a [u8])>,
 }
@@ -19,11 +25,13 @@ impl<'a> Original<'a> {
     /// None if the bytes are no such header.
     pub(super) fn parse(header: &'a [u8]) -> Option<Self> {
         let ebml = head(header, VintLimits::DEFAULT).filter(|head| head.id == id::EBML)?;
-        let (body, rest) = header.get(ebml.len..)?.split_at_checked(usize::try_from(ebml.size?).ok()?)?;
-        let limits = parse_ebml_header(body).ok()?;
+        let ebml_len = ebml.len.checked_add(usize::try_from(ebml.size?).ok()?)?;
+        let (ebml_bytes, rest) = header.split_at_checked(ebml_len)?;
+        let limits = parse_ebml_header(ebml_bytes.get(ebml.len..)?).ok()?;
         let segment = head(rest, limits).filter(|head| head.id == id::SEGMENT)?;
-        let mut original = Self { scale: Scale::DEFAULT, limits, entries: Vec::new() };
-        for element in Elements::new(rest.get(segment.len..)?, limits) {
+        let body = rest.get(segment.len..)?;
+        let mut original = Self { scale: Scale::DEFAULT, limits, ebml: ebml_bytes, body, entries: Vec::new() };
+        for element in Elements::new(body, limits) {
             let element = element.ok()?;
             match element.id {
                 id::INFO => original.scale = Info::parse(element.body, limits).ok()?.scale,
@@ -32,6 +40,21 @@ impl<'a> Original<'a> {
             }
         }
         Some(original)
+    }
+
+    /// True if it declares just these tracks, and their frames as they are kept.
+    pub(super) fn holds(&self, tracks: &[Track]) -> bool {
+        let holds = |((entry, _), track): (&(TrackEntry, &[u8]), &Track)| {
+            !matches!(entry.encoding, Encoding::HeaderStripped { .. }) && entry.to_track(self.scale) == *track
+        };
+        self.entries.len() == tracks.len() && self.entries.iter().zip(tracks).all(holds)
+    }
+
+    /// What stands in the Segment, each with all its bytes.
+    pub(super) fn children(&self) -> impl Iterator<Item = (Element<'a>, &'a [u8])> {
+        let body = self.body;
+        let elements = Elements::new(body, self.limits).flatten();
+        elements.map(move |element| (element.clone(), body.get(element.range).unwrap_or_default()))
     }
 
     /// The entry of that number.

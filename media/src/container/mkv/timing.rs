@@ -45,6 +45,9 @@ pub struct Timing {
 }
 
 impl Timing {
+    /// Of 1 ms.
+    pub const MILLISECONDS: Self = Self { scale: Scale::DEFAULT };
+
     /// The unit in which all times of these tracks are exact: that of the Matroska source, else the coarsest of 1 ms to
     /// 10 µs that is a whole number of nanoseconds. Else 1 ms, and times are rounded (so at 90 kHz and 44.1 kHz).
     #[must_use]
