@@ -110,6 +110,24 @@ impl LoadedFragment {
 }
 
 impl LoadedFragment {
+    /// The samples of all tracks in the order they came, each with its track.
+    #[must_use]
+    pub fn in_arrival_order(&self) -> Vec<(u8, StoredSample<'_>)> {
+        let mut order = Vec::new();
+        for (piece, (part, table)) in self.pieces.iter().enumerate() {
+            let mut offset = 0;
+            for of_track in &table.tracks {
+                for entry in &of_track.samples {
+                    let sample = StoredSample { part: *part, offset, entry };
+                    offset += u64::from(entry.size);
+                    order.push((piece, entry.arrival, of_track.track, sample));
+                }
+            }
+        }
+        order.sort_by_key(|(piece, arrival, ..)| (*piece, *arrival));
+        order.into_iter().map(|(_, _, track, sample)| (track, sample)).collect()
+    }
+
     /// Media time of the instant that `producer_start` names, in milliseconds on the timeline common to the tracks of
     /// its run: the first sync sample of the primary track, else its first sample, else the first of any track.
     #[must_use]

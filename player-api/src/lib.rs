@@ -18,6 +18,7 @@ pub mod image;
 pub mod params;
 mod rights;
 mod routes;
+pub mod scatter;
 mod shift;
 mod turn;
 mod virtual_file;

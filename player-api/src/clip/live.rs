@@ -27,12 +27,12 @@ use vidar_media::container::fmp4::{init, sample_entry, segment};
 use vidar_media::container::mkv::mux::{self, HeaderOptions, Timing};
 use vidar_media::table::SampleEntry;
 
-use super::scatter::read_into;
 use super::snapshot::ClipRange;
 use super::tracks::omitted_name;
 use super::{Container, OMITTED_HEADER, bounded_list, mkv, mp4};
 use crate::error::ApiResult;
 use crate::fragment::{self, LoadedFragment, StoredRange};
+use crate::scatter::read_into;
 use crate::shift::{ns_to_ticks, shift_ns};
 use crate::{Api, ApiError};
 
@@ -309,28 +309,17 @@ impl LiveWriter {
         let timing = Timing::of(&self.config);
         let layout = mux::Layout::new(&loaded.config, timing);
         let base = timing.units(zero_ms, 1000);
-        let mut order: Vec<(u32, mux::Frame, StoredRange)> = Vec::new();
-        let mut before = 0;
-        for (part, table) in &loaded.pieces {
-            let mut offset = 0;
-            for of_track in &table.tracks {
-                for sample in &of_track.samples {
-                    let range = offset..offset + u64::from(sample.size);
-                    offset = range.end;
-                    if self.tracks.contains(&of_track.track) {
-                        let mut frame = layout.table_frame(of_track.track, sample);
-                        frame.timestamp = frame.timestamp.saturating_add(base);
-                        order.push((before + sample.arrival, frame, StoredRange { part: *part, range }));
-                    }
-                }
-            }
-            before += u32::try_from(table.sample_count()).unwrap_or(0);
-        }
-        order.sort_by_key(|(arrival, ..)| *arrival);
-        let frames: Vec<mux::Frame> = order.iter().map(|(_, frame, _)| *frame).collect();
+        let carried = loaded.in_arrival_order().into_iter().filter(|(track, _)| self.tracks.contains(track));
+        let (frames, stored): (Vec<mux::Frame>, Vec<StoredRange>) = carried
+            .map(|(track, sample)| {
+                let mut frame = layout.table_frame(track, sample.entry);
+                frame.timestamp = frame.timestamp.saturating_add(base);
+                (frame, sample.stored())
+            })
+            .unzip();
         let heads = layout.heads(&frames).ok()?;
-        let chunks = order.into_iter().zip(heads.iter());
-        let chunks = chunks.flat_map(|((_, _, stored), head)| [Chunk::Made(head), Chunk::Stored(stored)]);
+        let chunks = stored.into_iter().zip(heads.iter());
+        let chunks = chunks.flat_map(|(stored, head)| [Chunk::Made(head), Chunk::Stored(stored)]);
         Some(chunks.collect::<Vec<_>>().chunks_mut(CHUNKS_AT_ONCE).map(take_all).collect())
     }
 }

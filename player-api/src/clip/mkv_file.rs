@@ -10,9 +10,9 @@ use vidar_core::source::{FragmentSource, ReadError};
 
 use super::mkv::{Mkv, MkvFrame};
 use super::plan::open_tables;
-use super::scatter::read_into;
 use super::span::Opened;
 use crate::fragment::StoredRange;
+use crate::scatter::read_into;
 use crate::virtual_file::VirtualFile;
 
 /// Bytes that are made at once.

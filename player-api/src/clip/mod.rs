@@ -19,7 +19,6 @@ mod mp4;
 mod mp4_file;
 mod pictures;
 mod plan;
-pub(crate) mod scatter;
 mod snapshot;
 mod span;
 mod timing;

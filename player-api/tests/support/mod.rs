@@ -78,6 +78,11 @@ impl MemorySource {
         self.damaged.lock().unwrap().push(number);
     }
 
+    /// As retention does.
+    pub fn remove(&self, number: FragmentNumber) {
+        self.fragments.lock().unwrap().remove(&number);
+    }
+
     /// Damages the copy of its config in the file of a fragment.
     pub fn damage_config(&self, entry: &FragmentEntry) {
         self.damaged_configs.lock().unwrap().insert((entry.meta.config, entry.record.file));
@@ -311,12 +316,13 @@ impl Archive {
             }
             let start = push.start.plus_ms(cut.start_ms - first_ms);
             let taken = std::mem::take(&mut parts);
-            entries.push(self.store(stream, run, start, entries.is_empty(), cut, taken));
+            let number = self.number(start);
+            entries.push(self.store(stream, run, number, start, entries.is_empty(), cut, taken));
         }
         entries
     }
 
-    fn observe_run(&self, stream: StreamId, run: RunId, anchor: UnixMs) {
+    pub fn observe_run(&self, stream: StreamId, run: RunId, anchor: UnixMs) {
         let body = Control::Run(RunRecord {
             stream,
             run,
@@ -333,22 +339,23 @@ impl Archive {
         self.index.observe(&LogEvent::Control(Arc::new(ControlRecord { number, body })));
     }
 
-    fn number(&self, server: UnixMs) -> FragmentNumber {
+    pub fn number(&self, server: UnixMs) -> FragmentNumber {
         let mut counter = self.counter.lock().unwrap();
         *counter += 1;
         FragmentNumber::new((1 << 32) + *counter, server.0 as u64 + 5, *counter as u32)
     }
 
-    fn store(
+    #[allow(clippy::too_many_arguments)] // a record has many fields
+    pub fn store(
         &self,
         stream: StreamId,
         run: RunId,
+        number: FragmentNumber,
         start: UnixMs,
         run_start: bool,
         cut: Cut,
         parts: Vec<(TableEnvelope, Bytes)>,
     ) -> SharedEntry {
-        let number = self.number(start);
         let (ordinal, discontinuity) = {
             let mut places = self.places.lock().unwrap();
             let known = places.contains_key(&stream);

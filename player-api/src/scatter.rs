@@ -7,7 +7,10 @@ use vidar_core::source::{FragmentSource, ReadError};
 use crate::fragment::{StoredRange, group_reads, read_group};
 
 /// Reads each range into its place among `chunks`, in the order of the store, so that neighbours are read at once.
-pub(crate) async fn read_into(
+///
+/// # Errors
+/// As [`FragmentSource::media`].
+pub async fn read_into(
     source: &dyn FragmentSource,
     entry: &FragmentEntry,
     mut wanted: Vec<(StoredRange, usize)>,
