@@ -4,13 +4,16 @@
 //! which operations there are. Every operation is a POST to a path of its own, with JSON in and out.
 
 mod absent;
+mod archive;
 mod arn;
 mod attributes;
 mod call;
 mod clip;
+mod document;
 mod endpoint;
 mod error;
 mod gate;
+mod get_media;
 mod images;
 mod look;
 mod media_error;
@@ -21,6 +24,7 @@ mod sessions;
 mod storage;
 mod streams;
 mod tags;
+mod time;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,6 +32,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::routing::post;
 use tokio::sync::Mutex;
+use tokio_util::sync::CancellationToken;
 use vidar_aws_wire::sigv4::Rules;
 use vidar_core::auth::Principal;
 use vidar_core::clock::SharedClock;
@@ -74,6 +79,8 @@ pub struct Kvs {
     pub images: ImagePool,
     /// Seals the tokens of streaming sessions.
     pub sessions: Arc<dyn Seal>,
+    /// Cancelled when the server goes down: answers that have no end get one.
+    pub stop: CancellationToken,
     /// Settings.
     pub options: KvsOptions,
     /// Held over a look at a version and the change that follows.
@@ -154,6 +161,9 @@ pub fn router(kvs: Arc<Kvs>) -> Router {
         .route("/describeStreamStorageConfiguration", post(storage::describe))
         .route("/updateStreamStorageConfiguration", post(storage::update))
         .merge(media_routes())
+        .route("/listFragments", post(archive::list_fragments::list))
+        .route("/getMediaForFragmentList", post(archive::fragment_list::get))
+        .route("/getMedia", post(get_media::get))
         .merge(absent_routes())
         .fallback(error::unknown_operation)
         .method_not_allowed_fallback(error::unknown_operation)

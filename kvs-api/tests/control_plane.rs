@@ -19,6 +19,7 @@ use vidar_aws_wire::sigv4::Rules;
 use vidar_core::auth::Principal;
 use vidar_core::clock::ManualClock;
 use vidar_core::control::{StreamRecord, StreamSettings};
+use vidar_core::entry::FragmentEntry;
 use vidar_core::ids::{StreamId, StreamName};
 use vidar_core::policy::Preset;
 use vidar_core::registry::{RegistryError, StreamRegistry};
@@ -137,6 +138,7 @@ impl Service {
             clock,
             player,
             images: ImagePool::new(1, 1),
+            stop: Default::default(),
             sessions: Arc::new(NoSessions),
             options,
             changes: Default::default(),

@@ -8,6 +8,7 @@ use axum::Router;
 use tokio::net::TcpListener;
 use tokio::sync::Mutex;
 use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
 use vidar_aws_wire::sigv4::Rules;
 use vidar_kvs_api::{Kvs, KvsOptions, Seal};
 use vidar_player_api::Api;
@@ -66,11 +67,13 @@ impl KvsPort {
         keys: Arc<Credentials>,
         player: Arc<Api>,
         sessions: Sealer,
+        stop: CancellationToken,
     ) -> Router {
         let (options, changes, clock) = (self.options.clone(), Mutex::default(), Arc::clone(&player.clock));
         let images = ImagePool::new(player.options.image_workers, player.options.image_timeout_ms);
         let sessions = Arc::new(SessionSeal(sessions));
-        vidar_kvs_api::router(Arc::new(Kvs { registry, keys, clock, player, images, sessions, options, changes }))
+        let kvs = Kvs { registry, keys, clock, player, images, sessions, stop, options, changes };
+        vidar_kvs_api::router(Arc::new(kvs))
     }
 }
 

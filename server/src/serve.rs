@@ -179,7 +179,7 @@ impl Server {
         if let Some(kvs) = self.kvs {
             let (registry, keys) = (Arc::clone(&self.registry), Arc::clone(&self.auth));
             let sessions = Sealer::new(self.store.index_key().bytes(), b"vidar streaming sessions 1");
-            let router = kvs.router(registry, keys, player, sessions);
+            let router = kvs.router(registry, keys, player, sessions, serving.clone());
             accept.spawn(http::serve(
                 kvs.listener,
                 kvs.tls,

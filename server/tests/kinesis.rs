@@ -2,13 +2,17 @@
 
 mod common;
 
-use std::io::{Read, Write};
+use std::collections::BTreeSet;
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use bytes::Bytes;
 use common::{ID, SECRET, Vidar, start_in, start_with};
 use serde_json::{Value, json};
+use vidar_media::container::mkv;
+use vidar_media::demux::{Demux, Event, RawSample};
 
 /// Where the compatible API of a server listens, as GetDataEndpoint says.
 fn endpoint(vidar: &mut Vidar) -> String {
@@ -17,16 +21,21 @@ fn endpoint(vidar: &mut Vidar) -> String {
     url.split_whitespace().next().expect("a URL").trim_matches('"').to_owned()
 }
 
-fn botocore(args: &[&str]) {
+/// A Python that has botocore, with a script of this folder.
+fn python(script: &str) -> [String; 3] {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace");
     let python = root.join("target/tools/bin/python");
     let ready = Command::new(&python).args(["-c", "import botocore"]).stderr(Stdio::null()).status();
     if !ready.is_ok_and(|status| status.success()) {
         common::run(root.join("scripts/tools").to_str().expect("UTF-8"), &["botocore"]);
     }
-    let script = root.join("server/tests/kinesis.py");
-    let script = ["-B", script.to_str().expect("UTF-8")];
-    common::run(python.to_str().expect("UTF-8"), &[&script[..], args].concat());
+    let text = |path: std::path::PathBuf| path.to_str().expect("UTF-8").to_owned();
+    [text(python), "-B".to_owned(), text(root.join("server/tests").join(script))]
+}
+
+fn botocore(args: &[&str]) {
+    let [python, flag, script] = python("kinesis.py");
+    common::run(&python, &[&[flag.as_str(), &script], args].concat());
 }
 
 #[test]
@@ -53,6 +62,65 @@ fn botocore_manages_the_streams_of_every_protocol() {
     let vidar = start_in(&dir, &[]);
     assert_eq!(vidar.json("/v1/streams/kin-1")["retention_hours"], 48);
     assert_eq!(vidar.request(&[], "/v1/streams/kin-5").0, 404);
+}
+
+/// The frames of a file of one or more documents, and how many documents there are.
+fn frames(path: &Path) -> (Vec<RawSample>, usize) {
+    let bytes = Bytes::from(std::fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display())));
+    let (mut demuxer, mut events) = (mkv::Demuxer::new(), Vec::new());
+    demuxer.push(bytes, &mut events).expect("Matroska");
+    let documents = events.iter().filter(|event| matches!(event, Event::Config(_))).count();
+    let frame = |event| if let Event::Sample(sample) = event { Some(sample) } else { None };
+    (events.into_iter().filter_map(frame).collect(), documents)
+}
+
+fn packets(path: &Path) -> usize {
+    let path = path.to_str().expect("UTF-8");
+    let args = ["-v", "error", "-count_packets", "-show_entries", "stream=nb_read_packets", "-of", "csv=p=0", path];
+    let counts = String::from_utf8(common::run("ffprobe", &args)).expect("UTF-8");
+    counts.lines().map(|count| count.trim_end_matches(',').parse::<usize>().expect("a count")).sum()
+}
+
+#[test]
+fn botocore_reads_what_was_pushed() {
+    let own = tempfile::tempdir().expect("a temporary directory");
+    let mut vidar = start_with(&["--kvs", "127.0.0.1:0"]);
+    let url = endpoint(&mut vidar);
+    let clip = vidar_fixtures::path("bbb.mkv");
+    let (status, _) = vidar.request(&["-X", "POST", "-d", r#"{"name": "kin-1"}"#], "/v1/streams");
+    assert_eq!(status, 201);
+    // How many fragments it makes is learned from another stream.
+    assert_eq!(vidar.push("kin-0", "", &clip).0, 200);
+    let count = vidar.fragments("kin-0").len();
+    let [python, flag, script] = python("kinesis_media.py");
+    let mut reader = Command::new(python)
+        .args([&flag, &script, &url, ID, SECRET, "kin-1", &count.to_string()])
+        .arg(own.path())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("Python runs");
+    let mut lines = BufReader::new(reader.stdout.take().expect("its output")).lines();
+    assert_eq!(lines.next().expect("a line").expect("text"), "ready");
+    assert_eq!(vidar.push("kin-1", "", &clip).0, 200);
+    assert!(reader.wait().expect("it ends").success());
+
+    let file = |name: &str| own.path().join(name);
+    let essence = |of: &RawSample| (of.track, of.presentation_ticks, of.sync, of.block_flags, of.data.clone());
+    let (sent, _) = frames(&clip);
+    let sent: Vec<_> = sent.iter().map(essence).collect();
+    for name in ["live.mkv", "list.mkv", "earliest.mkv"] {
+        let (got, documents) = frames(&file(name));
+        assert_eq!((got.len(), documents), (sent.len(), count), "{name}");
+        assert!(got.iter().map(essence).eq(sent.iter().cloned()), "{name}: frames differ");
+    }
+    let (later, documents) = frames(&file("after.mkv"));
+    let (first, _) = frames(&file("fragment-0.mkv"));
+    assert_eq!((first.len() + later.len(), documents), (sent.len(), count - 1));
+    // Another reader sees each document as a file, with all its packets.
+    let all: usize = (0..count).map(|index| packets(&file(&format!("fragment-{index}.mkv")))).sum();
+    assert_eq!(all, sent.len());
+    let tracks: BTreeSet<u8> = sent.iter().map(|(track, ..)| *track).collect();
+    assert!(tracks.len() > 1, "sound and pictures");
 }
 
 #[test]

@@ -12,7 +12,7 @@ use vidar_core::track::{Track, TrackKind};
 use vidar_media::container::ts::{self, Muxer, TIMESCALE_HZ, TsSample};
 
 use super::segment::zero_ticks;
-use crate::clip::scatter::read_into;
+use crate::scatter::read_into;
 use crate::fragment::{LoadedFragment, StoredRange};
 
 /// Stored bytes that are read and written at once.
