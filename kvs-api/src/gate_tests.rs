@@ -18,9 +18,13 @@ use vidar_core::control::{StreamRecord, StreamSettings};
 use vidar_core::ids::StreamName;
 use vidar_core::registry::{RegistryError, StreamRegistry};
 use vidar_core::time::UnixMs;
+use vidar_player_api::image::ImagePool;
 
 use super::*;
-use crate::{Keys, KvsOptions};
+use crate::{Keys, KvsOptions, Seal};
+
+#[path = "../tests/support/mod.rs"]
+mod support;
 
 const NOW_S: u64 = 1_795_655_400;
 const SECRET: &str = "secret";
@@ -69,17 +73,38 @@ impl Keys for OneKey {
     fn note_use(&self, _: &Principal) {}
 }
 
+struct NoSessions;
+
+impl Seal for NoSessions {
+    fn seal(&self, _: &[u8], _: &[u8]) -> Option<Vec<u8>> {
+        None
+    }
+
+    fn open(&self, _: &[u8], _: &[u8]) -> Option<Vec<u8>> {
+        None
+    }
+}
+
 fn kvs() -> Arc<Kvs> {
+    let clock = ManualClock::new(UnixMs(NOW_S as i64 * 1000));
+    // Nothing is stored: the folder is needed while it opens only.
+    let dir = tempfile::tempdir().unwrap();
     Arc::new(Kvs {
         registry: Arc::new(NoStreams),
         keys: Arc::new(OneKey),
-        clock: ManualClock::new(UnixMs(NOW_S as i64 * 1000)),
+        player: support::player(dir.path(), Arc::new(NoStreams), Arc::clone(&clock) as _),
+        images: ImagePool::new(1, 1),
+        sessions: Arc::new(NoSessions),
+        stop: Default::default(),
+        clock,
         options: KvsOptions {
             rules: sigv4::Rules { region: Some("us-west-2".into()), ..sigv4::Rules::default() },
             public_url: "http://h".into(),
             region: "us-west-2".into(),
             account: "0".repeat(12),
             body_timeout: Duration::from_secs(60),
+            clip_fragments_max: None,
+            clip_bytes_max: None,
         },
         changes: Default::default(),
     })

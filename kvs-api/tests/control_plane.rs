@@ -19,7 +19,6 @@ use vidar_aws_wire::sigv4::Rules;
 use vidar_core::auth::Principal;
 use vidar_core::clock::ManualClock;
 use vidar_core::control::{StreamRecord, StreamSettings};
-use vidar_core::entry::FragmentEntry;
 use vidar_core::ids::{StreamId, StreamName};
 use vidar_core::policy::Preset;
 use vidar_core::registry::{RegistryError, StreamRegistry};

@@ -92,6 +92,7 @@ async fn a_session_ends_when_it_expires_and_with_its_stream_or_its_key() {
         player: support::player(dir.path(), Arc::clone(&world) as _, Arc::clone(&clock) as _),
         images: ImagePool::new(1, 1),
         sessions: Arc::new(Tagged::new(1)),
+        stop: Default::default(),
         options: KvsOptions {
             rules: Rules::default(),
             public_url: String::new(),

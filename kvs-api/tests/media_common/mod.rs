@@ -28,17 +28,30 @@ use vidar_core::sample::Tag;
 use vidar_core::sink::{Durable, OpenFragment};
 use vidar_core::time::UnixMs;
 use vidar_core::track::StreamConfig;
-use vidar_kvs_api::{Keys, Kvs, KvsOptions, Refusal, router};
+use vidar_kvs_api::{Keys, Kvs, KvsOptions, Refusal, Seal, router};
 use vidar_live::{Hub, HubOptions};
 use vidar_media::container::mkv;
 use vidar_media::demux::{Demux as _, Event, RawSample};
 use vidar_media::fragmenter::{Cut, Output};
+use vidar_player_api::image::ImagePool;
 use vidar_player_api::{Api, ApiOptions};
 use zeroize::Zeroizing;
 
 use crate::support::Archive;
 
 const SECRET: &str = "secret";
+
+struct NoSessions;
+
+impl Seal for NoSessions {
+    fn seal(&self, _: &[u8], _: &[u8]) -> Option<Vec<u8>> {
+        None
+    }
+
+    fn open(&self, _: &[u8], _: &[u8]) -> Option<Vec<u8>> {
+        None
+    }
+}
 
 /// `root` may everything, `reader` may read `cam-*`, `writer` may write it.
 struct TestKeys;
@@ -80,6 +93,8 @@ impl Service {
             region: "us-west-2".to_owned(),
             account: "123456789012".to_owned(),
             body_timeout: Duration::from_secs(10),
+            clip_fragments_max: None,
+            clip_bytes_max: None,
         };
         let (hub, stop) = (Hub::new(HubOptions { budget_bytes }), CancellationToken::new());
         let player = Arc::new(Api {
@@ -96,6 +111,8 @@ impl Service {
             keys: Arc::new(TestKeys),
             clock: archive.clock.clone(),
             player,
+            images: ImagePool::new(1, 1),
+            sessions: Arc::new(NoSessions),
             stop: stop.clone(),
             options,
             changes: Default::default(),
