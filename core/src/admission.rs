@@ -25,6 +25,15 @@ pub trait Permit: Send + Sync {
     fn revoked(&self) -> bool;
 }
 
+/// On which terms somebody publishes beside others of the same kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Beside {
+    /// With how many, itself included.
+    pub count_max: usize,
+    /// For how long: those before have to leave after it.
+    pub overlap: Duration,
+}
+
 /// Admits publishers.
 pub trait Admission: Send + Sync + 'static {
     /// Admits one, unless another was heard within `silence`.
@@ -38,4 +47,19 @@ pub trait Admission: Send + Sync + 'static {
         who: &str,
         silence: Duration,
     ) -> Result<Arc<dyn Permit>, Occupied>;
+
+    /// Admits one that leaves others room, and finds room where all that were heard do so too.
+    ///
+    /// # Errors
+    /// `Occupied`.
+    fn admit_beside(
+        &self,
+        stream: StreamId,
+        name: &StreamName,
+        who: &str,
+        silence: Duration,
+        _beside: Beside,
+    ) -> Result<Arc<dyn Permit>, Occupied> {
+        self.admit(stream, name, who, silence)
+    }
 }

@@ -99,6 +99,11 @@ pub trait FragmentSink: Send + Sync + 'static {
         continues: bool,
     ) -> Result<OpenFragment, SinkError>;
 
+    /// Whether a fragment that begins at that producer time is there already: one that comes now repeats it.
+    fn holds_start(&self, _stream: StreamId, _producer_start: UnixMs) -> bool {
+        false
+    }
+
     /// Makes sure that a config can be referred to by records that are appended later.
     ///
     /// # Errors

@@ -16,7 +16,7 @@ use vidar_core::sink::OpenFragment;
 use vidar_core::time::{UnixMs, ticks_to_ms_nearest};
 use vidar_core::track::StreamConfig;
 use vidar_media::Event;
-use vidar_media::fragmenter::{Cut, Fragmenter, Output};
+use vidar_media::fragmenter::{self, Cut, Fragmenter, Output};
 
 use crate::budget::Reservation;
 use crate::committer::{Job, run_committer};
@@ -87,6 +87,8 @@ pub(crate) struct Actor {
     /// What was cut before the sample that a given start is the time of.
     waiting: Vec<Waiting>,
     config: Arc<StreamConfig>,
+    /// What the source's own fragment that goes on gave as its time.
+    source_units: Option<i64>,
     /// Of the newest sample.
     arrival: Option<Wall>,
     /// The run ends because the server's clock stepped: the source's times go on.
@@ -102,8 +104,9 @@ impl Actor {
         failure: Arc<OnceLock<PushError>>,
         permit: Arc<dyn Permit>,
     ) -> Self {
-        let fragmenter = Fragmenter::new(ingest.options.fragmenter);
-        let (held, run, given) = (Reservation::empty(&ingest.budget), new_run(&ingest), start.start);
+        let as_sent = start.as_sent.is_some();
+        let fragmenter = Fragmenter::new(fragmenter::Options { as_sent, ..ingest.options.fragmenter });
+        let (held, run, given) = (Reservation::empty(&ingest.budget), new_run(&ingest, &start), start.start);
         let (outputs, open, config) = (Vec::new(), None, Arc::default());
         Self {
             ingest,
@@ -121,6 +124,7 @@ impl Actor {
             open,
             waiting: Vec::new(),
             config,
+            source_units: None,
             arrival: None,
             clock_stepped: false,
         }
@@ -134,6 +138,7 @@ impl Actor {
             self.stream,
             Arc::clone(&self.log),
             Arc::clone(&self.failure),
+            self.start.as_sent.as_ref().map(|sent| Arc::clone(&sent.follower)),
         );
         let committer = tokio::spawn(committer.in_current_span());
         let mut end = (false, "connection lost".to_owned());
@@ -211,9 +216,15 @@ impl Actor {
     async fn event(&mut self, arrived: Arrived, now: UnixMs, jobs: &mpsc::Sender<Job>) -> Result<(), ()> {
         let Arrived { at: arrived, event } = arrived;
         match &event {
-            Event::Wall { track, presentation_ticks, at } => self.report(*track, *presentation_ticks, *at),
+            // A source that says what time its fragments are of knows better than a header.
+            Event::Wall { track, presentation_ticks, at } if self.start.as_sent.is_none() => {
+                self.report(*track, *presentation_ticks, *at);
+            }
+            Event::SourceFragment { units, .. } => self.source_units = *units,
             Event::Sample(sample) => {
-                self.check_clock(now);
+                if self.start.as_sent.is_none() {
+                    self.check_clock(now);
+                }
                 self.give_out(jobs).await?;
                 let media_ms = self.media_ms(sample.track, sample.presentation_ticks);
                 let wall = Wall { media_ms, at: arrived.unwrap_or(now), source: WallSource::Arrival };
@@ -276,7 +287,7 @@ impl Actor {
         let stepped = std::mem::take(&mut self.clock_stepped);
         self.end_run(if stepped { "the server's clock stepped" } else { "times jumped" }, jobs).await;
         let (anchor, report) = (self.run.anchor, self.run.report);
-        self.run = new_run(&self.ingest);
+        self.run = new_run(&self.ingest, &self.start);
         if stepped {
             // What was given or reported is of the producer's clock, and media times go on: it still holds.
             let given = anchor.filter(|anchor| anchor.source == WallSource::Given);
@@ -306,6 +317,9 @@ impl Actor {
         let fragment = opened.map_err(|error| self.fail(error.kind(), error.to_string()))?;
         self.run.fragment_count += 1;
         self.open = Some(fragment);
+        if let Some(sent) = &self.start.as_sent {
+            sent.follower.opened(fragment.number, self.source_units);
+        }
         self.live.push(LiveEvent::Opened { fragment, run: self.run.id, config, producer_start, starts_with_sync });
         // At once: where two connections push, viewers learn of fragments in the order of their numbers.
         self.publish();
@@ -371,6 +385,8 @@ impl Actor {
             config: ConfigId::NONE, // the committer fills it in
             flags: cut.flags.with(FragmentFlags::RUN_START, run_start),
         };
+        let sent_again = cut.part.is_none() && self.sent_again(meta.producer_start);
+        let meta = FragmentMeta { flags: meta.flags.with(FragmentFlags::REPEATS, sent_again), ..meta };
         if cut.part.is_none() {
             let last = LastRun { run: self.run.id, end: meta.producer_end(), config: Arc::clone(&cut.config) };
             self.ingest.set_last_run(self.stream, last);
@@ -391,6 +407,11 @@ impl Actor {
             Some(gap) => self.send(jobs, Job::Control(Control::Gap(gap))).await,
             None => Ok(()),
         }
+    }
+
+    /// A producer that cuts its own fragments sends those again that it does not know to be here.
+    fn sent_again(&self, producer_start: UnixMs) -> bool {
+        self.start.as_sent.is_some() && self.ingest.sink.holds_start(self.stream, producer_start)
     }
 
     async fn fix_anchor(&mut self, start_ms: i64, jobs: &mpsc::Sender<Job>) -> Result<(), ()> {
@@ -439,19 +460,24 @@ impl Actor {
     }
 
     fn fail(&self, kind: ErrorKind, detail: String) {
-        if self.failure.set(PushError { kind, detail: detail.clone() }).is_ok() {
-            self.log.error(kind.http_status(), detail, None);
+        let error = PushError { kind, detail };
+        if self.failure.set(error.clone()).is_ok() {
+            if let Some(sent) = &self.start.as_sent {
+                sent.follower.stopped(self.source_units, &error);
+            }
+            self.log.error(kind.http_status(), error.detail, None);
         }
     }
 }
 
-fn new_run(ingest: &Ingest) -> Run {
+fn new_run(ingest: &Ingest, start: &PushStart) -> Run {
+    let sent = start.as_sent.as_ref();
     Run {
         id: RunId::new(),
         started: ingest.clock.now(),
         started_monotonic: ingest.clock.monotonic(),
         arrival: None,
-        report: None,
+        report: sent.map(|sent| Wall { media_ms: 0, at: sent.origin, source: WallSource::Given }),
         anchor: None,
         continues: None,
         fragment_count: 0,

@@ -11,12 +11,12 @@ use tokio::sync::mpsc;
 use vidar_core::control::{Control, GapCause, GapRecord};
 use vidar_core::hub::LiveEvent;
 use vidar_core::ids::{ConfigId, StreamId};
-use vidar_core::record::{FragmentMeta, NewFragment};
+use vidar_core::record::{FragmentFlags, FragmentMeta, NewFragment};
 use vidar_core::sink::{Durable, OpenFragment, SinkError};
 use vidar_core::track::StreamConfig;
 
 use crate::budget::Reservation;
-use crate::push::{Ingest, PushError};
+use crate::push::{Follower, Ingest, PushError};
 use crate::push_log::PushLog;
 
 /// Records of one push that wait for a sync at the same time. Each is bounded by a part and charged to the budget.
@@ -29,7 +29,7 @@ pub(crate) enum Job {
 
 enum Done {
     Part,
-    Fragment(Durable),
+    Fragment { durable: Durable, complete: bool },
     Failed { error: SinkError, gap: GapRecord, open: OpenFragment },
     Control(Result<(), SinkError>),
 }
@@ -42,10 +42,11 @@ pub(crate) async fn run_committer(
     stream: StreamId,
     log: Arc<PushLog>,
     failure: Arc<OnceLock<PushError>>,
+    follower: Option<Arc<dyn Follower>>,
 ) {
     let mut flights: FuturesOrdered<Flight> = FuturesOrdered::new();
     let mut known: Option<(Arc<StreamConfig>, ConfigId)> = None;
-    let note = |done: Done| note(done, &ingest, stream, &log, &failure);
+    let note = |done: Done| note(done, &ingest, stream, &log, &failure, follower.as_deref());
     loop {
         let job = tokio::select! {
             biased; // answers first, and in the same order each time
@@ -118,7 +119,7 @@ fn append(
         drop(reservation);
         match result {
             Ok(_) if part => Done::Part,
-            Ok(durable) => Done::Fragment(durable),
+            Ok(durable) => Done::Fragment { durable, complete: !meta.flags.contains(FragmentFlags::INCOMPLETE) },
             Err(error) => {
                 let gap = gap(&meta, &error, &ingest);
                 Done::Failed { error, gap, open }
@@ -148,12 +149,16 @@ fn note(
     stream: StreamId,
     log: &PushLog,
     failure: &OnceLock<PushError>,
+    follower: Option<&dyn Follower>,
 ) -> Option<GapRecord> {
     match done {
         Done::Part => None,
-        Done::Fragment(durable) => {
+        Done::Fragment { durable, complete } => {
             log.durable(&durable);
             ingest.hub.publish(stream, LiveEvent::Durable(durable));
+            if let Some(follower) = follower.filter(|_| complete) {
+                follower.durable(durable.number);
+            }
             tracing::debug!(number = %durable.number, duration_ms = durable.duration_ms, size_bytes = durable.size_bytes, "durable");
             None
         }
@@ -165,6 +170,9 @@ fn note(
         Done::Failed { error, gap, open } => {
             tracing::error!(%error, number = %open.number, "a fragment is lost");
             ingest.hub.publish(stream, LiveEvent::Failed(open));
+            if let Some(follower) = follower {
+                follower.failed(open.number, &error);
+            }
             let push_error = PushError { kind: error.kind(), detail: error.to_string() };
             if failure.set(push_error).is_ok() {
                 log.error(error.kind().http_status(), error.to_string(), None);

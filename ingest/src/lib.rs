@@ -19,5 +19,5 @@ pub mod push_log;
 pub mod rtsp;
 mod rtsp_push;
 
-pub use push::{Arrived, BeginError, Ingest, IngestOptions, Push, PushError, PushStart};
+pub use push::{Arrived, AsSent, BeginError, Follower, Ingest, IngestOptions, Push, PushError, PushStart};
 pub use rtsp_push::RtspPublishers;

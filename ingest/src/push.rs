@@ -11,6 +11,7 @@
 //! 2. A push whose handle is dropped ends like a lost connection: what is open is stored as incomplete.
 
 use std::collections::{HashMap, VecDeque};
+use std::fmt;
 use std::future::Future;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
@@ -19,12 +20,12 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
-use vidar_core::admission::{Admission, Occupied, Permit};
+use vidar_core::admission::{Admission, Beside, Occupied, Permit};
 use vidar_core::auth::Principal;
 use vidar_core::clock::SharedClock;
 use vidar_core::error::ErrorKind;
 use vidar_core::hub::LiveSink;
-use vidar_core::ids::{PushId, StreamId, StreamName};
+use vidar_core::ids::{FragmentNumber, PushId, StreamId, StreamName};
 use vidar_core::registry::{RegistryError, StreamRegistry};
 use vidar_core::sink::{FragmentSink, SinkError};
 use vidar_core::time::UnixMs;
@@ -124,6 +125,31 @@ pub struct PushStart {
     pub start: Option<UnixMs>,
     /// The id the client chose, if it did.
     pub push: Option<PushId>,
+    /// The source's own fragments are taken as they were sent.
+    pub as_sent: Option<AsSent>,
+}
+
+/// A push whose source cuts its fragments and says what time they are of, to a stream that exists.
+#[derive(Debug, Clone)]
+pub struct AsSent {
+    /// Producer time of the source's time 0.
+    pub origin: UnixMs,
+    /// Others may push so at the same time.
+    pub beside: Beside,
+    /// Hears what becomes of the fragments.
+    pub follower: Arc<dyn Follower>,
+}
+
+/// Hears what becomes of each fragment of a push, in order. It is told in passing, and must not wait.
+pub trait Follower: fmt::Debug + Send + Sync {
+    /// A fragment began: its number, and the time its source gave it ([`Event::SourceFragment`]).
+    fn opened(&self, number: FragmentNumber, units: Option<i64>);
+    /// A fragment is complete and durable. Of one that was cut off nothing more is said.
+    fn durable(&self, number: FragmentNumber);
+    /// A fragment will never be durable. Others after it may be.
+    fn failed(&self, number: FragmentNumber, error: &SinkError);
+    /// The push cannot go on with the fragment of that time, which got no number.
+    fn stopped(&self, units: Option<i64>, error: &PushError);
 }
 
 /// Why a push was refused.
@@ -199,9 +225,15 @@ impl Ingest {
             return Err(BeginError::Stopping);
         }
         self.sink.accepts()?;
-        let stream = self.registry.ensure(&start.name).await?;
-        let who = format!("{} {}", start.protocol, start.source);
-        let permit = self.admission.admit(stream.stream, &start.name, &who, self.options.publisher_silence)?;
+        let stream = match start.as_sent {
+            Some(_) => self.registry.get(&start.name).ok_or(RegistryError::NotFound { name: start.name.clone() })?,
+            None => self.registry.ensure(&start.name).await?,
+        };
+        let (who, silence) = (format!("{} {}", start.protocol, start.source), self.options.publisher_silence);
+        let permit = match &start.as_sent {
+            Some(sent) => self.admission.admit_beside(stream.stream, &start.name, &who, silence, sent.beside)?,
+            None => self.admission.admit(stream.stream, &start.name, &who, silence)?,
+        };
         let push = start.push.unwrap_or_else(PushId::new);
         let log =
             Arc::new(PushLog::new(push, start.name.clone(), start.protocol, start.source.clone(), self.clock.now()));
@@ -254,6 +286,18 @@ impl Ingest {
     pub async fn drained(&self) {
         self.tracker.close();
         self.tracker.wait().await;
+    }
+
+    /// Where the tasks of pushes run: a stop waits for them.
+    #[must_use]
+    pub fn tracker(&self) -> &TaskTracker {
+        &self.tracker
+    }
+
+    /// After which a silent body has ended.
+    #[must_use]
+    pub fn idle_timeout(&self) -> Duration {
+        self.options.idle_timeout
     }
 
     /// The budget, for metrics.

@@ -33,6 +33,7 @@ impl Publishers for RtspPublishers {
             user_agent: user_agent.chars().take(256).collect(),
             start: None,
             push: None,
+            as_sent: None,
         };
         match self.0.begin(start).await {
             Ok(push) => Ok(Box::new(RtspPush(push))),

@@ -34,6 +34,8 @@ pub enum Event {
     Sample(RawSample),
     /// Tags of the producer.
     Tags(Vec<Tag>),
+    /// Tags that are about a track, a chapter or an attachment: statistics, as a rule.
+    TrackTags(Vec<Tag>),
     /// At this presentation time of a track the producer's clock showed `at`.
     Wall {
         /// Index of the track.
@@ -43,11 +45,14 @@ pub enum Event {
         /// By the producer's clock.
         at: UnixMs,
     },
-    /// The source's own fragment begins (a Matroska Cluster, a `moof`); its time where it has one, in ticks of the
-    /// first track.
+    /// The source's own fragment begins (a Matroska Cluster, a `moof`).
     SourceFragment {
-        /// Cluster timecode.
+        /// Its time where it has one, in ticks of the first track.
         timecode: Option<i64>,
+        /// The same as it was sent: in units of TimestampScale. Matroska only.
+        units: Option<i64>,
+        /// Its length stands before it.
+        sized: bool,
     },
     /// The producer says that its fragment is complete (`AWS_KINESISVIDEO_END_OF_FRAGMENT`).
     EndOfFragment,
@@ -71,6 +76,8 @@ pub enum DemuxErrorKind {
     TooLarge,
     /// Well-formed, but not usable for a push (a plain MP4, no track, encrypted headers).
     Unusable,
+    /// A sample of a track that was not declared.
+    UndeclaredTrack,
 }
 
 /// Why demuxing ended. Everything complete before it was given out.
@@ -92,7 +99,9 @@ impl DemuxError {
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         match self.kind {
-            DemuxErrorKind::Malformed | DemuxErrorKind::Truncated => ErrorKind::Malformed,
+            DemuxErrorKind::Malformed | DemuxErrorKind::Truncated | DemuxErrorKind::UndeclaredTrack => {
+                ErrorKind::Malformed
+            }
             DemuxErrorKind::TooLarge => ErrorKind::TooLarge,
             DemuxErrorKind::Unusable => ErrorKind::Unusable,
         }

@@ -8,6 +8,9 @@
 //! fragments. Beyond [`Options::part_duration_ms`] or [`Options::part_bytes`] what has come so far of an open fragment
 //! is given out as a part.
 //!
+//! With [`Options::as_sent`] the sender's own fragments are taken as they are, whatever they begin with: times that jump
+//! and parameter sets that change within one wait for the next.
+//!
 //! # Invariants
 //! 1. Every sample that came in goes out, once, with its presentation time unchanged.
 //! 2. Decode times strictly increase within a track and run; times given out stay.
@@ -30,7 +33,7 @@ use crate::codec;
 use crate::demux::{Event, RawSample};
 use decode_time::DecodeTimes;
 use jump::JumpDetector;
-use open::OpenFragment;
+use open::{Next, OpenFragment};
 
 /// When to cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,6 +48,9 @@ pub struct Options {
     pub part_duration_ms: u32,
     /// …or beyond this.
     pub part_bytes: u64,
+    /// The source's own fragments are kept: cut at [`Event::SourceFragment`], and at no sample short of the limit of
+    /// bytes.
+    pub as_sent: bool,
 }
 
 impl Default for Options {
@@ -55,6 +61,7 @@ impl Default for Options {
             audio_fragment_ms: 2_000,
             part_duration_ms: limits::PART_DURATION_MS,
             part_bytes: limits::PART_BYTES,
+            as_sent: false,
         }
     }
 }
@@ -165,7 +172,7 @@ impl Fragmenter {
         }
     }
 
-    /// Takes an event. `Wall` and `SourceFragment` are not for it.
+    /// Takes an event. `Wall` is not for it, `SourceFragment` only where these are kept as they were sent.
     ///
     /// # Errors
     /// If a sample names a track that was not declared; what came before is kept.
@@ -173,13 +180,14 @@ impl Fragmenter {
         match event {
             Event::Config(config) => self.set_config(config, out),
             Event::Sample(sample) => self.sample(sample, out)?,
-            Event::Tags(tags) => self.add_tags(tags, out),
+            Event::Tags(tags) | Event::TrackTags(tags) => self.add_tags(tags, out),
             Event::Lost { count } => match &mut self.open {
                 Some(open) => open.lost(count),
                 None => self.lost = self.lost.saturating_add(count.max(1)),
             },
             Event::EndOfFragment => self.close(None, FragmentFlags::default(), out),
             Event::Discontinuity => self.break_run(out),
+            Event::SourceFragment { timecode, .. } if self.options.as_sent => self.next_source_fragment(timecode, out),
             Event::Wall { .. } | Event::SourceFragment { .. } => {}
         }
         Ok(())
@@ -233,6 +241,21 @@ impl Fragmenter {
         self.config = Arc::new(config);
     }
 
+    /// The one before lasted until this one's time, if that goes on from it.
+    fn next_source_fragment(&mut self, timecode: Option<i64>, out: &mut Vec<Output>) {
+        let at = timecode.zip(self.config.tracks.first());
+        let at_ms = at.map(|(ticks, track)| ticks_to_ms_nearest(ticks, track.timescale_hz));
+        let goes_on = |newest: i64, at: i64| (0..=limits::TIME_JUMP_MS).contains(&at.saturating_sub(newest));
+        let next = at_ms.filter(|at| self.newest_ms.is_some_and(|newest| goes_on(newest, *at)));
+        let next = next.map(|presentation_ms| Next { presentation_ms, decode_ticks: None });
+        self.close(next, FragmentFlags::default(), out);
+    }
+
+    /// Nothing but its end cuts the open fragment.
+    fn is_whole(&self) -> bool {
+        self.options.as_sent && self.open.is_some()
+    }
+
     fn add_tags(&mut self, mut tags: Vec<Tag>, out: &mut Vec<Output>) {
         for tag in &mut tags {
             truncate(&mut tag.name, limits::TAG_NAME_BYTES_MAX);
@@ -252,11 +275,13 @@ impl Fragmenter {
     fn sample(&mut self, raw: RawSample, out: &mut Vec<Output>) -> Result<(), FragmentError> {
         let unknown = FragmentError::UnknownTrack { track: raw.track, track_count: self.config.tracks.len() };
         let state = self.tracks.get_mut(usize::from(raw.track)).ok_or(unknown)?;
-        if state.jumps.jumps(raw.presentation_ticks) && !self.follows(&raw) {
+        if state.jumps.jumps(raw.presentation_ticks) && !self.is_whole() && !self.follows(&raw) {
             self.break_run(out);
         }
         let mut inspection = self.inspect(&raw);
-        if let Some(private) = inspection.new_private.take() {
+        if let Some(private) = inspection.new_private.take()
+            && !self.is_whole()
+        {
             // A changed parameter set starts a fragment and a config.
             let mut config = StreamConfig::clone(&self.config);
             let track = &mut config.tracks[usize::from(raw.track)];
@@ -283,7 +308,7 @@ impl Fragmenter {
             open.cut_before(&self.options, &self.config, primary, is_sync, presentation_ms, raw.data.len())
         });
         if let Some(flags) = cut {
-            let next = primary.then_some((presentation_ms, decode_ticks));
+            let next = primary.then_some(Next { presentation_ms, decode_ticks: Some(decode_ticks) });
             self.close(next, flags, out);
         } else if let Some(open) = &mut self.open
             && open.part_due(&self.options, presentation_ms)
@@ -332,8 +357,8 @@ impl Fragmenter {
         if nal { codec::inspect(track, &raw.data) } else { codec::Inspection::default() }
     }
 
-    /// `next`: presentation (ms) and decode time (ticks) of the primary track's next sample, if it is that which cuts.
-    fn close(&mut self, next: Option<(i64, i64)>, flags: FragmentFlags, out: &mut Vec<Output>) {
+    /// `next`: what is known of what cuts.
+    fn close(&mut self, next: Option<Next>, flags: FragmentFlags, out: &mut Vec<Output>) {
         let Some(open) = self.open.take() else { return };
         let starts_with_sync = open.starts_with_sync();
         if starts_with_sync {

@@ -277,12 +277,41 @@ fn a_track_with_few_samples_breaks_no_run() {
     assert!(!run(Options::default(), events).iter().any(|output| matches!(output, Output::RunBreak)));
 }
 
+fn cluster(timecode: i64) -> Event {
+    Event::SourceFragment { timecode: Some(timecode), units: Some(timecode), sized: false }
+}
+
+#[test]
+fn fragments_of_the_source_stay_as_they_were_sent() {
+    let mut events = vec![config(AV), cluster(0)];
+    // Keyframes, a jump, and 25 s of time: nothing cuts but the next Cluster.
+    events.extend((0..6).map(|i| sample(0, i * 5000, true, 10)));
+    events.push(sample(0, 40_000, false, 10));
+    events.extend([cluster(40_040), sample(1, 40_040, true, 1), sample(0, 40_050, false, 10)]);
+    // Closed by its producer; what comes then waits for no Cluster.
+    events.extend([Event::EndOfFragment, sample(0, 40_500, true, 10), cluster(300_000), sample(0, 300_000, true, 10)]);
+    let options = Options { as_sent: true, part_duration_ms: u32::MAX, ..Options::default() };
+    expect![[r#"
+        open 0 sync=true
+        close 0+40040 flags=1 back=0 [0:7]
+        open 40040 sync=false
+        close 40050+50 flags=0 back=1 [0:1 1:1]
+        open 40500 sync=true
+        close 40500+450 flags=1 back=0 [0:1]
+        run break
+        open 300000 sync=true
+        close 300000+1 flags=1 back=0 [0:1]
+    "#]]
+    .assert_eq(&describe(&run(options, events)));
+}
+
 proptest! {
     #[test]
     fn every_sample_goes_out_once_with_its_time_and_bytes(
         steps in prop::collection::vec((0..2_u8, -300..3000_i64, any::<bool>(), 0..40_usize, 0..20_u8), 0..200),
+        as_sent: bool,
     ) {
-        let options = Options { part_bytes: 200, fragment_bytes_max: 700, part_duration_ms: 500, fragment_duration_ms_max: 4000, ..Options::default() };
+        let options = Options { part_bytes: 200, fragment_bytes_max: 700, part_duration_ms: 500, fragment_duration_ms_max: 4000, as_sent, ..Options::default() };
         let mut events = vec![config(AV)];
         let (mut now, mut pushed) = ([0_i64; 2], Vec::new());
         for (index, (track, step, sync, len, other)) in steps.into_iter().enumerate() {
@@ -297,6 +326,7 @@ proptest! {
                 0 => events.push(Event::EndOfFragment),
                 1 => events.push(Event::Discontinuity),
                 2 => events.push(Event::Lost { count: 1 }),
+                3 | 4 => events.push(Event::SourceFragment { timecode: Some(now[0]), units: None, sized: false }),
                 _ => {}
             }
         }

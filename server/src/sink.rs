@@ -9,8 +9,9 @@ use vidar_core::control::Control;
 use vidar_core::ids::{ConfigId, RunId, StreamId};
 use vidar_core::record::NewFragment;
 use vidar_core::sink::{Durable, FragmentSink, OpenFragment, SinkError};
+use vidar_core::time::UnixMs;
 use vidar_core::track::StreamConfig;
-use vidar_indexer::Index;
+use vidar_indexer::{Index, RangeQuery, TimeAxis};
 use vidar_storage::{Space, Store};
 
 use crate::settings::DiskPolicy;
@@ -89,6 +90,21 @@ impl FragmentSink for StoreSink {
         };
         place.ordinal += 1;
         Ok(open)
+    }
+
+    fn holds_start(&self, stream: StreamId, producer_start: UnixMs) -> bool {
+        // From the last start on: those that begin there come before those that go on then.
+        let query = RangeQuery {
+            stream,
+            axis: TimeAxis::Producer,
+            start: Some(producer_start),
+            end: Some(producer_start.plus_ms(1)),
+            after: None,
+            limit: 1,
+            descending: true,
+        };
+        let page = self.index.timeline().range(&query);
+        page.entries.first().is_some_and(|entry| entry.meta.producer_start == producer_start)
     }
 
     async fn put_config(&self, stream: StreamId, config: &StreamConfig) -> Result<ConfigId, SinkError> {

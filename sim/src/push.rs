@@ -38,6 +38,7 @@ pub(crate) async fn push(boot: Arc<Boot>, name: StreamName, mut random: Random) 
         user_agent: String::new(),
         start: None,
         push: None,
+        as_sent: None,
     };
     let trace = boot.shared.trace.clone();
     let mut push = match boot.ingest.begin(start).await {

@@ -96,7 +96,7 @@ fn push_start(stream: &str, query: &Query, headers: &HeaderMap, source: String) 
     let push = text_header(headers, PUSH_ID_HEADER).map(str::parse::<PushId>).transpose();
     let push = push.map_err(|_| Problem::new(ErrorKind::Malformed, "Vidar-Push-Id: expected a UUID"))?;
     let user_agent = text_header(headers, header::USER_AGENT.as_str()).unwrap_or_default().chars().take(256).collect();
-    Ok(PushStart { name, by: None, protocol: "http", source, user_agent, start, push })
+    Ok(PushStart { name, by: None, protocol: "http", source, user_agent, start, push, as_sent: None })
 }
 
 fn stream_name(text: &str) -> Result<StreamName, Problem> {

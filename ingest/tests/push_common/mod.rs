@@ -181,6 +181,7 @@ pub fn start(start: Option<UnixMs>) -> PushStart {
         user_agent: String::new(),
         start,
         push: None,
+        as_sent: None,
     }
 }
 

@@ -17,6 +17,14 @@ const FRAGMENT_SAMPLE_COUNT_MAX: u32 = 1 << 16;
 /// Samples of an open fragment that go out as a part.
 const PART_SAMPLE_COUNT: u32 = 1 << 13;
 
+/// Where the next fragment begins on the primary track.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Next {
+    pub(super) presentation_ms: i64,
+    /// None: its first sample has not come.
+    pub(super) decode_ticks: Option<i64>,
+}
+
 #[derive(Debug)]
 pub(super) struct OpenFragment {
     /// Media time of the first sample of any track.
@@ -85,13 +93,13 @@ impl OpenFragment {
         len: usize,
     ) -> Option<FragmentFlags> {
         let age_ms = presentation_ms.saturating_sub(self.start_ms());
-        if primary && is_sync && self.primary_ms.is_some() {
+        if !options.as_sent && primary && is_sync && self.primary_ms.is_some() {
             let video = config.tracks.iter().any(|track| track.kind == TrackKind::Video);
             if video || age_ms >= i64::from(options.audio_fragment_ms) {
                 return Some(FragmentFlags::default());
             }
         }
-        let too_old = age_ms >= i64::from(options.fragment_duration_ms_max);
+        let too_old = !options.as_sent && age_ms >= i64::from(options.fragment_duration_ms_max);
         let bytes = self.piece_bytes + self.parts_bytes;
         let too_large = bytes.saturating_add(len as u64) > options.fragment_bytes_max;
         let too_many = self.sample_count >= FRAGMENT_SAMPLE_COUNT_MAX;
@@ -176,12 +184,13 @@ impl OpenFragment {
         config: &Arc<StreamConfig>,
         primary: u8,
         sync_back: u32,
-        next: Option<(i64, i64)>,
+        next: Option<Next>,
         flags: FragmentFlags,
     ) -> Cut {
-        if let (Some((_, decode_ticks)), Some((entry, _))) =
-            (next, self.piece.get_mut(usize::from(primary)).and_then(|p| p.last_mut()))
-            && let Ok(duration) = u32::try_from(decode_ticks.saturating_sub(entry.decode_ticks))
+        if let (Some(decode_ticks), Some((entry, _))) = (
+            next.and_then(|next| next.decode_ticks),
+            self.piece.get_mut(usize::from(primary)).and_then(|p| p.last_mut()),
+        ) && let Ok(duration) = u32::try_from(decode_ticks.saturating_sub(entry.decode_ticks))
         {
             (entry.duration_ticks, entry.duration_estimated) = (duration, false);
         }
@@ -192,7 +201,7 @@ impl OpenFragment {
             pieces.push(Piece { part: None, media_len: table.media_len(), table: table.encode() });
             tables.push(table);
         }
-        let next_ms = next.map(|(ms, _)| ms);
+        let next_ms = next.map(|next| next.presentation_ms);
         self.cut(None, config, primary, sync_back, next_ms, flags, &tables, TableEnvelope { pieces }, media)
     }
 

@@ -305,7 +305,7 @@ impl Demuxer {
 
     fn begin_fragment(&mut self, moof: Moof, events: &mut Vec<Event>) {
         self.use_entries(&moof.description_indexes, events);
-        events.push(Event::SourceFragment { timecode: moof.timecode });
+        events.push(Event::SourceFragment { timecode: moof.timecode, units: None, sized: true });
         self.next_decode_ticks = moof.next_decode_ticks;
         self.runs = moof.runs.into();
         if self.runs.iter().all(|run| run.data_len == 0) {

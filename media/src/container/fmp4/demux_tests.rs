@@ -260,7 +260,7 @@ fn trex_defaults_and_absent_decode_times_accumulate() {
     assert_eq!(brief(&events), expected);
     let sync: Vec<_> = samples(&events).iter().map(|sample| (sample.sync, sample.duration_ticks)).collect();
     assert_eq!(sync, [(SyncKind::Sync, Some(20)), (SyncKind::None, Some(20))].repeat(2));
-    assert_eq!(events[1], Event::SourceFragment { timecode: None });
+    assert_eq!(events[1], Event::SourceFragment { timecode: None, units: None, sized: true });
 }
 
 #[test]
@@ -290,7 +290,7 @@ fn base_data_offsets_are_absolute_and_runs_interleave_by_place() {
     let expected: [(u8, i64, i64, &[u8]); 5] =
         [(0, 100, 100, b"AA"), (1, 7, 7, b"x"), (0, 110, 110, b"AA"), (1, 12, 12, b"y"), (1, 17, 17, b"z")];
     assert_eq!(brief(&events), expected);
-    assert_eq!(events[1], Event::SourceFragment { timecode: Some(100) });
+    assert_eq!(events[1], Event::SourceFragment { timecode: Some(100), units: None, sized: true });
 }
 
 #[test]

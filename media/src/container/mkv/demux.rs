@@ -380,9 +380,10 @@ impl Demuxer {
         }
         if current.place.id == id::TAGS {
             self.bare_tags |= self.document.is_none();
-            let tags = tags::parse(body, limits)?;
+            let tags::Parsed { tags, of_tracks } = tags::parse(body, limits)?;
             let end_of_fragment = tags::end_of_fragment(&tags);
             events.extend((!tags.is_empty()).then_some(Event::Tags(tags)));
+            events.extend((!of_tracks.is_empty()).then_some(Event::TrackTags(of_tracks)));
             events.extend(end_of_fragment.then_some(Event::EndOfFragment));
         }
         Ok(())
@@ -396,7 +397,8 @@ impl Demuxer {
         let timestamp = i64::try_from(value).ok().and_then(|units| Some((units, self.ticks(units)?)));
         let (units, ticks) = timestamp.ok_or_else(|| BodyError::new(0, format!("a time beyond 64 bits: {value}")))?;
         self.cluster.timestamp = Some(units);
-        events.push(Event::SourceFragment { timecode: Some(ticks) });
+        let sized = self.levels.last().is_some_and(|cluster| cluster.end.is_some());
+        events.push(Event::SourceFragment { timecode: Some(ticks), units: Some(units), sized });
         Ok(())
     }
 

@@ -133,7 +133,7 @@ fn a_document_becomes_config_fragments_and_samples() {
     let events = events(&doc);
     let [
         Event::Config(config),
-        Event::SourceFragment { timecode: Some(40) },
+        Event::SourceFragment { timecode: Some(40), units: Some(40), sized: false },
         Event::Sample(first),
         Event::Sample(second),
     ] = &events[..]
@@ -405,7 +405,7 @@ fn times_are_in_units_of_the_document() {
     let Event::Config(config) = &events[0] else { panic!("{events:?}") };
     assert_eq!(config.tracks[0].timescale_hz, 16_000);
     assert_eq!(events[1], Event::Wall { track: 0, presentation_ticks: 0, at: UnixMs(978_307_201_500) });
-    assert_eq!(events[2], Event::SourceFragment { timecode: Some(3) });
+    assert_eq!(events[2], Event::SourceFragment { timecode: Some(3), units: Some(3), sized: false });
     assert_eq!(times(&with(20_833).cluster(3).simple_block(&[0x81, 0, 1, 0])), [4 * 20_833]);
     assert_eq!(error(&with(0)).kind, DemuxErrorKind::Malformed);
     let far = error(&with(20_833).cluster(u64::MAX >> 8));
@@ -434,6 +434,18 @@ fn tags_are_flattened_where_they_stand() {
     assert!(matches!(events[1], Event::Config(_)));
     assert_eq!(events[3], Event::Tags(vec![named("AWS_KINESISVIDEO_END_OF_FRAGMENT", "")]));
     assert_eq!(events[4..], [Event::EndOfFragment]);
+    // Statistics of a track are told apart.
+    let about = Doc::default().master(id::TARGETS, Doc::default().uint(id::TAG_TRACK_UID, 7));
+    let simple = Doc::default().element(id::TAG_NAME, b"BPS").element(id::TAG_STRING, b"1");
+    let of_track = Doc::default().master(id::TAG, about.master(id::SIMPLE_TAG, simple));
+    let doc = video_doc().cluster(0).master(id::TAGS, of_track.raw(&tags(end.clone()).0));
+    let events = self::events(&doc);
+    let expected = [
+        Event::Tags(vec![named("AWS_KINESISVIDEO_END_OF_FRAGMENT", "")]),
+        Event::TrackTags(vec![named("BPS", "1")]),
+        Event::EndOfFragment,
+    ];
+    assert_eq!(events[2..], expected);
     // A producer that stops may send nothing but its last tags.
     assert_eq!(self::events(&Doc::default().master(id::TAGS, tags(end))).len(), 2);
 }
@@ -566,7 +578,7 @@ fn another_header_begins_another_document() {
         let events = events(&first.raw(&doc_of(&[entry(7, 2, "A_TEST")]).cluster(6).0));
         assert_eq!(events[3], Event::Discontinuity);
         assert!(matches!(&events[4], Event::Config(config) if config.tracks[0].source_number == 7));
-        assert_eq!(events[5], Event::SourceFragment { timecode: Some(6) });
+        assert_eq!(events[5], Event::SourceFragment { timecode: Some(6), units: Some(6), sized: false });
         assert_eq!(events.len(), 6);
     }
     // Two Segments after one header.

@@ -87,6 +87,10 @@ ids! {
 
     TAG = 0x7373 "Tag",
     TARGETS = 0x63C0 "Targets",
+    TAG_TRACK_UID = 0x63C5 "TagTrackUID",
+    TAG_EDITION_UID = 0x63C9 "TagEditionUID",
+    TAG_CHAPTER_UID = 0x63C4 "TagChapterUID",
+    TAG_ATTACHMENT_UID = 0x63C6 "TagAttachmentUID",
     SIMPLE_TAG = 0x67C8 "SimpleTag",
     TAG_NAME = 0x45A3 "TagName",
     TAG_STRING = 0x4487 "TagString",

@@ -66,7 +66,7 @@ fn clusters(layout: &Layout, frames: &[Frame], config: &StreamConfig) -> Vec<i64
     let events = events(bytes);
     let times: Vec<i64> = samples(&events).iter().map(|sample| sample.presentation_ticks).collect();
     assert_eq!(times, frames.iter().map(|frame| frame.timestamp).collect::<Vec<_>>());
-    let cluster = |event: &Event| if let Event::SourceFragment { timecode } = event { *timecode } else { None };
+    let cluster = |event: &Event| if let Event::SourceFragment { timecode, .. } = event { *timecode } else { None };
     events.iter().filter_map(cluster).collect()
 }
 
@@ -128,7 +128,7 @@ fn headers_say_what_they_are_told_in_a_length_known_beforehand() {
     let Event::Config(out) = &events[0] else { panic!("{events:?}") };
     assert_eq!(out.tracks, [track]);
     assert_eq!(events[1], Event::Wall { track: 0, presentation_ticks: 0, at });
-    assert_eq!(events[2], Event::SourceFragment { timecode: Some(7) });
+    assert_eq!(events[2], Event::SourceFragment { timecode: Some(7), units: Some(7), sized: false });
     bytes.pop();
     let (_, end) = demux_in_pieces(Demuxer::new(), &bytes.into(), || usize::MAX);
     assert!(end.is_err(), "the Segment has the length told");
@@ -217,7 +217,7 @@ fn tags_end_a_live_cluster() {
     bytes.extend_from_slice(&writer.block(&frame(6)).unwrap());
     let events = events(bytes);
     assert_eq!(events[3], Event::Tags(tags));
-    assert_eq!(events[4], Event::SourceFragment { timecode: Some(6) });
+    assert_eq!(events[4], Event::SourceFragment { timecode: Some(6), units: Some(6), sized: false });
 }
 
 fn audio_track(codec: Codec) -> Track {

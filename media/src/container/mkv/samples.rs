@@ -58,8 +58,8 @@ pub(super) fn read_block(
 ) -> Result<(), BodyError> {
     let block = Block::parse(bytes)?;
     let found = tracks.iter().zip(0_u8..).find(|(state, _)| state.track.source_number == block.track_number);
-    let (state, track) =
-        found.ok_or_else(|| BodyError::new(0, format!("track {} was not declared", block.track_number)))?;
+    let undeclared = || format!("track {} was not declared", block.track_number);
+    let (state, track) = found.ok_or_else(|| BodyError::of(DemuxErrorKind::UndeclaredTrack, 0, undeclared()))?;
     let cluster = times.cluster.ok_or_else(|| BodyError::new(0, "expected the Cluster's Timestamp before it"))?;
     let too_late = || BodyError::new(0, "a time beyond 64 bits");
     let time = cluster.checked_add(block.relative_timestamp.into()).and_then(|units| times.scale.ticks(units));

@@ -11,18 +11,35 @@ const END_OF_FRAGMENT: &str = "AWS_KINESISVIDEO_END_OF_FRAGMENT";
 /// SimpleTags within SimpleTags that are looked into.
 const DEPTH_MAX: usize = 8;
 
-/// The tags of a Tags element: at most [`TAG_COUNT_MAX`], each cut to the limits. A tag within another is called
-/// `OUTER/INNER`; a tag without text has an empty value. What a tag is about (Targets) is not kept.
-pub(super) fn parse(body: &[u8], limits: VintLimits) -> Result<Vec<Tag>, BodyError> {
-    let mut tags = Vec::new();
+/// What a Tags element holds.
+#[derive(Debug, Default)]
+pub(super) struct Parsed {
+    pub(super) tags: Vec<Tag>,
+    /// About a track, a chapter or an attachment; which one is not kept.
+    pub(super) of_tracks: Vec<Tag>,
+}
+
+/// The tags of a Tags element: at most [`TAG_COUNT_MAX`] of each kind, each cut to the limits. A tag within another is
+/// called `OUTER/INNER`; a tag without text has an empty value.
+pub(super) fn parse(body: &[u8], limits: VintLimits) -> Result<Parsed, BodyError> {
+    let mut parsed = Parsed::default();
     for element in Elements::new(body, limits) {
         let element = element?;
         if element.id == id::TAG {
             let within = |error: BodyError| error.within("Tag", element.body_offset());
-            simple_tags(element.body, limits, "", 0, &mut tags).map_err(within)?;
+            let tags = if has_target(element.body, limits) { &mut parsed.of_tracks } else { &mut parsed.tags };
+            simple_tags(element.body, limits, "", 0, tags).map_err(within)?;
         }
     }
-    Ok(tags)
+    Ok(parsed)
+}
+
+/// True if a Tag is about something other than the whole.
+fn has_target(body: &[u8], limits: VintLimits) -> bool {
+    let uids = [id::TAG_TRACK_UID, id::TAG_EDITION_UID, id::TAG_CHAPTER_UID, id::TAG_ATTACHMENT_UID];
+    let targets = Elements::new(body, limits).map_while(Result::ok).filter(|element| element.id == id::TARGETS);
+    let mut about = targets.flat_map(|targets| Elements::new(targets.body, limits).map_while(Result::ok));
+    about.any(|element| uids.contains(&element.id))
 }
 
 /// True if the producer says that its fragment is complete.
