@@ -86,6 +86,21 @@ impl ServiceError {
         Self::new("AccessDeniedException", 403, message)
     }
 
+    /// Over a rate.
+    pub(crate) fn client_limit(message: impl Into<String>) -> Self {
+        Self::new("ClientLimitExceededException", 400, message)
+    }
+
+    /// Over a number of connections.
+    pub(crate) fn connection_limit(message: impl Into<String>) -> Self {
+        Self::new("ConnectionLimitExceededException", 400, message)
+    }
+
+    /// Not now.
+    pub(crate) fn unavailable(message: impl Into<String>) -> Self {
+        Self::new("ServiceUnavailable", 503, message)
+    }
+
     /// The body does not end in time, or is too long.
     pub(crate) fn timeout() -> Self {
         Self::new("RequestTimeoutException", 408, "The body did not arrive in time.")

@@ -12,12 +12,15 @@ mod clip;
 mod document;
 mod endpoint;
 mod error;
+#[doc(hidden)]
+pub mod fuzz;
 mod gate;
 mod get_media;
 mod images;
 mod look;
 mod media_error;
 mod playable;
+pub mod put_media;
 mod retention;
 mod selector;
 mod sessions;
@@ -128,14 +131,12 @@ fn absent_routes() -> Router<Arc<Kvs>> {
         .route("/updateMediaStorageConfiguration", post(absent::no_channel))
 }
 
-/// What takes a body without an end, of which nothing is read before its operation does.
-fn streaming_routes() -> Router<Arc<Kvs>> {
-    Router::new()
-}
-
-/// What gives out media that is stored.
+/// What gives out media.
 fn media_routes() -> Router<Arc<Kvs>> {
     Router::new()
+        .route("/getMedia", post(get_media::get))
+        .route("/listFragments", post(archive::list_fragments::list))
+        .route("/getMediaForFragmentList", post(archive::fragment_list::get))
         .route("/getClip", post(clip::get))
         .route("/getImages", post(images::get))
         .route("/getHLSStreamingSessionURL", post(sessions::open_hls))
@@ -161,14 +162,10 @@ pub fn router(kvs: Arc<Kvs>) -> Router {
         .route("/describeStreamStorageConfiguration", post(storage::describe))
         .route("/updateStreamStorageConfiguration", post(storage::update))
         .merge(media_routes())
-        .route("/listFragments", post(archive::list_fragments::list))
-        .route("/getMediaForFragmentList", post(archive::fragment_list::get))
-        .route("/getMedia", post(get_media::get))
         .merge(absent_routes())
         .fallback(error::unknown_operation)
         .method_not_allowed_fallback(error::unknown_operation)
         .with_state(Arc::clone(&kvs));
-    let streams = streaming_routes().with_state(Arc::clone(&kvs));
-    let signed = gate::guard(routes, Arc::clone(&kvs)).merge(gate::guard_streams(streams, Arc::clone(&kvs)));
+    let signed = gate::guard(routes, Arc::clone(&kvs));
     gate::number(signed.merge(sessions::router(kvs)))
 }

@@ -10,6 +10,8 @@ use tokio::sync::Mutex;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use vidar_aws_wire::sigv4::Rules;
+use vidar_ingest::Ingest;
+use vidar_kvs_api::put_media::{self, Limits, PutMediaOptions, Strictness};
 use vidar_kvs_api::{Kvs, KvsOptions, Seal};
 use vidar_player_api::Api;
 use vidar_player_api::image::ImagePool;
@@ -17,7 +19,7 @@ use vidar_player_api::image::ImagePool;
 use crate::access_keys::sealed::Sealer;
 use crate::authenticator::Credentials;
 use crate::registry::Registry;
-use crate::settings::{KvsTls, Settings};
+use crate::settings::{KvsLimits, KvsRule, KvsTls, Settings};
 use crate::tls;
 
 /// Region in ARNs if none is set: the one that C clients sign for unasked.
@@ -28,6 +30,7 @@ pub(crate) struct KvsPort {
     pub(crate) listener: TcpListener,
     pub(crate) tls: Option<TlsAcceptor>,
     options: KvsOptions,
+    put_media: PutMediaOptions,
 }
 
 impl KvsPort {
@@ -57,7 +60,7 @@ impl KvsPort {
             clip_bytes_max: settings.kvs_clip_bytes,
         };
         tracing::info!(kvs = %local, url = options.public_url, "the compatible API listens");
-        Ok(Some(Self { listener, tls, options }))
+        Ok(Some(Self { listener, tls, options, put_media: put_media_options(settings) }))
     }
 
     /// What it serves.
@@ -66,14 +69,16 @@ impl KvsPort {
         registry: Arc<Registry>,
         keys: Arc<Credentials>,
         player: Arc<Api>,
+        ingest: Arc<Ingest>,
         sessions: Sealer,
         stop: CancellationToken,
     ) -> Router {
         let (options, changes, clock) = (self.options.clone(), Mutex::default(), Arc::clone(&player.clock));
         let images = ImagePool::new(player.options.image_workers, player.options.image_timeout_ms);
         let sessions = Arc::new(SessionSeal(sessions));
-        let kvs = Kvs { registry, keys, clock, player, images, sessions, stop, options, changes };
-        vidar_kvs_api::router(Arc::new(kvs))
+        let kvs = Arc::new(Kvs { registry, keys, clock, player, images, sessions, stop, options, changes });
+        let put = put_media::router(Arc::clone(&kvs), ingest, self.put_media);
+        vidar_kvs_api::router(kvs).merge(put)
     }
 }
 
@@ -89,6 +94,24 @@ impl Seal for SessionSeal {
     fn open(&self, context: &[u8], sealed: &[u8]) -> Option<Vec<u8>> {
         self.0.open(context, sealed).map(|plain| plain.to_vec())
     }
+}
+
+fn put_media_options(settings: &Settings) -> PutMediaOptions {
+    let kept = |rule| settings.kvs_strict.contains(&rule);
+    let strictness = Strictness {
+        duration: kept(KvsRule::Duration),
+        timecodes: kept(KvsRule::Timecodes),
+        tracks: kept(KvsRule::Tracks),
+        frames: kept(KvsRule::Frames),
+        sizes: kept(KvsRule::Sizes),
+        headers: kept(KvsRule::Headers),
+        tags: kept(KvsRule::Tags),
+    };
+    let limits = match settings.kvs_limits {
+        KvsLimits::Published => Limits::default(),
+        KvsLimits::None => Limits::NONE,
+    };
+    PutMediaOptions { strictness, limits }
 }
 
 /// What clients are sent to. Not guessed: who listens for others is not called by its own address.

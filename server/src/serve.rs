@@ -179,7 +179,8 @@ impl Server {
         if let Some(kvs) = self.kvs {
             let (registry, keys) = (Arc::clone(&self.registry), Arc::clone(&self.auth));
             let sessions = Sealer::new(self.store.index_key().bytes(), b"vidar streaming sessions 1");
-            let router = kvs.router(registry, keys, player, sessions, serving.clone());
+            let ingest = Arc::clone(&self.ingest);
+            let router = kvs.router(registry, keys, player, ingest, sessions, serving.clone());
             accept.spawn(http::serve(
                 kvs.listener,
                 kvs.tls,

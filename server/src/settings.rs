@@ -69,6 +69,13 @@ pub struct ServeArgs {
     /// MiB of media of a GetClip at most; the service's own limit is 100 [default: none].
     #[arg(long, env = "VIDAR_KVS_CLIP_MIB")]
     pub kvs_clip_mib: Option<u64>,
+    /// Rates and counts of the compatible API: those that the reference service publishes, or none
+    /// [default: published].
+    #[arg(long, env = "VIDAR_KVS_LIMITS")]
+    pub kvs_limits: Option<KvsLimits>,
+    /// Rules of the reference service for media that are kept, and are not by default.
+    #[arg(long, env = "VIDAR_KVS_STRICT", value_delimiter = ',')]
+    pub kvs_strict: Option<Vec<KvsRule>>,
     /// Seconds after which a silent publisher may be replaced [default: 10].
     #[arg(long, env = "VIDAR_PUBLISHER_SILENCE_S")]
     pub publisher_silence_s: Option<u64>,
@@ -126,6 +133,36 @@ pub struct ServeArgs {
     pub log_json: Option<bool>,
 }
 
+/// Limits of the compatible API.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum KvsLimits {
+    /// As the reference service publishes them.
+    Published,
+    /// Only those that keep the server itself from harm.
+    None,
+}
+
+/// A rule of the reference service for media.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum KvsRule {
+    /// A fragment is shorter than 20 s.
+    Duration,
+    /// A fragment begins after the last frame of the one before.
+    Timecodes,
+    /// No more than 3 tracks.
+    Tracks,
+    /// Every track has a frame in every fragment.
+    Frames,
+    /// Clusters have no size in front.
+    Sizes,
+    /// One EBML header and one Segment.
+    Headers,
+    /// No tags called `AWS…` but those for the service.
+    Tags,
+}
+
 /// What to do when space runs short.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
@@ -176,6 +213,10 @@ pub struct Settings {
     pub kvs_clip_fragments: Option<usize>,
     /// Bytes of media of a GetClip at most.
     pub kvs_clip_bytes: Option<u64>,
+    /// Its limits.
+    pub kvs_limits: KvsLimits,
+    /// Its rules that are kept.
+    pub kvs_strict: Vec<KvsRule>,
     /// Of a stream made by its first push.
     pub default_retention_hours: u32,
     /// Whether a push to an unknown stream creates it.
@@ -263,6 +304,8 @@ impl ServeArgs {
             kvs_clock_tolerance: seconds(over.kvs_clock_tolerance_s, 300),
             kvs_clip_fragments: over.kvs_clip_fragments,
             kvs_clip_bytes: over.kvs_clip_mib.map(|mib| mib.saturating_mul(1 << 20)),
+            kvs_limits: over.kvs_limits.unwrap_or(KvsLimits::Published),
+            kvs_strict: over.kvs_strict.unwrap_or_default(),
             default_retention_hours: over.default_retention_hours.unwrap_or(168),
             create_streams: over.create_streams.unwrap_or(true),
             publisher_silence: seconds(over.publisher_silence_s, 10),
@@ -305,6 +348,8 @@ impl ServeArgs {
             kvs_clock_tolerance_s: self.kvs_clock_tolerance_s.or(file.kvs_clock_tolerance_s),
             kvs_clip_fragments: self.kvs_clip_fragments.or(file.kvs_clip_fragments),
             kvs_clip_mib: self.kvs_clip_mib.or(file.kvs_clip_mib),
+            kvs_limits: self.kvs_limits.or(file.kvs_limits),
+            kvs_strict: self.kvs_strict.or(file.kvs_strict),
             default_retention_hours: self.default_retention_hours.or(file.default_retention_hours),
             create_streams: self.create_streams.or(file.create_streams),
             publisher_silence_s: self.publisher_silence_s.or(file.publisher_silence_s),

@@ -46,7 +46,7 @@ fn our_crates_depend_on_each_other_only_as_the_architecture_says() {
         ("vidar-live", &["core"]),
         ("vidar-ingest", &["core", "media"]),
         ("vidar-player-api", &["core", "media", "live", "indexer"]),
-        ("vidar-kvs-api", &["core", "aws-wire", "media", "live", "indexer", "player-api"]),
+        ("vidar-kvs-api", &["core", "aws-wire", "media", "live", "indexer", "ingest", "player-api"]),
         (
             "vidar-server",
             &["core", "aws-wire", "media", "storage", "indexer", "live", "ingest", "player-api", "kvs-api"],

@@ -3,6 +3,7 @@
 // Every test file uses some of it; the log of a server is shown where its test failed.
 #![allow(dead_code, unreachable_pub, clippy::print_stderr)]
 
+pub mod kinesis;
 pub mod rtsp;
 
 use std::io::{BufRead, BufReader};
