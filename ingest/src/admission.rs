@@ -172,7 +172,8 @@ mod tests {
         assert!(publishers.admit(stream, &name, "rtsp", silence).is_err());
         for _ in 0..30 {
             assert!(!first.revoked());
-            (first.touch(), second.touch());
+            first.touch();
+            second.touch();
             clock.advance(Duration::from_secs(1));
         }
         assert!(first.revoked() && !second.revoked(), "the older one has had its time");

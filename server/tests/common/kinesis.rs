@@ -472,7 +472,9 @@ impl Producer {
         }
     }
 
+    /// Goes back, and begins a connection of its own for that.
     fn gone(&mut self, how: Gone) {
+        self.connection = None;
         let after_received = self.held.iter().position(|held| held.timecode > self.received).unwrap_or(self.held.len());
         self.next = match how {
             Gone::Alive => after_received,
