@@ -7,6 +7,7 @@ pub mod credentials;
 pub mod http;
 pub mod keys;
 pub mod kvs;
+mod memory;
 pub mod operate;
 pub mod registry;
 pub mod retention;

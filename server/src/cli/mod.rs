@@ -97,6 +97,7 @@ pub fn main() -> ExitCode {
             }
         };
     }
+    crate::memory::give_large_blocks_back();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
