@@ -56,7 +56,10 @@ async fn what_was_pushed_comes_back_frame_by_frame() {
         // Of the header, and of the end.
         let configured = source.iter().position(|event| matches!(event, Event::Config(_))).expect("a config");
         let tags = |events: &[Event]| -> Vec<Tag> {
-            let tags = events.iter().filter_map(|event| if let Event::Tags(tags) = event { Some(tags) } else { None });
+            let tags = events.iter().filter_map(|event| match event {
+                Event::Tags(tags) | Event::TrackTags(tags) => Some(tags),
+                _ => None,
+            });
             tags.flatten().cloned().collect()
         };
         let (of_header, of_end) = (tags(&source[..configured]), tags(&source[configured..]));

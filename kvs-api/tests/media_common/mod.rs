@@ -307,8 +307,8 @@ fn document(bytes: &[u8]) -> Document {
             Event::Config(config) => document.config = Some(config),
             Event::Sample(sample) => document.samples.push(sample),
             Event::SourceFragment { .. } => document.clusters += 1,
-            Event::Tags(tags) if document.config.is_none() => document.leading.extend(tags),
-            Event::Tags(tags) => document.trailing.extend(tags),
+            Event::Tags(tags) | Event::TrackTags(tags) if document.config.is_none() => document.leading.extend(tags),
+            Event::Tags(tags) | Event::TrackTags(tags) => document.trailing.extend(tags),
             Event::Wall { .. } | Event::EndOfFragment => {}
             other => panic!("{other:?}"),
         }

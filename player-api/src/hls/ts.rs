@@ -12,8 +12,8 @@ use vidar_core::track::{Track, TrackKind};
 use vidar_media::container::ts::{self, Muxer, TIMESCALE_HZ, TsSample};
 
 use super::segment::zero_ticks;
-use crate::scatter::read_into;
 use crate::fragment::{LoadedFragment, StoredRange};
+use crate::scatter::read_into;
 
 /// Stored bytes that are read and written at once.
 const BATCH_BYTES: u64 = 1 << 20;

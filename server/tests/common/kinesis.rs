@@ -391,8 +391,8 @@ pub struct Producer {
     next: usize,
 }
 
-/// Fragments that are sent again after a fault of the network.
-const REPLAY_COUNT: usize = 5;
+/// Fragments that are sent again after a fault of the network: 40 s (`replay-duration`), at a second each.
+const REPLAY_COUNT: usize = 40;
 
 impl Producer {
     pub fn new(stream: &str) -> Self {

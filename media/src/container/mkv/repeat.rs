@@ -81,8 +81,8 @@ fn header_tags(original: &Original<'_>) -> Vec<(Tag, bool)> {
     for (element, _) in original.children() {
         informed |= element.id == id::INFO;
         if element.id == id::TAGS {
-            let tags = tags::parse(element.body, original.limits).unwrap_or_default();
-            found.extend(tags.into_iter().map(|tag| (tag, informed)));
+            let tags::Parsed { tags, of_tracks } = tags::parse(element.body, original.limits).unwrap_or_default();
+            found.extend(tags.into_iter().chain(of_tracks).map(|tag| (tag, informed)));
         }
     }
     found
