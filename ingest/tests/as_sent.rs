@@ -92,7 +92,8 @@ async fn a_cluster_is_a_fragment_whatever_the_clock_does() {
             let of_it = records.iter().filter(|record| record.meta.number == fragment.meta.number);
             let mut stored: Vec<&[u8]> = of_it.flat_map(|record| record.media.iter().map(|bytes| &bytes[..])).collect();
             let mut sent = sent.clone();
-            (stored.sort_unstable(), sent.sort_unstable());
+            stored.sort_unstable();
+            sent.sort_unstable();
             sent.retain(|bytes| !bytes.is_empty());
             assert_eq!(stored, sent, "{clip}");
             assert!(!fragment.meta.flags.contains(FragmentFlags::INCOMPLETE));

@@ -21,10 +21,7 @@ use vidar_core::time::UnixMs;
 use vidar_player_api::image::ImagePool;
 
 use super::*;
-use crate::{Keys, KvsOptions, Seal};
-
-#[path = "../tests/support/mod.rs"]
-mod support;
+use crate::{Keys, KvsOptions, Seal, support};
 
 const NOW_S: u64 = 1_795_655_400;
 const SECRET: &str = "secret";

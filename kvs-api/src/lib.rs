@@ -26,6 +26,9 @@ mod selector;
 mod sessions;
 mod storage;
 mod streams;
+#[cfg(test)]
+#[path = "../tests/support/mod.rs"]
+mod support;
 mod tags;
 mod time;
 

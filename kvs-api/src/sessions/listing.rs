@@ -184,10 +184,10 @@ fn discontinuities(fragments: &[SharedEntry], session: &Session, before: u64) ->
         Discontinuity::Never => vec![0; fragments.len()],
         Discontinuity::Always => (before..).take(fragments.len()).map(|index| index as u32).collect(),
         // What was before is not listed: the stream counts for it.
-        Discontinuity::OnDiscontinuity if session.mode == Mode::Live => {
+        Discontinuity::AtBreaks if session.mode == Mode::Live => {
             fragments.iter().map(|entry| entry.meta.discontinuity).collect()
         }
-        Discontinuity::OnDiscontinuity => {
+        Discontinuity::AtBreaks => {
             let mut count = 0;
             let of = |index: usize| {
                 count += u32::from(index > 0 && breaks(&fragments[index - 1], &fragments[index]));

@@ -118,7 +118,7 @@ fn breaks_are_counted_and_gaps_closed() {
     let with = |discontinuity| discontinuities(&all, &Session { discontinuity, ..of(Mode::OnDemand, 9) }, 0);
     assert_eq!(with(Discontinuity::Never), [0; 5]);
     assert_eq!(with(Discontinuity::Always), [0, 1, 2, 3, 4]);
-    assert_eq!(with(Discontinuity::OnDiscontinuity), [0, 0, 1, 2, 3]);
+    assert_eq!(with(Discontinuity::AtBreaks), [0, 0, 1, 2, 3]);
     let always = Session { discontinuity: Discontinuity::Always, ..of(Mode::Live, 9) };
     assert_eq!(discontinuities(&all[..2], &always, 7), [7, 8]);
 

@@ -79,7 +79,7 @@ impl Request {
         let discontinuities = [
             ("ALWAYS", Discontinuity::Always),
             ("NEVER", Discontinuity::Never),
-            ("ON_DISCONTINUITY", Discontinuity::OnDiscontinuity),
+            ("ON_DISCONTINUITY", Discontinuity::AtBreaks),
         ];
         let default = match axis {
             TimeAxis::Producer => Discontinuity::Never,

@@ -20,10 +20,7 @@ use zeroize::Zeroizing;
 
 use super::tests::{Tagged, session};
 use super::{Kind, token};
-use crate::{Keys, Kvs, KvsOptions, Refusal};
-
-#[path = "../../tests/support/mod.rs"]
-mod support;
+use crate::{Keys, Kvs, KvsOptions, Refusal, support};
 
 /// One stream, one key, both of which may change.
 struct World {

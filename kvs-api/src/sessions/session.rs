@@ -28,7 +28,7 @@ pub(super) enum Discontinuity {
     /// Nowhere.
     Never,
     /// At gaps and overlaps.
-    OnDiscontinuity,
+    AtBreaks,
 }
 
 /// What segments are.
@@ -85,8 +85,7 @@ pub(super) struct Session {
 const MODES: [Mode; 3] = [Mode::Live, Mode::LiveReplay, Mode::OnDemand];
 const CONTAINERS: [Container; 2] = [Container::Mp4, Container::Ts];
 const AXES: [TimeAxis; 2] = [TimeAxis::Producer, TimeAxis::Server];
-const DISCONTINUITIES: [Discontinuity; 3] =
-    [Discontinuity::Always, Discontinuity::Never, Discontinuity::OnDiscontinuity];
+const DISCONTINUITIES: [Discontinuity; 3] = [Discontinuity::Always, Discontinuity::Never, Discontinuity::AtBreaks];
 
 /// The code of one of few values: its place.
 fn code<T: PartialEq>(all: &[T], value: &T) -> u8 {

@@ -46,7 +46,7 @@ pub(super) fn session() -> Session {
         target_s: 3,
         lead_ms: 10_000,
         results: 5000,
-        discontinuity: Discontinuity::OnDiscontinuity,
+        discontinuity: Discontinuity::AtBreaks,
         shows_times: true,
         shows_numbers: false,
     }
