@@ -819,8 +819,8 @@ async fn open_narrow() -> (crate::testing::Opened, crate::testing::Source) {
 async fn streams_that_come_at_once_share_the_writes_of_their_keys() {
     let io = FaultyIo::new(Arc::new(MemoryIo::new()));
     let store = open(&io).store;
-    // Both copies for the one that came first, and both for all others.
-    io.fail(Fault { op: Op::Replace, after: 4, times: u32::MAX, error: ErrorKind::Other, torn_bytes: 0 });
+    // Two copies each time: for the one that came first, and for those that came meanwhile, as the scheduler has them come.
+    io.fail(Fault { op: Op::Replace, after: 40, times: u32::MAX, error: ErrorKind::Other, torn_bytes: 0 });
     let mut set = tokio::task::JoinSet::new();
     for _ in 0..100 {
         let store = store.clone();
