@@ -14,19 +14,21 @@ pub struct Principal {
     bounds: Vec<Arc<Policy>>,
     /// The key that made the temporary credentials.
     parent: Option<String>,
+    /// When temporary credentials end.
+    ends: Option<UnixMs>,
 }
 
 impl Principal {
     /// Somebody who may do everything.
     #[must_use]
     pub fn root(access_key_id: impl Into<String>) -> Self {
-        Self { access_key_id: access_key_id.into(), bounds: Vec::new(), parent: None }
+        Self { access_key_id: access_key_id.into(), bounds: Vec::new(), parent: None, ends: None }
     }
 
     /// Somebody who may do what a policy allows.
     #[must_use]
     pub fn limited(access_key_id: impl Into<String>, policy: Arc<Policy>) -> Self {
-        Self { access_key_id: access_key_id.into(), bounds: vec![policy], parent: None }
+        Self { access_key_id: access_key_id.into(), bounds: vec![policy], parent: None, ends: None }
     }
 
     /// The same, who may do nothing that this policy does not allow.
@@ -38,7 +40,8 @@ impl Principal {
 
     /// The same, who came with temporary credentials of that id.
     #[must_use]
-    pub fn temporary(mut self, access_key_id: impl Into<String>) -> Self {
+    pub fn temporary(mut self, access_key_id: impl Into<String>, ends: UnixMs) -> Self {
+        self.ends = Some(ends);
         self.parent = Some(std::mem::replace(&mut self.access_key_id, access_key_id.into()));
         self
     }
@@ -53,6 +56,12 @@ impl Principal {
     #[must_use]
     pub fn is_temporary(&self) -> bool {
         self.parent.is_some()
+    }
+
+    /// Whether temporary credentials have ended.
+    #[must_use]
+    pub fn has_ended(&self, now: UnixMs) -> bool {
+        self.ends.is_some_and(|ends| ends <= now)
     }
 
     /// Whether that may be done.

@@ -47,6 +47,22 @@ pub(crate) fn check(who: &Principal, operation: &str, action: Action, stream: &s
     Err(ServiceError::denied(&who.access_key_id, operation, stream))
 }
 
+/// Whose answer it is that goes on for long: looked at again and again.
+#[derive(Debug, Clone)]
+pub(crate) struct Reading {
+    pub(crate) who: Principal,
+    pub(crate) stream: Arc<StreamRecord>,
+}
+
+impl Reading {
+    /// The stream was not deleted, its name may be another's by now; and who reads it may do so still.
+    pub(crate) fn goes_on(&self, kvs: &Kvs) -> bool {
+        let now = kvs.registry.get(&self.stream.name);
+        now.is_some_and(|now| now.stream == self.stream.stream)
+            && kvs.keys.may_still(&self.who, Action::Read, Target::Stream(self.stream.name.as_str()))
+    }
+}
+
 /// An operation on one stream.
 pub(crate) struct Call<'a> {
     pub(crate) kvs: &'a Kvs,

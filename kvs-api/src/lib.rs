@@ -42,6 +42,7 @@ use tokio_util::sync::CancellationToken;
 use vidar_aws_wire::sigv4::Rules;
 use vidar_core::auth::Principal;
 use vidar_core::clock::SharedClock;
+use vidar_core::policy::{Action, Target};
 use vidar_core::registry::StreamRegistry;
 use vidar_player_api::Api;
 use vidar_player_api::image::ImagePool;
@@ -57,6 +58,9 @@ pub trait Keys: Send + Sync + 'static {
     /// # Errors
     /// If there is none that counts, or the session token does not go with it.
     fn secret(&self, access_key_id: &str, token: Option<&str>) -> Result<(Principal, Zeroizing<String>), Refusal>;
+
+    /// Whether somebody who was let in earlier may do that now.
+    fn may_still(&self, who: &Principal, action: Action, target: Target<'_>) -> bool;
 
     /// Notes that somebody proved to have it.
     fn note_use(&self, principal: &Principal);

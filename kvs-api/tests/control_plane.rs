@@ -20,7 +20,7 @@ use vidar_core::auth::Principal;
 use vidar_core::clock::ManualClock;
 use vidar_core::control::{StreamRecord, StreamSettings};
 use vidar_core::ids::{StreamId, StreamName};
-use vidar_core::policy::Preset;
+use vidar_core::policy::{Action, Preset, Target};
 use vidar_core::registry::{RegistryError, StreamRegistry};
 use vidar_core::time::UnixMs;
 use vidar_kvs_api::{Keys, Kvs, KvsOptions, Refusal, Seal, router};
@@ -89,6 +89,10 @@ impl Keys for TestKeys {
             _ => return Err(Refusal::Unknown),
         };
         Ok((principal, SECRET.to_owned().into()))
+    }
+
+    fn may_still(&self, who: &Principal, action: Action, target: Target<'_>) -> bool {
+        who.may(action, target)
     }
 
     fn note_use(&self, _principal: &Principal) {}

@@ -4,8 +4,10 @@ mod media_common;
 #[path = "../../player-api/tests/support/mod.rs"]
 mod support;
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use http_body_util::BodyExt as _;
 use media_common::{LivePush, Service, clip_samples, essence};
 use serde_json::{Value, json};
 use support::{Push, START, fragments};
@@ -323,6 +325,26 @@ async fn an_answer_ends_with_its_stream_or_with_the_server() {
     service.stop.cancel();
     second.pump();
     assert!(second.over);
+}
+
+#[tokio::test(start_paused = true)]
+async fn answers_end_when_their_readers_may_not_go_on() {
+    let service = Service::new();
+    let entries = service.archive.push(Push::new("cam-1", CLIP, START)).await;
+    let numbers = vec![entries[0].meta.number.to_string(); 10];
+    let mut media = service.get_media("cam-1", selector("EARLIEST")).await;
+    let mut list = service.open_list("cam-1", &numbers).await;
+    media.pump();
+    assert!(!media.over && list.frame().await.is_some());
+    service.keys.revoked.store(true, Ordering::Relaxed);
+    pass(1_100).await;
+    media.pump();
+    assert!(media.over);
+    let mut count = 0;
+    while list.frame().await.is_some() {
+        count += 1;
+    }
+    assert!(count > 0 && count < 20, "the fragment that was begun: {count}");
 }
 
 #[tokio::test(start_paused = true)]

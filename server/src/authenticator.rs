@@ -73,7 +73,8 @@ impl Credentials {
     /// Whether somebody who was let in earlier may do that now: by what the key may do now, and what he could then.
     #[must_use]
     pub fn may_still(&self, who: &Principal, action: Action, target: Target<'_>) -> bool {
-        who.may(action, target) && self.lasting(who.key_id()).is_ok_and(|(now, _)| now.may(action, target))
+        let lasts = !who.has_ended(self.clock.now());
+        lasts && who.may(action, target) && self.lasting(who.key_id()).is_ok_and(|(now, _)| now.may(action, target))
     }
 
     /// Temporary credentials of a key; none if it does not count any more.
@@ -127,7 +128,7 @@ impl Credentials {
         if let Some(policy) = session.policy {
             principal = principal.bound(Arc::new(policy));
         }
-        Ok((principal.temporary(access_key_id), session.secret))
+        Ok((principal.temporary(access_key_id, session.expires), session.secret))
     }
 
     fn by_secret(&self, access_key_id: &str, secret: &str, token: Option<&str>) -> Option<Principal> {
@@ -190,6 +191,10 @@ impl Authenticator for Credentials {
 impl Keys for Credentials {
     fn secret(&self, access_key_id: &str, token: Option<&str>) -> Result<(Principal, Zeroizing<String>), Refusal> {
         Self::secret(self, access_key_id, token)
+    }
+
+    fn may_still(&self, who: &Principal, action: Action, target: Target<'_>) -> bool {
+        Self::may_still(self, who, action, target)
     }
 
     fn note_use(&self, principal: &Principal) {
@@ -356,7 +361,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_was_let_in_may_what_the_key_may_now() {
-        let WithKey { auth, keys, key, _dir, .. } = with_key(None).await;
+        let WithKey { auth, keys, key, clock, _dir } = with_key(None).await;
         let read = |who: &Principal, stream| auth.may_still(who, Action::Read, Target::Stream(stream));
         let (who, id) = (key.principal(), key.access_key_id.clone());
         let session = auth.make_session(&who, None, Duration::from_secs(60)).unwrap().expect("made");
@@ -369,5 +374,7 @@ mod tests {
         assert!(!read(&who, "a1") && !read(&temporary, "a1"));
         change(|key| key.enabled = true).await.unwrap();
         assert!(read(&who, "a1") && read(&temporary, "a1"));
+        clock.advance(Duration::from_secs(60));
+        assert!(read(&who, "a1") && !read(&temporary, "a1"), "it has ended");
     }
 }

@@ -12,13 +12,13 @@ use futures::stream;
 use serde::Deserialize;
 use vidar_core::auth::Principal;
 use vidar_core::error::ErrorKind;
-use vidar_core::ids::{FragmentNumber, StreamId};
+use vidar_core::ids::FragmentNumber;
 use vidar_core::policy::Action;
 use vidar_core::source::ReadError;
 
 use super::stored::StoredDocument;
 use crate::Kvs;
-use crate::call::{Call, members, required};
+use crate::call::{Call, Reading, members, required};
 use crate::document::{Fault, error_document};
 use crate::error::{ServiceError, ServiceResult};
 
@@ -50,8 +50,9 @@ pub(crate) async fn get(
         return Err(ServiceError::invalid("Fragments: expected numbers of 1 to 128 digits."));
     }
     let call = Call { kvs: &kvs, who: &who, operation: "GetMediaForFragmentList", action: Action::Read };
-    let stream = call.stream(request.name.as_deref(), request.arn.as_deref())?.stream;
-    let list = FragmentList { kvs: Arc::clone(&kvs), stream, numbers: numbers.into_iter(), open: None, over: false };
+    let stream = call.stream(request.name.as_deref(), request.arn.as_deref())?;
+    let reading = Reading { who, stream };
+    let list = FragmentList { kvs: Arc::clone(&kvs), reading, numbers: numbers.into_iter(), open: None, over: false };
     let chunks = stream::unfold(list, |mut list| async move { Some((list.next().await?, list)) });
     Ok(super::media(&kvs.stop, chunks))
 }
@@ -64,14 +65,14 @@ pub(crate) fn is_number(text: &str) -> bool {
 /// Fragments on their way out, one after the other.
 struct FragmentList {
     kvs: Arc<Kvs>,
-    stream: StreamId,
+    reading: Reading,
     numbers: std::vec::IntoIter<String>,
     open: Option<StoredDocument>,
     over: bool,
 }
 
 impl FragmentList {
-    /// The next bytes. None: that was all.
+    /// The next bytes. None: that was all, or its reader may not go on.
     async fn next(&mut self) -> Option<Vec<Bytes>> {
         let source = Arc::clone(&self.kvs.player.source);
         if self.over {
@@ -94,10 +95,11 @@ impl FragmentList {
     }
 
     async fn begin(&mut self) -> Option<Vec<Bytes>> {
-        let text = self.numbers.next()?;
+        let text = self.numbers.next().filter(|_| self.reading.goes_on(&self.kvs))?;
         let player = &self.kvs.player;
         let number: Option<FragmentNumber> = text.parse().ok();
-        let Some(entry) = number.and_then(|number| player.index.timeline().get(self.stream, number)) else {
+        let Some(entry) = number.and_then(|number| player.index.timeline().get(self.reading.stream.stream, number))
+        else {
             return Some(vec![error_document(&text, Fault::NOT_FOUND)]);
         };
         match StoredDocument::open(&*player.source, entry).await {

@@ -23,7 +23,7 @@ use vidar_core::policy::Action;
 
 use crate::Kvs;
 use crate::archive;
-use crate::call::{Call, members, required};
+use crate::call::{Call, Reading, members, required};
 use crate::error::ServiceResult;
 use reader::Reader;
 use start::{Selector, Start};
@@ -48,7 +48,7 @@ pub(crate) async fn get(
     let call = Call { kvs: &kvs, who: &who, operation: "GetMedia", action: Action::Read };
     let stream = call.stream(request.name.as_deref(), request.arn.as_deref())?;
     let place = start.find(&kvs.player, stream.stream).await?;
-    let reader = Reader::new(Arc::clone(&kvs), stream, place);
+    let reader = Reader::new(Arc::clone(&kvs), Reading { who, stream }, place);
     let chunks = stream::unfold(reader, |mut reader| async move { Some((reader.next().await?, reader)) });
     Ok(archive::media(&kvs.stop, chunks))
 }

@@ -20,7 +20,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::time::{Instant, timeout_at};
-use vidar_core::control::StreamRecord;
 use vidar_core::entry::SharedEntry;
 use vidar_core::error::ErrorKind;
 use vidar_core::ids::FragmentNumber;
@@ -30,11 +29,12 @@ use super::head::{Head, State};
 use super::start::Place;
 use crate::Kvs;
 use crate::archive::stored::StoredDocument;
+use crate::call::Reading;
 use crate::document::{Document, Fault, error_document};
 
 /// How long what is next is waited for while there is something after it.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// How often a reader that waits looks whether its stream is still there.
+/// How often a reader that waits looks whether it may go on.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// Bytes of samples that go out at once.
 const BURST_BYTES: usize = 512 << 10;
@@ -44,7 +44,7 @@ const HELD_BYTES_MAX: usize = 16 << 20;
 /// One client's way through a stream.
 pub(super) struct Reader {
     kvs: Arc<Kvs>,
-    stream: Arc<StreamRecord>,
+    reading: Reading,
     /// All fragments up to here went out, or do not.
     after: FragmentNumber,
     /// Watched near the head only.
@@ -84,16 +84,16 @@ impl Live {
 }
 
 impl Reader {
-    pub(super) fn new(kvs: Arc<Kvs>, stream: Arc<StreamRecord>, place: Place) -> Self {
-        Self { kvs, stream, after: place.after, head: place.head, doing: Doing::Choosing }
+    pub(super) fn new(kvs: Arc<Kvs>, reading: Reading, place: Place) -> Self {
+        Self { kvs, reading, after: place.after, head: place.head, doing: Doing::Choosing }
     }
 
-    /// The next bytes; waits for them. None: the stream is gone, or cannot be read now.
+    /// The next bytes; waits for them. None: the stream is gone or cannot be read now, or its reader may not any more.
     pub(super) async fn next(&mut self) -> Option<Vec<Bytes>> {
         loop {
             let (doing, bytes) = match std::mem::replace(&mut self.doing, Doing::Over) {
                 Doing::Over => return None,
-                _ if !self.is_there() => (Doing::Over, Vec::new()),
+                _ if !self.reading.goes_on(&self.kvs) => (Doing::Over, Vec::new()),
                 Doing::Choosing => self.choose().await,
                 Doing::Stored(document) => self.stored(document).await,
                 Doing::Live(live) => self.live(live).await,
@@ -106,13 +106,8 @@ impl Reader {
         }
     }
 
-    /// The stream was not deleted: its name may be another's by now.
-    fn is_there(&self) -> bool {
-        self.kvs.registry.get(&self.stream.name).is_some_and(|now| now.stream == self.stream.stream)
-    }
-
     fn next_stored(&self, after: FragmentNumber) -> Option<SharedEntry> {
-        self.kvs.player.index.timeline().next(self.stream.stream, after)
+        self.kvs.player.index.timeline().next(self.reading.stream.stream, after)
     }
 
     /// Whether the next fragment is stored, or arrives.
@@ -125,7 +120,7 @@ impl Reader {
             let is_old = |entry: &SharedEntry| now.since_ms(entry.meta.server_start()) > PATIENCE.as_millis() as i64;
             match stored {
                 Some(entry) if is_old(&entry) => return self.begin_stored(entry).await,
-                _ => self.head = Some(Head::new(&self.kvs.player.hub, self.stream.stream)),
+                _ => self.head = Some(Head::new(&self.kvs.player.hub, self.reading.stream.stream)),
             }
             return (Doing::Choosing, Vec::new());
         };
@@ -206,7 +201,7 @@ impl Reader {
     /// The rest of a fragment is read once it is durable; it is given up where that does not come.
     async fn lost(&mut self, mut live: Live) -> (Doing, Vec<Bytes>) {
         let player = &self.kvs.player;
-        let stream = self.stream.stream;
+        let stream = self.reading.stream.stream;
         // Followed before the look, so that nothing is missed.
         let mut durable = player.hub.durable(stream);
         if let Some(entry) = player.index.timeline().get(stream, live.number) {
@@ -254,7 +249,7 @@ impl Reader {
     /// clients have to come again.
     fn unreadable(&mut self, entry: &SharedEntry, error: &ReadError) -> (Doing, Vec<Bytes>) {
         let number = entry.meta.number;
-        if error.kind() == ErrorKind::NotFound || !self.is_there() {
+        if error.kind() == ErrorKind::NotFound || !self.reading.goes_on(&self.kvs) {
             return self.over_with(number, Vec::new());
         }
         tracing::error!(%error, "a fragment is not sent");

@@ -2,6 +2,7 @@
 #![allow(dead_code, unreachable_pub)] // each test binary uses its part
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use aws_credential_types::Credentials;
@@ -21,7 +22,7 @@ use vidar_core::auth::Principal;
 use vidar_core::clock::Clock as _;
 use vidar_core::hub::{LiveEvent, LiveSink as _};
 use vidar_core::ids::{FragmentNumber, RunId, StreamId, StreamName};
-use vidar_core::policy::Preset;
+use vidar_core::policy::{Action, Preset, Target};
 use vidar_core::record::TableEnvelope;
 use vidar_core::registry::StreamRegistry as _;
 use vidar_core::sample::Tag;
@@ -54,7 +55,11 @@ impl Seal for NoSessions {
 }
 
 /// `root` may everything, `reader` may read `cam-*`, `writer` may write it.
-struct TestKeys;
+#[derive(Default)]
+pub struct TestKeys {
+    /// Who was let in may nothing any more.
+    pub revoked: AtomicBool,
+}
 
 impl Keys for TestKeys {
     fn secret(&self, id: &str, _token: Option<&str>) -> Result<(Principal, Zeroizing<String>), Refusal> {
@@ -68,6 +73,10 @@ impl Keys for TestKeys {
         Ok((principal, SECRET.to_owned().into()))
     }
 
+    fn may_still(&self, who: &Principal, action: Action, target: Target<'_>) -> bool {
+        !self.revoked.load(Ordering::Relaxed) && who.may(action, target)
+    }
+
     fn note_use(&self, _principal: &Principal) {}
 }
 
@@ -76,6 +85,7 @@ pub struct Service {
     pub archive: Archive,
     pub hub: Arc<Hub>,
     pub stop: CancellationToken,
+    pub keys: Arc<TestKeys>,
     router: Router,
 }
 
@@ -97,6 +107,7 @@ impl Service {
             clip_bytes_max: None,
         };
         let (hub, stop) = (Hub::new(HubOptions { budget_bytes }), CancellationToken::new());
+        let keys = Arc::new(TestKeys::default());
         let player = Arc::new(Api {
             index: archive.index.clone(),
             source: archive.source.clone(),
@@ -108,7 +119,7 @@ impl Service {
         });
         let router = router(Arc::new(Kvs {
             registry: archive.registry.clone(),
-            keys: Arc::new(TestKeys),
+            keys: Arc::clone(&keys) as _,
             clock: archive.clock.clone(),
             player,
             images: ImagePool::new(1, 1),
@@ -117,7 +128,7 @@ impl Service {
             options,
             changes: Default::default(),
         }));
-        Self { archive, hub, stop, router }
+        Self { archive, hub, stop, keys, router }
     }
 
     pub async fn send_as(&self, key: &str, path: &str, body: &Value) -> Response<Body> {
@@ -161,9 +172,14 @@ impl Service {
 
     /// GetMediaForFragmentList of a stream.
     pub async fn fragment_list(&self, stream: &str, numbers: &[String]) -> Vec<Document> {
+        documents(&self.open_list(stream, numbers).await.collect().await.expect("a body").to_bytes())
+    }
+
+    /// The same, of which nothing is read yet.
+    pub async fn open_list(&self, stream: &str, numbers: &[String]) -> Body {
         let response = self.good("/getMediaForFragmentList", json!({"StreamName": stream, "Fragments": numbers})).await;
         assert_eq!(response.headers()["content-type"], "video/webm");
-        documents(&response.into_body().collect().await.expect("a body").to_bytes())
+        response.into_body()
     }
 
     pub async fn stream(&self, name: &str) -> StreamId {
