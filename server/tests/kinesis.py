@@ -1,9 +1,9 @@
-"""The control plane as botocore calls it: kinesis.py ENDPOINT ID SECRET READER_ID READER_SECRET. Streams are left for the test."""
+"""The control plane as boto3 calls it: kinesis.py ENDPOINT ID SECRET READER_ID READER_SECRET. Streams are left for the test."""
 
 import sys
 import time
 
-import botocore.session
+import boto3
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.config import Config
@@ -16,8 +16,7 @@ config = Config(retries={"total_max_attempts": 1})
 
 
 def client(key, secret, token=None):
-    session = botocore.session.Session()
-    return session.create_client(
+    return boto3.client(
         "kinesisvideo", region_name="eu-central-1", endpoint_url=endpoint, aws_access_key_id=key,
         aws_secret_access_key=secret, aws_session_token=token, config=config)
 

@@ -1,4 +1,4 @@
-//! The compatible API through the binary, as botocore calls it; its streams are those of every other protocol.
+//! The compatible API through the binary, as boto3 and the command line call it; its streams are those of every other protocol.
 
 mod common;
 
@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use bytes::Bytes;
-use common::{ID, SECRET, Vidar, start_in, start_with};
+use common::{ID, SECRET, Vidar, python, start_in, start_with};
 use serde_json::{Value, json};
 use vidar_media::container::mkv;
 use vidar_media::demux::{Demux, Event, RawSample};
@@ -21,25 +21,8 @@ fn endpoint(vidar: &mut Vidar) -> String {
     url.split_whitespace().next().expect("a URL").trim_matches('"').to_owned()
 }
 
-/// A Python that has botocore, with a script of this folder.
-fn python(script: &str) -> [String; 3] {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace");
-    let python = root.join("target/tools/bin/python");
-    let ready = Command::new(&python).args(["-c", "import botocore"]).stderr(Stdio::null()).status();
-    if !ready.is_ok_and(|status| status.success()) {
-        common::run(root.join("scripts/tools").to_str().expect("UTF-8"), &["botocore"]);
-    }
-    let text = |path: std::path::PathBuf| path.to_str().expect("UTF-8").to_owned();
-    [text(python), "-B".to_owned(), text(root.join("server/tests").join(script))]
-}
-
-fn botocore(args: &[&str]) {
-    let [python, flag, script] = python("kinesis.py");
-    common::run(&python, &[&[flag.as_str(), &script], args].concat());
-}
-
 #[test]
-fn botocore_manages_the_streams_of_every_protocol() {
+fn boto3_manages_the_streams_of_every_protocol() {
     let own = tempfile::tempdir().expect("a temporary directory");
     let dir = own.path().join("data");
     let mut vidar = start_in(&dir, &["--kvs", "127.0.0.1:0"]);
@@ -49,7 +32,7 @@ fn botocore_manages_the_streams_of_every_protocol() {
     assert_eq!(status, 201);
     let reader: Value = serde_json::from_slice(&reader).expect("JSON");
     let text = |name: &str| reader[name].as_str().expect("a text").to_owned();
-    botocore(&[&url, ID, SECRET, &text("access_key_id"), &text("secret_access_key")]);
+    python::run("kinesis.py", &[&url, ID, SECRET, &text("access_key_id"), &text("secret_access_key")]);
 
     let stream = vidar.json("/v1/streams/kin-1");
     assert_eq!((&stream["device"], &stream["retention_hours"]), (&json!("gate"), &json!(48)));
@@ -82,7 +65,7 @@ fn packets(path: &Path) -> usize {
 }
 
 #[test]
-fn botocore_reads_what_was_pushed() {
+fn boto3_reads_what_was_pushed() {
     let own = tempfile::tempdir().expect("a temporary directory");
     let mut vidar = start_with(&["--kvs", "127.0.0.1:0"]);
     let url = endpoint(&mut vidar);
@@ -92,7 +75,7 @@ fn botocore_reads_what_was_pushed() {
     // How many fragments it makes is learned from another stream.
     assert_eq!(vidar.push("kin-0", "", &clip).0, 200);
     let count = vidar.fragments("kin-0").len();
-    let [python, flag, script] = python("kinesis_media.py");
+    let [python, flag, script] = python::script("kinesis_media.py");
     let mut reader = Command::new(python)
         .args([&flag, &script, &url, ID, SECRET, "kin-1", &count.to_string()])
         .arg(own.path())
@@ -121,6 +104,34 @@ fn botocore_reads_what_was_pushed() {
     assert_eq!(all, sent.len());
     let tracks: BTreeSet<u8> = sent.iter().map(|(track, ..)| *track).collect();
     assert!(tracks.len() > 1, "sound and pictures");
+}
+
+/// 2026-01-01T00:00:00Z.
+const START_MS: &str = "1767225600000";
+
+#[test]
+fn every_part_of_the_models_is_here_or_said_not_to_be() {
+    let mut vidar = start_with(&["--kvs", "127.0.0.1:0", "--kvs-limits", "none"]);
+    let url = endpoint(&mut vidar);
+    let body = json!({"preset": "read", "streams": ["elsewhere"]}).to_string();
+    let (status, other) = vidar.request(&["-d", &body], "/v1/credentials");
+    assert_eq!(status, 201);
+    let other: Value = serde_json::from_slice(&other).expect("JSON");
+    let text = |name: &str| other[name].as_str().expect("a text").to_owned();
+    let clip = vidar_fixtures::path("bbb.mkv");
+    assert_eq!(vidar.push("cam", &format!("?start={START_MS}"), &clip).0, 200);
+    let clip = clip.to_str().expect("UTF-8");
+    let args = [&url, ID, SECRET, &text("access_key_id"), &text("secret_access_key"), START_MS, clip];
+    python::run("kinesis_model.py", &args);
+}
+
+#[test]
+fn the_command_line_of_the_service_runs_every_operation() {
+    let mut vidar = start_with(&["--kvs", "127.0.0.1:0", "--kvs-limits", "none"]);
+    let url = endpoint(&mut vidar);
+    let pushed = vidar.push("cam", &format!("?start={START_MS}"), &vidar_fixtures::path("bbb.mkv"));
+    assert_eq!(pushed.0, 200);
+    python::run("kinesis_cli.py", &[&url, ID, SECRET, START_MS]);
 }
 
 #[test]

@@ -1,4 +1,4 @@
-"""Reading as boto3's layer below reads: kinesis_media.py ENDPOINT ID SECRET STREAM COUNT DIR.
+"""Reading as boto3 reads: kinesis_media.py ENDPOINT ID SECRET STREAM COUNT DIR.
 
 Waits at the head for COUNT fragments, which the test pushes once it has read "ready"; then reads them in every other way.
 Each goes into files of DIR, documents as they came.
@@ -8,19 +8,18 @@ import datetime
 import re
 import sys
 
-import botocore.session
+import boto3
 from botocore.config import Config
 
 endpoint, key, secret, stream, count, folder = sys.argv[1:]
 count = int(count)
-session = botocore.session.Session()
 
 
 def client(service, api=None):
     url = endpoint
     if api:
         url = client("kinesisvideo").get_data_endpoint(StreamName=stream, APIName=api)["DataEndpoint"]
-    return session.create_client(
+    return boto3.client(
         service, region_name="eu-central-1", endpoint_url=url, aws_access_key_id=key, aws_secret_access_key=secret,
         config=Config(retries={"total_max_attempts": 1}, read_timeout=60))
 

@@ -1,4 +1,4 @@
-"""Archived media as botocore asks for it: sessions.py ENDPOINT ID SECRET READER_ID READER_SECRET START_MS FOLDER.
+"""Archived media as boto3 asks for it: sessions.py ENDPOINT ID SECRET READER_ID READER_SECRET START_MS FOLDER.
 
 The streams are the test's: `cam` holds bbb.mkv from START_MS on (8.02 s, fragments of 2 s), `gap` the same twice, an hour
 apart, `sound` AAC alone, `law` G.711 alone, `gone` bbb.mkv. Writes clips to FOLDER; prints the session URLs, which the test plays.
@@ -15,7 +15,7 @@ import urllib.request
 import xml.etree.ElementTree as ElementTree
 from datetime import datetime, timezone
 
-import botocore.session
+import boto3
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
@@ -25,8 +25,7 @@ config = Config(retries={"total_max_attempts": 1}, parameter_validation=False)
 
 
 def client(key, secret, service="kinesis-video-archived-media"):
-    session = botocore.session.Session()
-    return session.create_client(service, region_name="eu-central-1", endpoint_url=endpoint, aws_access_key_id=key,
+    return boto3.client(service, region_name="eu-central-1", endpoint_url=endpoint, aws_access_key_id=key,
                                  aws_secret_access_key=secret, config=config)
 
 

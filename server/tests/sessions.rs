@@ -1,11 +1,10 @@
-//! Clips, pictures and streaming sessions of the compatible API, as botocore asks for them and players play them.
+//! Clips, pictures and streaming sessions of the compatible API, as boto3 asks for them and players play them.
 
 mod common;
 
 use std::path::Path;
-use std::process::{Command, Stdio};
 
-use common::{ID, SECRET, Vidar, assert_lists, decoded, packets, start_with};
+use common::{ID, SECRET, Vidar, assert_lists, decoded, packets, python, start_with};
 use serde_json::{Value, json};
 
 /// 2026-01-01T00:00:00Z.
@@ -17,19 +16,6 @@ fn endpoint(vidar: &mut Vidar) -> String {
     let line = vidar.wait_log("the compatible API listens");
     let address = line.split_once("kvs=").expect("an address").1;
     format!("http://{}", address.split_whitespace().next().expect("an address"))
-}
-
-fn botocore(args: &[&str]) -> Value {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace");
-    let python = root.join("target/tools/bin/python");
-    let ready = Command::new(&python).args(["-c", "import botocore"]).stderr(Stdio::null()).status();
-    if !ready.is_ok_and(|status| status.success()) {
-        common::run(root.join("scripts/tools").to_str().expect("UTF-8"), &["botocore"]);
-    }
-    let script = root.join("server/tests/sessions.py");
-    let script = ["-B", script.to_str().expect("UTF-8")];
-    let urls = common::run(python.to_str().expect("UTF-8"), &[&script[..], args].concat());
-    serde_json::from_slice(&urls).expect("URLs")
 }
 
 fn push(vidar: &Vidar, stream: &str, clip: &str, start_ms: u64) {
@@ -65,7 +51,7 @@ fn shown_by_gstreamer(url: &str, folder: &Path) -> u64 {
 }
 
 #[test]
-fn botocore_gets_clips_pictures_and_urls_that_players_play() {
+fn boto3_gets_clips_pictures_and_urls_that_players_play() {
     let mut vidar = start_with(&["--kvs", "127.0.0.1:0"]);
     let own = tempfile::tempdir().expect("a folder");
     let folder = own.path();
@@ -86,7 +72,11 @@ fn botocore_gets_clips_pictures_and_urls_that_players_play() {
     let reader: Value = serde_json::from_slice(&reader).expect("JSON");
     let text = |name: &str| reader[name].as_str().expect("a text").to_owned();
     let (start, out) = (START_MS.to_string(), folder.to_str().expect("UTF-8"));
-    let urls = botocore(&[&url, ID, SECRET, &text("access_key_id"), &text("secret_access_key"), &start, out]);
+    let urls = python::run(
+        "sessions.py",
+        &[&url, ID, SECRET, &text("access_key_id"), &text("secret_access_key"), &start, out],
+    );
+    let urls: Value = serde_json::from_slice(&urls).expect("URLs");
     let session = |name: &str| urls[name].as_str().expect("a URL");
 
     let source = vidar_fixtures::path("bbb.mkv");
