@@ -63,6 +63,11 @@ impl KvsPort {
         Ok(Some(Self { listener, tls, options, put_media: put_media_options(settings) }))
     }
 
+    /// What GetDataEndpoint answers.
+    pub(crate) fn url(&self) -> &str {
+        &self.options.public_url
+    }
+
     /// What it serves.
     pub(crate) fn router(
         &self,

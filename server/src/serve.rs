@@ -128,6 +128,11 @@ impl Server {
         self.http.local_addr()
     }
 
+    /// What clients of the compatible API are told; none without its port.
+    pub fn kvs_url(&self) -> Option<&str> {
+        self.kvs.as_ref().map(KvsPort::url)
+    }
+
     /// Serves until `stop` resolves; then stops in order: no new connections, pushes end and become durable, answers go
     /// out, the store closes.
     ///

@@ -53,6 +53,7 @@ fn our_crates_depend_on_each_other_only_as_the_architecture_says() {
         ),
         ("vidar-fixtures", &[]),
         ("vidar-load", &[]),
+        ("vidar-sdk-tests", &[]),
         ("vidar-sim", &["core", "media", "storage", "indexer", "live", "ingest", "player-api", "server"]),
         (
             "vidar-benches",

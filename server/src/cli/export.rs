@@ -53,7 +53,7 @@ pub(crate) struct ExportArgs {
 
 /// Whoever answers.
 enum Source {
-    Server(Client),
+    Server(Box<Client>),
     Directory(Box<Local>),
 }
 
@@ -105,7 +105,7 @@ pub(crate) async fn export(args: ExportArgs) -> anyhow::Result<ExitCode> {
         return check(manifest, Path::new(&args.subject), args.place.json);
     }
     let source = match args.place.client()? {
-        Some(client) => Source::Server(client),
+        Some(client) => Source::Server(Box::new(client)),
         None => Source::Directory(Box::new(Local::open(&args.place.data()?).await?)),
     };
     let written = write(&source, &args).await;
