@@ -16,19 +16,21 @@ pub struct Principal {
     parent: Option<String>,
     /// When temporary credentials end.
     ends: Option<UnixMs>,
+    /// Which secret of the key that counts was proven.
+    generation: u64,
 }
 
 impl Principal {
     /// Somebody who may do everything.
     #[must_use]
     pub fn root(access_key_id: impl Into<String>) -> Self {
-        Self { access_key_id: access_key_id.into(), bounds: Vec::new(), parent: None, ends: None }
+        Self { access_key_id: access_key_id.into(), bounds: Vec::new(), parent: None, ends: None, generation: 0 }
     }
 
     /// Somebody who may do what a policy allows.
     #[must_use]
     pub fn limited(access_key_id: impl Into<String>, policy: Arc<Policy>) -> Self {
-        Self { access_key_id: access_key_id.into(), bounds: vec![policy], parent: None, ends: None }
+        Self { access_key_id: access_key_id.into(), bounds: vec![policy], parent: None, ends: None, generation: 0 }
     }
 
     /// The same, who may do nothing that this policy does not allow.
@@ -44,6 +46,19 @@ impl Principal {
         self.ends = Some(ends);
         self.parent = Some(std::mem::replace(&mut self.access_key_id, access_key_id.into()));
         self
+    }
+
+    /// The same, who proved to have the secret of that generation: another number for each secret of a key.
+    #[must_use]
+    pub fn with_generation(mut self, generation: u64) -> Self {
+        self.generation = generation;
+        self
+    }
+
+    /// Which secret of the key that counts was proven.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.generation
     }
 
     /// Id of the key that counts: that of who made temporary credentials.

@@ -31,13 +31,15 @@ struct Root {
     pair: RootPair,
     /// Signs player URLs, whoever asks.
     url_key: hmac::Key,
+    /// How many pairs there were before.
+    generation: u64,
 }
 
 impl Root {
-    fn new(pair: RootPair) -> Arc<Self> {
+    fn new(pair: RootPair, generation: u64) -> Arc<Self> {
         let secret = hmac::Key::new(hmac::HMAC_SHA256, pair.secret.as_bytes());
         let derived = hmac::sign(&secret, b"vidar signed url v2");
-        Arc::new(Self { pair, url_key: hmac::Key::new(hmac::HMAC_SHA256, derived.as_ref()) })
+        Arc::new(Self { pair, url_key: hmac::Key::new(hmac::HMAC_SHA256, derived.as_ref()), generation })
     }
 }
 
@@ -51,12 +53,20 @@ impl Credentials {
     /// Of a root pair and the keys beside it.
     #[must_use]
     pub fn new(pair: RootPair, keys: Option<Arc<AccessKeys>>, clock: SharedClock) -> Self {
-        Self { root: RwLock::new(Root::new(pair)), keys, clock }
+        Self { root: RwLock::new(Root::new(pair, 0)), keys, clock }
     }
 
-    /// From now on another root pair counts. Signed URLs and temporary credentials of the old one end.
+    /// From now on another root pair counts. Signed URLs and temporary credentials of the old one end, and so does what was
+    /// begun with it. The same pair again changes nothing.
     pub fn replace(&self, pair: RootPair) {
-        *self.root.write().expect("no panic under this lock") = Root::new(pair);
+        {
+            let mut root = self.root.write().expect("no panic under this lock");
+            if root.pair.access_key_id == pair.access_key_id && same(&root.pair.secret, &pair.secret) {
+                return;
+            }
+            let generation = root.generation + 1;
+            *root = Root::new(pair, generation);
+        }
         if let Some(keys) = &self.keys {
             keys.note_change();
         }
@@ -74,7 +84,9 @@ impl Credentials {
     #[must_use]
     pub fn may_still(&self, who: &Principal, action: Action, target: Target<'_>) -> bool {
         let lasts = !who.has_ended(self.clock.now());
-        lasts && who.may(action, target) && self.lasting(who.key_id()).is_ok_and(|(now, _)| now.may(action, target))
+        // The secret of access keys never changes, that of the root pair may, under the same id.
+        let allows = |now: &Principal| now.generation() == who.generation() && now.may(action, target);
+        lasts && who.may(action, target) && self.lasting(who.key_id()).is_ok_and(|(now, _)| allows(&now))
     }
 
     /// Temporary credentials of a key; none if it does not count any more.
@@ -111,7 +123,8 @@ impl Credentials {
     fn lasting(&self, access_key_id: &str) -> Result<(Principal, Zeroizing<String>), Refusal> {
         let root = self.root();
         if same(access_key_id, &root.pair.access_key_id) {
-            return Ok((Principal::root(access_key_id), root.pair.secret.clone()));
+            let principal = Principal::root(access_key_id).with_generation(root.generation);
+            return Ok((principal, root.pair.secret.clone()));
         }
         let key = self.keys.as_ref().and_then(|keys| keys.active(access_key_id)).ok_or(Refusal::Unknown)?;
         Ok((key.principal(), key.secret))
@@ -357,6 +370,23 @@ mod tests {
             auth.make_session(&Principal::root("id"), None, Duration::from_secs(129_600)).unwrap().expect("made");
         clock.step_ms(-1);
         assert_eq!(enter(&late), Err(Refusal::Unknown));
+    }
+
+    #[tokio::test]
+    async fn what_was_begun_with_another_root_secret_ends() {
+        let WithKey { auth, key, _dir, .. } = with_key(None).await;
+        let may = |who: &Principal| auth.may_still(who, Action::Push, Target::Stream("b"));
+        let root = auth.basic("id", "secret").expect("let in");
+        let session = auth.make_session(&root, None, Duration::from_secs(60)).unwrap().expect("made");
+        let (temporary, _) = auth.secret(&session.access_key_id, Some(&session.token)).unwrap();
+        auth.replace(root_pair("secret"));
+        assert!(may(&root) && may(&temporary), "it is the same pair");
+        auth.replace(root_pair("another"));
+        assert!(!may(&root) && !may(&temporary), "the secret changed under its id");
+        assert!(may(&auth.basic("id", "another").expect("let in")));
+        assert!(auth.may_still(&key.principal(), Action::Read, Target::Stream("a1")), "of another key");
+        auth.replace(root_pair("secret"));
+        assert!(!may(&root), "what ended stays ended");
     }
 
     #[tokio::test]
