@@ -153,7 +153,7 @@ async fn answer(
     request.extensions_mut().insert(ConnectInfo(peer));
     let method = request.method().clone();
     // The query is left out: it may carry a signed token.
-    let path = request.uri().path().to_owned();
+    let path = without_token(request.uri().path()).to_owned();
     let response = router.oneshot(request).await?;
     let status = response.status();
     tracing::debug!(%method, path, status = status.as_u16(), "answered");
@@ -161,4 +161,21 @@ async fn answer(
         refused.store(true, Ordering::Release);
     }
     Ok(response)
+}
+
+/// A path as it may be logged: below `/dash/v1/` the token of a session stands in it.
+fn without_token(path: &str) -> &str {
+    const SESSIONS: &str = "/dash/v1/";
+    if path.starts_with(SESSIONS) { SESSIONS } else { path }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_token_of_a_session_is_not_logged() {
+        assert_eq!(without_token("/dash/v1/TOKEN/getMP4InitFragment.mp4"), "/dash/v1/");
+        assert_eq!(without_token("/v1/streams/a"), "/v1/streams/a");
+    }
 }
