@@ -87,10 +87,11 @@ impl Call<'_> {
         check(self.who, self.operation, self.action, name.as_str())?;
         let record = self.kvs.registry.get(&name).ok_or_else(ServiceError::not_found)?;
         // An ARN of a stream that was deleted is not that of a new one of its name.
-        match arn {
-            Some(arn) if arn.created_ms != record.created.0 => Err(ServiceError::not_found()),
-            _ => Ok(record),
+        if arn.is_some_and(|arn| arn.created_ms != record.created.0) {
+            return Err(ServiceError::not_found());
         }
+        self.kvs.limits.call(Some(record.stream), self.operation, self.kvs.clock.monotonic())?;
+        Ok(record)
     }
 
     /// Changes a stream that is still what the caller saw.

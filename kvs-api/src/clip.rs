@@ -45,6 +45,9 @@ pub(crate) async fn get(
     let player = Arc::clone(&kvs.player);
     let mut fragments = kvs.look(move || range.fragments(player.index.timeline(), id, count_max)).await?;
     stop_at(&mut fragments, kvs.options.clip_bytes_max.unwrap_or(u64::MAX));
+    let now = kvs.clock.monotonic();
+    kvs.limits.metadata(id, fragments.len(), now)?;
+    kvs.limits.media(id, fragments.len(), now)?;
     let first = fragments.first().ok_or_else(ServiceError::no_fragments)?;
     check_codec_private(&kvs, first).await?;
     let made = clip::whole_mp4(Arc::clone(&kvs.player), fragments).await;

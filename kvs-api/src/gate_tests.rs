@@ -109,6 +109,7 @@ fn kvs() -> Arc<Kvs> {
             clip_bytes_max: None,
         },
         changes: Default::default(),
+        limits: Default::default(),
     })
 }
 

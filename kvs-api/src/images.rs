@@ -37,6 +37,8 @@ const RESULTS_MAX: i64 = 100;
 const CONTENT_MAX: usize = 6_291_456;
 /// Characters of the pictures of a page, after which another is begun: what an answer holds in memory.
 const PAGE_CONTENT_MAX: usize = 32 << 20;
+/// What a call costs of the service's rate of metadata, beside one for each picture.
+const METADATA_POINTS: usize = 400;
 const QUALITY_DEFAULT: u8 = 80;
 
 #[derive(Debug, Default, Deserialize)]
@@ -142,6 +144,9 @@ pub(crate) async fn get(
     if stream.settings.retention_hours == 0 {
         return Err(ServiceError::no_retention());
     }
+    let (now, count) = (kvs.clock.monotonic(), usize::try_from(wanted.count_max).unwrap_or(usize::MAX));
+    kvs.limits.metadata(stream.stream, METADATA_POINTS + count, now)?;
+    kvs.limits.media(stream.stream, count, now)?;
     let (mut images, mut content_len, mut at) = (Vec::new(), 0, wanted.from);
     // Instants close together may show the same picture.
     let mut last: Option<(String, Shown)> = None;

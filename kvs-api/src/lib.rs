@@ -17,6 +17,7 @@ pub mod fuzz;
 mod gate;
 mod get_media;
 mod images;
+mod limits;
 mod look;
 mod media_error;
 mod playable;
@@ -49,6 +50,7 @@ use vidar_player_api::image::ImagePool;
 use zeroize::Zeroizing;
 
 pub use error::ServiceError;
+pub use limits::CallLimits;
 pub use sessions::Seal;
 
 /// Whose access key that is.
@@ -91,6 +93,8 @@ pub struct Kvs {
     pub sessions: Arc<dyn Seal>,
     /// Cancelled when the server goes down: answers that have no end get one.
     pub stop: CancellationToken,
+    /// How often, and how much at the same time.
+    pub limits: Arc<CallLimits>,
     /// Settings.
     pub options: KvsOptions,
     /// Held over a look at a version and the change that follows.

@@ -43,6 +43,7 @@ pub(crate) async fn create(
     let new: CreateStream = members(&body)?;
     let name = stream_name(&required("StreamName", new.stream_name)?)?;
     check(&who, "CreateStream", Action::Create, name.as_str())?;
+    kvs.limits.call(None, "CreateStream", kvs.clock.monotonic())?;
     let mut settings = kvs.registry.default_settings(&name);
     settings.retention_hours = retention::hours(new.data_retention_in_hours.unwrap_or(0))?;
     // C clients send an empty one.
@@ -109,6 +110,7 @@ pub(crate) async fn list(
     if !who.may(Action::List, Target::Some) {
         return Err(ServiceError::denied(&who.access_key_id, "ListStreams", "*"));
     }
+    kvs.limits.call(None, "ListStreams", kvs.clock.monotonic())?;
     let limit = list.max_results.unwrap_or(LIST_COUNT_MAX);
     if !(1..=LIST_COUNT_MAX).contains(&limit) {
         return Err(ServiceError::invalid("MaxResults: expected 1 to 10000."));

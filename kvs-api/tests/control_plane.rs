@@ -145,6 +145,7 @@ impl Service {
             sessions: Arc::new(NoSessions),
             options,
             changes: Default::default(),
+            limits: Default::default(),
         };
         Self(router(Arc::new(kvs)), dir)
     }

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use vidar_aws_wire::sigv4::Rules;
 use vidar_ingest::Ingest;
 use vidar_kvs_api::put_media::{self, Limits, PutMediaOptions, Strictness};
-use vidar_kvs_api::{Kvs, KvsOptions, Seal};
+use vidar_kvs_api::{CallLimits, Kvs, KvsOptions, Seal};
 use vidar_player_api::Api;
 use vidar_player_api::image::ImagePool;
 
@@ -31,6 +31,7 @@ pub(crate) struct KvsPort {
     pub(crate) tls: Option<TlsAcceptor>,
     options: KvsOptions,
     put_media: PutMediaOptions,
+    limits: KvsLimits,
 }
 
 impl KvsPort {
@@ -60,7 +61,7 @@ impl KvsPort {
             clip_bytes_max: settings.kvs_clip_bytes,
         };
         tracing::info!(kvs = %local, url = options.public_url, "the compatible API listens");
-        Ok(Some(Self { listener, tls, options, put_media: put_media_options(settings) }))
+        Ok(Some(Self { listener, tls, options, put_media: put_media_options(settings), limits: settings.kvs_limits }))
     }
 
     /// What GetDataEndpoint answers.
@@ -81,7 +82,11 @@ impl KvsPort {
         let (options, changes, clock) = (self.options.clone(), Mutex::default(), Arc::clone(&player.clock));
         let images = ImagePool::new(player.options.image_workers, player.options.image_timeout_ms);
         let sessions = Arc::new(SessionSeal(sessions));
-        let kvs = Arc::new(Kvs { registry, keys, clock, player, images, sessions, stop, options, changes });
+        let limits = Arc::new(match self.limits {
+            KvsLimits::Published => CallLimits::published(),
+            KvsLimits::None => CallLimits::default(),
+        });
+        let kvs = Arc::new(Kvs { registry, keys, clock, player, images, sessions, stop, limits, options, changes });
         let put = put_media::router(Arc::clone(&kvs), ingest, self.put_media);
         vidar_kvs_api::router(kvs).merge(put)
     }

@@ -21,8 +21,11 @@ use crate::Kvs;
 use crate::call::{Call, Reading, members, required};
 use crate::document::{Fault, error_document};
 use crate::error::{ServiceError, ServiceResult};
+use crate::limits::Open;
 
 const COUNT_MAX: usize = 1000;
+/// Answers of a stream at the same time, as the service publishes it.
+const CONNECTION_COUNT_MAX: usize = 5;
 /// Digits of a fragment number at most.
 pub(crate) const NUMBER_BYTES_MAX: usize = 128;
 
@@ -51,8 +54,12 @@ pub(crate) async fn get(
     }
     let call = Call { kvs: &kvs, who: &who, operation: "GetMediaForFragmentList", action: Action::Read };
     let stream = call.stream(request.name.as_deref(), request.arn.as_deref())?;
+    let turn = kvs.limits.open(stream.stream, "GetMediaForFragmentList", CONNECTION_COUNT_MAX);
+    let turn = turn.ok_or_else(|| ServiceError::client_limit("5 of these answers are under way for this stream."))?;
+    kvs.limits.media(stream.stream, numbers.len(), kvs.clock.monotonic())?;
     let reading = Reading { who, stream };
-    let list = FragmentList { kvs: Arc::clone(&kvs), reading, numbers: numbers.into_iter(), open: None, over: false };
+    let (kvs_of_list, numbers) = (Arc::clone(&kvs), numbers.into_iter());
+    let list = FragmentList { kvs: kvs_of_list, reading, numbers, open: None, over: false, _turn: turn };
     let chunks = stream::unfold(list, |mut list| async move { Some((list.next().await?, list)) });
     Ok(super::media(&kvs.stop, chunks))
 }
@@ -69,6 +76,7 @@ struct FragmentList {
     numbers: std::vec::IntoIter<String>,
     open: Option<StoredDocument>,
     over: bool,
+    _turn: Open,
 }
 
 impl FragmentList {

@@ -76,6 +76,7 @@ pub(crate) async fn list(
     let call = Call { kvs: &kvs, who: &who, operation: "ListFragments", action: Action::Read };
     let stream = call.stream(request.name.as_deref(), request.arn.as_deref())?.stream;
     let listing = listing(stream, &request)?;
+    kvs.limits.metadata(stream, listing.count, kvs.clock.monotonic())?;
     let index = Arc::clone(&kvs.player.index);
     let (entries, next) = super::look_up(move || page(index.timeline(), &listing)).await?;
     let token = next.map(|after| Token { stream, start: listing.start, last: listing.last, after }.encode());

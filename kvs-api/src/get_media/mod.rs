@@ -24,9 +24,12 @@ use vidar_core::policy::Action;
 use crate::Kvs;
 use crate::archive;
 use crate::call::{Call, Reading, members, required};
-use crate::error::ServiceResult;
+use crate::error::{ServiceError, ServiceResult};
 use reader::Reader;
 use start::{Selector, Start};
+
+/// Of a stream at the same time, as the service publishes it.
+const CONNECTION_COUNT_MAX: usize = 3;
 
 #[derive(Debug, Default, Deserialize)]
 struct Request {
@@ -47,8 +50,14 @@ pub(crate) async fn get(
     let start = Start::read(required("StartSelector", request.selector)?)?;
     let call = Call { kvs: &kvs, who: &who, operation: "GetMedia", action: Action::Read };
     let stream = call.stream(request.name.as_deref(), request.arn.as_deref())?;
+    let turn = kvs.limits.open(stream.stream, "GetMedia", CONNECTION_COUNT_MAX);
+    let turn =
+        turn.ok_or_else(|| ServiceError::connection_limit("3 connections of GetMedia are open for this stream."))?;
     let place = start.find(&kvs.player, stream.stream).await?;
     let reader = Reader::new(Arc::clone(&kvs), Reading { who, stream }, place);
-    let chunks = stream::unfold(reader, |mut reader| async move { Some((reader.next().await?, reader)) });
+    let chunks = stream::unfold((reader, turn), |(mut reader, turn)| async move {
+        let bytes = reader.next().await?;
+        Some((bytes, (reader, turn)))
+    });
     Ok(archive::media(&kvs.stop, chunks))
 }

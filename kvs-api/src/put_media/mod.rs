@@ -47,6 +47,7 @@ use acks::Acks;
 pub use fragment::Strictness;
 use fragment::Watch;
 use head::Head;
+pub(crate) use rate::Debt;
 pub use rate::Limits;
 use rate::Rates;
 use session::Session;

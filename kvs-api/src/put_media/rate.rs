@@ -66,11 +66,11 @@ impl Limits {
 
 /// When all that was taken is earned again.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Debt(Duration);
+pub(crate) struct Debt(Duration);
 
 impl Debt {
     /// How long to wait after taking so much.
-    pub(super) fn take(&mut self, now: Duration, count: u64, per_s: Option<u32>, burst: Duration) -> Duration {
+    pub(crate) fn take(&mut self, now: Duration, count: u64, per_s: Option<u32>, burst: Duration) -> Duration {
         let Some(per_s) = per_s else { return Duration::ZERO };
         let nanos = u128::from(count) * 1_000_000_000 / u128::from(per_s.max(1));
         let cost = Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));
@@ -78,8 +78,13 @@ impl Debt {
         self.0.saturating_sub(now).saturating_sub(burst)
     }
 
+    /// What is not earned again yet.
+    pub(crate) fn owed(&self, now: Duration) -> Duration {
+        self.0.saturating_sub(now)
+    }
+
     /// Some of it is not earned again yet.
-    pub(super) fn is_owed(&self, now: Duration) -> bool {
+    pub(crate) fn is_owed(&self, now: Duration) -> bool {
         self.0 > now
     }
 }

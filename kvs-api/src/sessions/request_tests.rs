@@ -104,6 +104,7 @@ async fn a_session_ends_when_it_expires_and_with_its_stream_or_its_key() {
             clip_bytes_max: None,
         },
         changes: Default::default(),
+        limits: Default::default(),
     };
     let hls = token::make(&*kvs.sessions, Kind::Hls, &session(), "secret").unwrap();
     let dash = token::make(&*kvs.sessions, Kind::Dash, &session(), "secret").unwrap();

@@ -127,6 +127,7 @@ impl Service {
             stop: stop.clone(),
             options,
             changes: Default::default(),
+            limits: Default::default(),
         }));
         Self { archive, hub, stop, keys, router }
     }
