@@ -75,6 +75,27 @@ impl Query {
         self.text(name).map(|text| read(text).ok_or_else(|| QueryError::of(name, &expected()))).transpose()
     }
 
+    /// A length of time: a whole number above 0 and `s`, `m`, `h` or `d`. In milliseconds.
+    ///
+    /// # Errors
+    /// If it is none, or longer than a hundred years.
+    pub fn interval_ms(&self, name: &str) -> Result<Option<i64>, QueryError> {
+        let read = |text: &str| {
+            let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+            let unit_ms = match unit {
+                "s" => 1000,
+                "m" => 60_000,
+                "h" => 3_600_000,
+                "d" => 86_400_000,
+                _ => return None,
+            };
+            let interval = number.parse::<u32>().ok().map(|number| i64::from(number) * unit_ms);
+            interval.filter(|interval| (1..=36_525 * 86_400_000).contains(interval))
+        };
+        let expected = || QueryError::of(name, "expected a whole number and s, m, h or d, such as 15m");
+        self.text(name).map(|text| read(text).ok_or_else(expected)).transpose()
+    }
+
     /// One of some words; the first if it is not given.
     ///
     /// # Errors
@@ -97,6 +118,19 @@ fn decode(text: &str) -> Result<String, QueryError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn lengths_of_time_have_a_unit() {
+        let read = |text: &str| {
+            Query::parse(Some(&format!("interval={text}")), &["interval"]).expect("a query").interval_ms("interval")
+        };
+        for (text, ms) in [("1s", 1000), ("15m", 900_000), ("2h", 7_200_000), ("36525d", 36_525 * 86_400_000)] {
+            assert_eq!(read(text), Ok(Some(ms)), "{text}");
+        }
+        for text in ["", "s", "0s", "15", "-1m", "1.5h", "36526d", "4294967296s", "1w", "5%C2%B5"] {
+            assert!(read(text).is_err(), "{text}");
+        }
+    }
 
     #[test]
     fn each_parameter_is_known_and_stands_once() {

@@ -36,7 +36,10 @@ pub mod timeline;
 
 pub use catalog::{Catalog, RunOverlaps, RunView};
 pub use index::{Index, IndexError, IndexOptions};
-pub use search::{CatchUp, HitKind, Search, SearchError, SearchHit, SearchPage, SearchRequest, SearchStatus, Sort};
+pub use search::{
+    Aggregate, AggregateRequest, CatchUp, GroupBy, GroupKey, HitKind, Percentiles, Search, SearchError, SearchHit,
+    SearchPage, SearchRequest, SearchStatus, Sort, Totals,
+};
 pub use timeline::{
     Cursor, Details, Expiry, Page, RangeQuery, Shown, StreamTotals, TimeAxis, Timeline, TimelineStats, TrackShape,
 };

@@ -68,6 +68,14 @@ impl Params {
         Ok(self.0.number(name, range)?)
     }
 
+    /// A length of time, such as `15m`, in milliseconds.
+    ///
+    /// # Errors
+    /// 400 if it is none.
+    pub fn interval_ms(&self, name: &str) -> ApiResult<Option<i64>> {
+        Ok(self.0.interval_ms(name)?)
+    }
+
     /// One of some words; the first if it is not given.
     ///
     /// # Errors

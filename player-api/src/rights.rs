@@ -39,7 +39,7 @@ impl Need {
             },
             ["", "v1", "streams", name, "media"] => on(Action::Push, name),
             ["", "v1", "streams", name, ..] => on(Action::Read, name),
-            ["", "v1", "search"] => Self::All(Action::Read),
+            ["", "v1", "search"] | ["", "v1", "search", "aggregate"] => Self::All(Action::Read),
             ["", "v1", "sign"] => Self::Some(Action::Read),
             ["", "v1", "pushes"] => match query.and_then(|query| query.strip_prefix("stream=")) {
                 Some(name) if !name.contains('&') => on(Action::List, name),
@@ -86,6 +86,7 @@ mod tests {
             (&get, "/v1/pushes", Some("stream=a&stream=b"), Need::All(Action::List)),
             (&get, "/v1/pushes/1", None, Need::Known),
             (&get, "/v1/search", None, Need::All(Action::Read)),
+            (&get, "/v1/search/aggregate", None, Need::All(Action::Read)),
             (&post, "/v1/credentials/session", None, Need::Known),
         ] {
             assert_eq!(Need::of(method, path, query), need, "{method} {path}");

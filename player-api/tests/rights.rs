@@ -27,6 +27,7 @@ async fn a_reader_sees_and_reads_its_streams_and_changes_none() {
         (Method::GET, "/v1/streams/y%61rd/fragments", "", 403),
         (Method::GET, "/v1/streams/nowhere", "", 403),
         (Method::GET, "/v1/search?q=*", "", 403),
+        (Method::GET, "/v1/search/aggregate?by=stream", "", 403),
         (Method::PATCH, "/v1/streams/lobby-1", "{}", 403),
         (Method::DELETE, "/v1/streams/lobby-1", "", 403),
         (Method::POST, "/v1/streams", r#"{"name": "lobby-3"}"#, 403),

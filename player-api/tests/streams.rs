@@ -487,3 +487,82 @@ async fn a_search_answers_in_pages_and_says_where_a_query_is_wrong() {
     assert_eq!(archive.get("/v1/search?sort=colour").await.status, 400);
     assert_eq!(archive.get("/v1/search?next_token=%2f").await.status, 400);
 }
+
+/// An archive whose search is complete.
+async fn searchable() -> Archive {
+    let archive = Archive::new();
+    archive.push(Push::new("cam", "h264_short_gop.mkv", START)).await;
+    let index = archive.index.clone();
+    tokio::task::spawn_blocking(move || index.search().settle()).await.unwrap();
+    archive
+}
+
+#[tokio::test]
+async fn results_come_as_rows_of_the_same_as_in_pages() {
+    let archive = searchable().await;
+    let all = archive.get("/v1/search?q=cam&sort=time&limit=1000").await.json();
+    let all = all["results"].as_array().unwrap();
+    let rows = archive.get("/v1/search?q=cam&sort=time&format=ndjson").await;
+    assert_eq!((rows.status, rows.header("content-type")), (200, "application/x-ndjson"));
+    let rows = String::from_utf8(rows.body.to_vec()).unwrap();
+    let rows: Vec<Value> = rows.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(&rows, all);
+    let csv = archive.get("/v1/search?q=cam&sort=time&format=csv&limit=3").await;
+    assert_eq!((csv.status, csv.header("content-disposition")), (200, "attachment; filename=\"search.csv\""));
+    let csv = String::from_utf8(csv.body.to_vec()).unwrap();
+    let lines: Vec<Vec<&str>> = csv.split_terminator("\r\n").map(|line| line.split(',').collect()).collect();
+    assert_eq!(lines.len(), 4, "{csv}");
+    for (row, result) in lines[1..].iter().zip(all) {
+        assert_eq!(row.len(), lines[0].len(), "{csv}");
+        for (column, value) in lines[0].iter().zip(row) {
+            let expected = match &result[*column] {
+                Value::Null => String::new(),
+                Value::String(text) => text.clone(),
+                Value::Array(tags) if *column == "tags" => {
+                    let text =
+                        |tag: &Value| format!("{}={}", tag["name"].as_str().unwrap(), tag["value"].as_str().unwrap());
+                    tags.iter().map(text).collect::<Vec<_>>().join(";")
+                }
+                Value::Array(items) => items.iter().filter_map(|item| item.as_str()).collect::<Vec<_>>().join(" "),
+                other => other.as_f64().map_or_else(String::new, |number| number.to_string()),
+            };
+            assert_eq!(**value, expected, "{column}");
+        }
+    }
+    assert_eq!(archive.get("/v1/search?q=(&format=csv").await.status, 400);
+    assert_eq!(archive.get("/v1/search?format=xml").await.status, 400);
+}
+
+#[tokio::test]
+async fn results_are_counted_in_groups() {
+    let archive = searchable().await;
+    let found = archive.get("/v1/search/aggregate?q=kind:fragment&by=time&interval=2s").await;
+    assert_eq!(found.status, 200, "{:?}", found.body);
+    let found = found.json();
+    let groups = found["groups"].as_array().unwrap();
+    assert_eq!((found["interval_ms"].as_u64(), found["total"]["count"].as_u64()), (Some(2000), Some(10)));
+    assert_eq!(found["group_count"], groups.len());
+    assert_eq!(groups[0]["key"], START.to_string());
+    assert_eq!(groups.iter().map(|group| group["count"].as_u64().unwrap()).sum::<u64>(), 10);
+    let listed = archive.get("/v1/streams/cam/fragments").await.json();
+    let bytes =
+        |list: &Value| -> u64 { list.as_array().unwrap().iter().map(|one| one["size_bytes"].as_u64().unwrap()).sum() };
+    assert_eq!(found["total"]["size_bytes"], bytes(&listed["fragments"]));
+    let by_codec = archive.get("/v1/search/aggregate?by=codec").await.json();
+    assert_eq!(by_codec["groups"][0]["key"], "h264");
+    assert!(by_codec["groups"][0]["bitrate"]["p50"].as_u64() > Some(0), "{by_codec}");
+    let one = archive.get("/v1/search/aggregate?q=stream:cam").await.json();
+    assert_eq!((one["groups"].as_array().map(Vec::len), &one["interval_ms"]), (Some(0), &Value::Null));
+    for (query, parameter) in [
+        ("by=colour", "by"),
+        ("by=time&interval=5", "interval"),
+        ("by=time&interval=0s", "interval"),
+        ("by=stream&interval=5s", "interval"),
+        ("by=stream&sort=fps", "sort"),
+        ("limit=1001", "limit"),
+        ("next_token=x", "next_token"),
+    ] {
+        let wrong = archive.get(&format!("/v1/search/aggregate?{query}")).await;
+        assert_eq!((wrong.status, wrong.json()["parameter"].as_str()), (400, Some(parameter)), "{query}");
+    }
+}

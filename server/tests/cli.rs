@@ -41,6 +41,8 @@ fn lists_show_what_there_is_as_tables_and_as_json() {
         (&["streams"][..], "streams", &["retention_bytes"][..]),
         (&["fragments", "cam"], "fragments", &[]),
         (&["search", "stream:cam AND kind:fragment"], "results", &[]),
+        (&["search", "kind:fragment", "--by", "stream"], "groups", &[]),
+        (&["search", "--by", "time", "--interval", "1d", "--sort", "-key"], "groups", &[]),
     ] {
         for (head, cell) in row(&cli(&vidar, args)) {
             assert!(cell != "-" || may_be_none.contains(&head.as_str()), "{args:?}: nothing under {head}");
@@ -48,6 +50,10 @@ fn lists_show_what_there_is_as_tables_and_as_json() {
         let json: Value = serde_json::from_str(&cli(&vidar, &[args, &["--json"]].concat())).expect("JSON");
         assert!(!json[list].as_array().expect("a list").is_empty(), "{json}");
     }
+    let rows = cli(&vidar, &["search", "kind:fragment", "--format", "ndjson"]);
+    assert_eq!(rows.lines().count(), vidar.fragments("cam").len());
+    let rows = cli(&vidar, &["search", "kind:fragment", "--format", "csv", "--limit", "2"]);
+    assert!(rows.starts_with("kind,stream,") && rows.lines().count() == 3, "{rows}");
     let newest = ["fragments", "cam", "--order", "desc", "--limit", "1", "--json"];
     let newest: Value = serde_json::from_str(&cli(&vidar, &newest)).expect("JSON");
     let last = vidar.fragments("cam").pop().expect("a fragment");

@@ -3,15 +3,14 @@
 //! A result's place is its sort value, then its own name: no two are at the same place, so that pages do not shift.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap};
-use std::sync::Arc;
+use std::collections::BinaryHeap;
 
 use tantivy::collector::{Collector, SegmentCollector};
 use tantivy::columnar::Column;
 use tantivy::{DocId, Score, SegmentOrdinal, SegmentReader};
-use vidar_core::ids::{FragmentNumber, StreamId};
 
-use super::schema::{Identity, Number, NumberType};
+use super::live::{Live, Scope};
+use super::schema::{Number, NumberType};
 use super::subject::Subject;
 
 /// Where a result stands. Compared field by field.
@@ -31,41 +30,12 @@ pub(super) struct Order {
     pub(super) descending: bool,
 }
 
-/// Streams that exist, by the low half of their id.
-pub(super) type Streams = HashMap<u64, Existing>;
-
-/// A stream that exists.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Existing {
-    pub(super) id: StreamId,
-    /// What is below it is gone.
-    pub(super) floor: FragmentNumber,
-}
-
-impl Existing {
-    /// Whether a subject is gone. By its sequence, and of the number that stands at the floor by the whole.
-    pub(super) fn lost(&self, expires: u64, subject: Option<Subject>) -> bool {
-        expires < self.floor.sequence()
-            || match subject {
-                Some(Subject::Fragment(_, number) | Subject::Gap(_, number)) => number < self.floor,
-                Some(Subject::Run(..)) => false,
-                None => true,
-            }
-    }
-}
-
-/// Documents outside the partitions: id to the chunk that holds the newest of it.
-pub(super) type Tail = HashMap<u64, u32>;
-
 /// Collects up to `size` results that stand after a place.
 pub(super) struct Gather {
     pub(super) order: Order,
     pub(super) after: Option<Place>,
     pub(super) size: usize,
-    pub(super) streams: Arc<Streams>,
-    pub(super) tail: Arc<Tail>,
-    /// Which chunk is searched; none: a partition.
-    pub(super) chunk: Option<u32>,
+    pub(super) scope: Scope,
 }
 
 /// What one index holds of the results.
@@ -80,20 +50,12 @@ impl Collector for Gather {
     type Child = Segment;
 
     fn for_segment(&self, _: SegmentOrdinal, reader: &SegmentReader) -> tantivy::Result<Segment> {
-        let column = |column: Identity| reader.fast_fields().column_opt::<u64>(column.name());
         Ok(Segment {
             order: self.order,
             after: self.after,
             size: self.size,
-            streams: Arc::clone(&self.streams),
-            tail: Arc::clone(&self.tail),
-            chunk: self.chunk,
+            live: Live::open(self.scope.clone(), reader)?,
             sort: sort_column(reader, self.order.field)?,
-            id: if self.tail.is_empty() { None } else { column(Identity::Id)? },
-            stream: column(Identity::Stream)?,
-            kind: column(Identity::KindCode)?,
-            expires: column(Identity::Expires)?,
-            name: [column(Identity::High)?, column(Identity::Millis)?, column(Identity::Low)?],
             total: 0,
             kept: Kept::new(self.order.descending),
         })
@@ -150,45 +112,17 @@ pub(super) struct Segment {
     order: Order,
     after: Option<Place>,
     size: usize,
-    streams: Arc<Streams>,
-    tail: Arc<Tail>,
-    chunk: Option<u32>,
+    live: Live,
     sort: SortColumn,
-    id: Option<Column<u64>>,
-    stream: Option<Column<u64>>,
-    kind: Option<Column<u64>>,
-    expires: Option<Column<u64>>,
-    name: [Option<Column<u64>>; 3],
     total: u64,
     kept: Kept,
-}
-
-fn first(column: &Option<Column<u64>>, doc: DocId) -> u64 {
-    column.as_ref().and_then(|column| column.first(doc)).unwrap_or(0)
-}
-
-impl Segment {
-    /// None: another document speaks for its subject, or it is gone.
-    fn subject(&self, doc: DocId) -> Option<(u64, u64, [u64; 3], Subject)> {
-        if !self.tail.is_empty() && self.tail.get(&first(&self.id, doc)).copied() != self.chunk {
-            return None;
-        }
-        let stream = first(&self.stream, doc);
-        let existing = self.streams.get(&stream)?;
-        let (kind, name) = (first(&self.kind, doc), [0, 1, 2].map(|part| first(&self.name[part], doc)));
-        let subject = Subject::of_parts(kind, existing.id, name);
-        if existing.lost(first(&self.expires, doc), subject) {
-            return None;
-        }
-        subject.map(|subject| (stream, kind, name, subject))
-    }
 }
 
 impl SegmentCollector for Segment {
     type Fruit = Gathered;
 
     fn collect(&mut self, doc: DocId, _: Score) {
-        let Some((stream, kind, name, subject)) = self.subject(doc) else { return };
+        let Some((stream, kind, name, subject)) = self.live.subject(doc) else { return };
         self.total += 1;
         let place = Place { value: self.sort.value(doc), name, kind, stream };
         let is_after = self.after.is_none_or(|after| if self.order.descending { place < after } else { place > after });

@@ -6,7 +6,7 @@ use tantivy::collector::{Collector, SegmentCollector};
 use tantivy::columnar::Column;
 use tantivy::{DocId, Score, SegmentOrdinal, SegmentReader};
 
-use super::collect::Streams;
+use super::live::Streams;
 use super::schema::Identity;
 use super::subject::Subject;
 

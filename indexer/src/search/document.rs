@@ -3,6 +3,7 @@
 use tantivy::TantivyDocument;
 
 use super::SearchHit;
+use super::aggregate::{facet, tag_facet};
 use super::schema::{Fields, Identity, Number, PRESENT, Text, words};
 use super::subject::{Standing, Subject, kind_code, stream_key};
 
@@ -65,9 +66,11 @@ impl Document<'_> {
         self.words(Text::Device, &hit.device);
         for codec in &hit.codecs {
             self.words(Text::Codec, codec);
+            self.facet("codec", codec);
         }
         if let Some(protocol) = &hit.protocol {
             self.words(Text::Protocol, protocol);
+            self.facet("protocol", protocol);
         }
         if let Some(source) = &hit.source {
             self.words(Text::Source, source);
@@ -88,10 +91,12 @@ impl Document<'_> {
             Some(cause) => {
                 self.document.add_text(self.fields.text(Text::Gap), "true");
                 self.token(Text::Gap, cause);
+                self.facet("gap", cause);
             }
         }
         for (name, value) in &hit.tags {
             self.tag(name, value);
+            self.facet(&tag_facet(name), value);
         }
     }
 
@@ -107,6 +112,10 @@ impl Document<'_> {
             self.document.add_text(self.fields.text(field), &word);
             self.document.add_text(self.fields.text(Text::Any), &word);
         }
+    }
+
+    fn facet(&mut self, name: &str, value: &str) {
+        self.document.add_text(self.fields.text(Text::Facet), facet(name, value));
     }
 
     fn tag(&mut self, name: &str, value: &str) {

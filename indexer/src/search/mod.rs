@@ -4,11 +4,13 @@
 //! the files. Documents hold no values: what was found is looked up in catalog and timeline, from which all documents
 //! are made. The index can therefore be made again at any time, all of it or the part that was damaged.
 
+mod aggregate;
 mod collect;
 mod compile;
 mod dead;
 mod directory;
 mod document;
+mod live;
 mod parse;
 mod partition;
 mod queue;
@@ -36,8 +38,11 @@ use crate::catalog::Catalog;
 use crate::index::{IndexError, IndexOptions};
 use crate::lock::{lock, read};
 use crate::timeline::Timeline;
-use collect::{Gather, Gathered, Order, Place, merge};
+pub use aggregate::{Aggregate, AggregateRequest, GROUPS_MAX, GroupBy, GroupKey, Percentiles, Totals};
+use aggregate::{Count, Plan, Tallies, is_too_many, too_many_groups};
+use collect::{Gather, Order, merge};
 use directory::ChunkCache;
+use live::Scope;
 use partition::Home;
 pub(crate) use partition::wipe;
 use queue::{Change, Queue};
@@ -325,17 +330,18 @@ impl Search {
         }
         let order = order(request.sort.as_ref())?;
         let after = request.after.as_deref().map(|token| token::read(token, order)).transpose()?;
-        let fields = &self.shared.fields;
-        let ast = parse::parse(&request.q)?;
-        let mut query = compile::compile(fields, &ast)?;
-        let mut bounds = compile::overlapping(fields, request.start, request.end);
-        if !bounds.is_empty() {
-            bounds.push(query);
-            query = Box::new(tantivy::query::BooleanQuery::intersection(bounds));
-        }
+        let query = self.compile(&request.q, request.start, request.end)?;
         let indexed_watermark = self.shared.queue.watermark();
         let size = request.limit + 1;
-        let search = || self.search(&*query, order, after, size);
+        let gather = |scope| Gather { order, after, size, scope };
+        let search = || {
+            let mut parts = Vec::new();
+            let take = |part| {
+                parts.push(part);
+                Ok(())
+            };
+            self.each(&*query, gather, take).map(|()| merge(parts, order, size))
+        };
         // A partition may have been dropped while it was searched: the next snapshot is without it.
         let found = search().or_else(|_| search());
         let mut all = found.map_err(|(of, error)| self.report(of, &error))?;
@@ -346,27 +352,103 @@ impl Search {
         Ok(SearchPage { results: hits.collect(), next, total: all.total, indexed_watermark })
     }
 
-    /// The first `size` results after a place, and how many there are in all.
-    fn search(
+    /// Counts all results, in groups.
+    ///
+    /// # Errors
+    /// As [`query`](Self::query).
+    pub fn aggregate(&self, request: &AggregateRequest) -> Result<Aggregate, SearchError> {
+        request.check()?;
+        let query = self.compile(&request.q, request.start, request.end)?;
+        let indexed_watermark = self.shared.queue.watermark();
+        let plan = Arc::new(Plan {
+            fields: Arc::clone(&self.shared.fields),
+            by: request.by.clone(),
+            interval_ms: self.interval_ms(request)?,
+            start: request.start,
+            end: request.end,
+        });
+        let count = |scope| Count { plan: Arc::clone(&plan), scope };
+        let search = || {
+            let mut all = Tallies::new();
+            self.each(&*query, count, |part| all.merge(part?)).map(|()| all)
+        };
+        let all = match search() {
+            Err((_, error)) if !is_too_many(&error) => search(),
+            found => found,
+        };
+        let all = all.map_err(|(of, error)| match is_too_many(&error) {
+            true => too_many_groups(),
+            false => self.report(of, &error),
+        })?;
+        let streams = self.shared.known.streams();
+        let name = |key: u64| {
+            let stream = self.shared.catalog.stream(streams.get(&key)?.id)?;
+            let by_device = request.by == Some(GroupBy::Device);
+            Some(if by_device { stream.settings.device.clone() } else { stream.name.to_string() })
+        };
+        Ok(Aggregate { indexed_watermark, ..request.finish(&plan, all, name)? })
+    }
+
+    fn compile(
+        &self,
+        q: &str,
+        start: Option<UnixMs>,
+        end: Option<UnixMs>,
+    ) -> Result<Box<dyn tantivy::query::Query>, SearchError> {
+        let fields = &self.shared.fields;
+        let query = compile::compile(fields, &parse::parse(q)?)?;
+        let mut bounds = compile::overlapping(fields, start, end);
+        if bounds.is_empty() {
+            return Ok(query);
+        }
+        bounds.push(query);
+        Ok(Box::new(tantivy::query::BooleanQuery::intersection(bounds)))
+    }
+
+    /// Length of groups by time: as asked for, or of few groups between the bounds, or between the first and the last
+    /// document.
+    fn interval_ms(&self, request: &AggregateRequest) -> Result<i64, SearchError> {
+        let Some(clock) = request.clock() else { return Ok(0) };
+        if let Some(interval) = request.interval_ms {
+            return Ok(interval);
+        }
+        let bound = |bound: Option<UnixMs>| bound.filter(|_| request.by == Some(GroupBy::Time)).map(|at| at.0);
+        let (start, end) = (bound(request.start), bound(request.end));
+        if let (Some(start), Some(end)) = (start, end) {
+            return Ok(AggregateRequest::interval_of(Some((start, end.saturating_sub(1)))));
+        }
+        let view = read(&self.shared.view).clone();
+        let mut span: Option<(i64, i64)> = None;
+        for source in &view.sources {
+            for segment in source.searcher.segment_readers() {
+                let of_segment = Plan::span(segment, clock).map_err(|error| self.report(source.of, &error))?;
+                let join = |(from, to): (i64, i64)| span.map_or((from, to), |(a, b)| (a.min(from), b.max(to)));
+                span = of_segment.map(join).or(span);
+            }
+        }
+        Ok(AggregateRequest::interval_of(span.map(|(from, to)| (start.unwrap_or(from), end.unwrap_or(to)))))
+    }
+
+    /// What a collector finds in each index of one snapshot.
+    fn each<C: tantivy::collector::Collector>(
         &self,
         query: &dyn tantivy::query::Query,
-        order: Order,
-        after: Option<Place>,
-        size: usize,
-    ) -> Result<Gathered, (Part, tantivy::TantivyError)> {
+        collector: impl Fn(Scope) -> C,
+        mut take: impl FnMut(C::Fruit) -> tantivy::Result<()>,
+    ) -> Result<(), (Part, tantivy::TantivyError)> {
         let view = read(&self.shared.view).clone();
         let streams = self.shared.known.streams();
-        let mut parts = Vec::with_capacity(view.sources.len());
         for source in &view.sources {
             let chunk = match source.of {
                 Part::Partition(_) => None,
                 Part::Chunk(chunk) => Some(chunk),
             };
             let (streams, tail) = (Arc::clone(&streams), Arc::clone(&view.tail));
-            let gather = Gather { order, after, size, streams, tail, chunk };
-            parts.push(source.searcher.search(query, &gather).map_err(|error| (source.of, error))?);
+            let collector = collector(Scope { streams, tail, chunk });
+            let found = source.searcher.search(query, &collector);
+            found.and_then(&mut take).map_err(|error| (source.of, error))?;
         }
-        Ok(merge(parts, order, size))
+        Ok(())
     }
 
     fn report(&self, of: Part, error: &tantivy::TantivyError) -> SearchError {

@@ -20,7 +20,7 @@ use super::subject::{Subject, stream_key};
 use vidar_core::ids::{FileId, StreamId};
 
 /// Raised with every change to what documents hold: older files are then made again.
-const DOCUMENT_VERSION: u32 = 3;
+const DOCUMENT_VERSION: u32 = 4;
 /// Memory that a writer fills before it writes a segment.
 const WRITER_BYTES: usize = 32 << 20;
 

@@ -22,10 +22,12 @@ pub(crate) enum Text {
     Tags,
     /// The words of stream, device, codec, protocol, source and tags.
     Any,
+    /// `name NUL value`, as it is: what groups of results are made by.
+    Facet,
 }
 
 impl Text {
-    const ALL: [(Self, &'static str); 11] = [
+    const ALL: [(Self, &'static str); 12] = [
         (Self::Stream, "stream"),
         (Self::Device, "device"),
         (Self::Codec, "codec"),
@@ -37,11 +39,13 @@ impl Text {
         (Self::FragmentNumber, "fragment_number"),
         (Self::Tags, "tags"),
         (Self::Any, "any"),
+        (Self::Facet, "facet"),
     ];
 
     /// Of its name in a query; none: not a field of words.
     pub(crate) fn of_name(name: &str) -> Option<Self> {
-        Self::ALL.iter().find(|(field, known)| *known == name && *field != Self::Any).map(|(field, _)| *field)
+        let known = Self::ALL.iter().find(|(_, known)| *known == name).map(|(field, _)| *field);
+        known.filter(|field| !matches!(field, Self::Any | Self::Facet))
     }
 
     fn index(self) -> usize {
@@ -223,7 +227,7 @@ mod tests {
         assert!(Text::ALL.iter().enumerate().all(|(index, (field, _))| field.index() == index));
         assert!(Number::ALL.iter().enumerate().all(|(index, (field, _, _))| field.index() == index));
         assert!(Identity::ALL.iter().enumerate().all(|(index, (column, _))| *column as usize == index));
-        assert_eq!(Text::of_name("any"), None);
+        assert_eq!((Text::of_name("any"), Text::of_name("facet")), (None, None));
         assert_eq!(Number::of_name("sequence"), None);
     }
 

@@ -858,3 +858,202 @@ fn nothing_of_a_deleted_stream_is_in_any_file_once_it_is_purged() {
     assert!(after.iter().all(|word| word == "hall" || word == schema::PRESENT), "{after:?}");
     assert_eq!(count(&index, "kind:fragment"), 5);
 }
+
+fn aggregate(index: &Index, q: &str, by: &str) -> Aggregate {
+    let by = (!by.is_empty()).then(|| GroupBy::parse(by).unwrap());
+    let request = AggregateRequest { q: q.to_owned(), by, limit: GROUPS_MAX, ..AggregateRequest::default() };
+    index.search().aggregate(&request).unwrap_or_else(|error| panic!("{q}: {error}"))
+}
+
+/// Names of groups and counts.
+fn counts(found: &Aggregate) -> Vec<(String, u64)> {
+    let name = |key: &GroupKey| match key {
+        GroupKey::Time(at) => at.to_string(),
+        GroupKey::Word(word) => word.clone(),
+    };
+    found.groups.iter().map(|(key, totals)| (name(key), totals.count)).collect()
+}
+
+/// Groups as a scan of all results would make them.
+fn scanned(index: &Index, q: &str, keys: impl Fn(&SearchHit) -> Vec<String>) -> Vec<(String, u64)> {
+    let mut groups = std::collections::BTreeMap::new();
+    for hit in find(index, q) {
+        for key in keys(&hit) {
+            *groups.entry(key).or_insert(0) += 1;
+        }
+    }
+    let mut groups: Vec<_> = groups.into_iter().collect();
+    groups.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+    groups
+}
+
+#[test]
+fn groups_are_those_that_a_scan_of_the_results_makes() {
+    let dir = tempfile::tempdir().unwrap();
+    let world = World::new(250);
+    let index = disk(dir.path());
+    // Several partitions, and a tail in which some streams' documents were made again.
+    let (early, late) = world.events.split_at(150);
+    feed(&index, early);
+    index.search().commit();
+    feed(&index, late);
+    let renamed = testing::stream_with(900, world.streams[0], "front-door", "Porch 2", &[("site", "South")]);
+    feed(&index, &[renamed]);
+    for q in ["", "kind:fragment", "codec:h265", "tags.plate:*", "-protocol:rtsp", "gap:true", "nothing"] {
+        type Keys = fn(&SearchHit) -> Vec<String>;
+        let cases: [(&str, Keys); 8] = [
+            ("stream", |hit| vec![hit.stream_name.clone()]),
+            ("device", |hit| vec![hit.device.clone()]),
+            ("kind", |hit| vec![hit.kind.name().to_owned()]),
+            ("codec", |hit| hit.codecs.clone()),
+            ("protocol", |hit| hit.protocol.clone().into_iter().collect()),
+            ("gap", |hit| hit.gap.map(str::to_owned).into_iter().collect()),
+            ("tags.plate", |hit| tags_of(hit, "plate")),
+            ("tags.SITE", |hit| tags_of(hit, "site")),
+        ];
+        for (by, keys) in cases {
+            assert_eq!(counts(&aggregate(&index, q, by)), scanned(&index, q, keys), "{q:?} by {by}");
+        }
+        let all = find(&index, q);
+        let total = aggregate(&index, q, "").total;
+        let of_kind = |kind| all.iter().filter(|hit| hit.kind == kind).count() as u64;
+        assert_eq!(total.count, all.len() as u64, "{q}");
+        assert_eq!(total.fragments, of_kind(HitKind::Fragment), "{q}");
+        assert_eq!((total.runs, total.gaps), (of_kind(HitKind::Run), of_kind(HitKind::Gap)), "{q}");
+        assert_eq!(total.size_bytes, all.iter().filter_map(|hit| hit.size_bytes).sum::<u64>(), "{q}");
+        let length =
+            |kind| -> u64 { all.iter().filter(|hit| hit.kind == kind).filter_map(|hit| hit.duration_ms).sum() };
+        assert_eq!((total.duration_ms, total.gap_ms), (length(HitKind::Fragment), length(HitKind::Gap)), "{q}");
+    }
+}
+
+fn tags_of(hit: &SearchHit, name: &str) -> Vec<String> {
+    let named = hit.tags.iter().filter(|(tag, _)| tag.eq_ignore_ascii_case(name));
+    named.map(|(_, value)| value.clone()).collect()
+}
+
+#[test]
+fn a_histogram_counts_what_begins_in_each_interval_and_clips_lengths_to_the_bounds() {
+    let world = World::new(60);
+    let index = memory();
+    feed(&index, &world.events);
+    let at = |second: i64| UnixMs(DAY_ONE + second * 1000);
+    let request = AggregateRequest {
+        q: "stream:front-door kind:fragment".to_owned(),
+        by: Some(GroupBy::Time),
+        interval_ms: Some(10_000),
+        start: Some(at(25)),
+        end: Some(at(55)),
+        limit: GROUPS_MAX,
+        ..AggregateRequest::default()
+    };
+    let found = index.search().aggregate(&request).unwrap();
+    // Fragments begin at every even second from 20 on; the one at 24 ends at 26.
+    let groups: Vec<_> =
+        found.groups.iter().map(|(key, totals)| (key.clone(), totals.count, totals.duration_ms)).collect();
+    let group = |second, count, ms| (GroupKey::Time(at(second)), count, ms);
+    assert_eq!(groups, [group(20, 3, 5000), group(30, 5, 10_000), group(40, 5, 10_000), group(50, 3, 5000)]);
+    assert_eq!((found.total.count, found.total.duration_ms, found.interval_ms), (16, 30_000, Some(10_000)));
+    // The fragment at 30 s goes on at 31 s.
+    let late = AggregateRequest { start: Some(at(31)), interval_ms: Some(1000), ..request.clone() };
+    assert_eq!(index.search().aggregate(&late).unwrap().groups[0].0, GroupKey::Time(at(31)));
+    // The gap from 1 s to 4 s, of which a part is asked for.
+    let gap = AggregateRequest {
+        q: "kind:gap".to_owned(),
+        start: Some(at(2)),
+        end: Some(at(3)),
+        limit: 1,
+        ..Default::default()
+    };
+    let found = index.search().aggregate(&gap).unwrap();
+    assert_eq!((found.total.gaps, found.total.gap_ms, found.groups.len()), (1, 1000, 0));
+    // An interval that nobody named.
+    let open = AggregateRequest { interval_ms: None, start: None, end: None, ..request };
+    let found = index.search().aggregate(&open).unwrap();
+    assert_eq!((found.interval_ms, found.group_count), (Some(2000), 60));
+    let by_server = AggregateRequest { by: Some(GroupBy::ServerTime), ..open };
+    assert_eq!(index.search().aggregate(&by_server).unwrap().interval_ms, Some(2000));
+}
+
+#[test]
+fn groups_are_sorted_and_cut_and_bitrates_spread() {
+    let world = World::new(30);
+    let index = memory();
+    feed(&index, &world.events);
+    let request = |sort: &str, limit| AggregateRequest {
+        q: "kind:fragment".to_owned(),
+        by: Some(GroupBy::Stream),
+        sort: (!sort.is_empty())
+            .then(|| Sort { field: sort.trim_start_matches('-').to_owned(), descending: sort.starts_with('-') }),
+        limit,
+        ..AggregateRequest::default()
+    };
+    let names = |sort, limit| {
+        let found = index.search().aggregate(&request(sort, limit)).unwrap();
+        assert_eq!(found.group_count, 2);
+        counts(&found).into_iter().map(|(name, _)| name).collect::<Vec<_>>()
+    };
+    assert_eq!(names("", 10), ["front-door", "Hall"]);
+    assert_eq!(names("count", 10), ["Hall", "front-door"]);
+    assert_eq!(names("key", 10), ["Hall", "front-door"]);
+    assert_eq!(names("-key", 1), ["front-door"]);
+    assert_eq!(names("-size_bytes", 1), ["Hall"]);
+    assert_eq!(names("-bitrate", 1), ["Hall"]);
+    let found = index.search().aggregate(&request("-count", 10)).unwrap();
+    // 1000 bytes in 2 s, and 1,000,000 in 1 s.
+    let spread = |at: usize| found.groups[at].1.bitrate.unwrap();
+    let near = |value: f64, expected: f64| (value - expected).abs() <= expected / 100.0;
+    assert_eq!((spread(0).min, spread(0).max), (4000.0, 4000.0));
+    assert!(near(spread(0).p50, 4000.0) && near(spread(1).p99, 8e6), "{found:?}");
+    let total = found.total.bitrate.unwrap();
+    assert!(near(total.p50, 4000.0) && near(total.p90, 8e6) && total.max == 8e6, "{total:?}");
+    assert_eq!(index.search().aggregate(&request("", 1)).unwrap().indexed_watermark, found.indexed_watermark);
+}
+
+#[test]
+fn what_cannot_be_grouped_is_refused() {
+    let world = World::new(20);
+    let index = memory();
+    feed(&index, &world.events);
+    let base = AggregateRequest { limit: 10, ..AggregateRequest::default() };
+    let sort = |field: &str| Some(Sort { field: field.to_owned(), descending: false });
+    for (request, field) in [
+        (AggregateRequest { limit: 0, ..base.clone() }, "limit"),
+        (AggregateRequest { limit: GROUPS_MAX + 1, ..base.clone() }, "limit"),
+        (AggregateRequest { sort: sort("fps"), ..base.clone() }, "sort"),
+        (AggregateRequest { interval_ms: Some(1000), ..base.clone() }, "interval"),
+        (AggregateRequest { by: Some(GroupBy::Time), interval_ms: Some(999), ..base.clone() }, "interval"),
+    ] {
+        let refused = index.search().aggregate(&request).unwrap_err();
+        assert!(matches!(refused, SearchError::Invalid { field: of, .. } if of == field), "{refused}");
+    }
+    for by in ["", "tags.", "run", "Time"] {
+        assert!(matches!(GroupBy::parse(by), Err(SearchError::Invalid { field: "by", .. })), "{by}");
+    }
+    let wrong = AggregateRequest { q: "stream:(".to_owned(), ..base };
+    assert!(matches!(index.search().aggregate(&wrong), Err(SearchError::Malformed { .. })));
+}
+
+#[test]
+fn groups_beyond_a_bound_are_refused_not_cut() {
+    let (stream, run) = (StreamId::new(), RunId::new());
+    let mut events = vec![testing::stream(1, stream, "cam"), testing::run(2, stream, run, "rtsp", "10.0.0.7:5004")];
+    for sequence in 10..10_011 {
+        let mut fragment = Fragment::new(stream, run, sequence);
+        fragment.tags.push(("plate", sequence.to_string()));
+        events.push(fragment.event());
+    }
+    let index = memory();
+    feed(&index, &events);
+    for by in [GroupBy::Tag("plate".to_owned()), GroupBy::Time] {
+        let interval_ms = (by == GroupBy::Time).then_some(1000);
+        let mut request = AggregateRequest { by: Some(by), interval_ms, limit: 3, ..AggregateRequest::default() };
+        request.q = "kind:fragment".to_owned();
+        let refused = index.search().aggregate(&request).unwrap_err();
+        assert!(matches!(&refused, SearchError::Invalid { field: "by", .. }), "{refused}");
+        request.end = Some(UnixMs(DAY_ONE + 10_009 * 2000 + 1));
+        let found = index.search().aggregate(&request).unwrap();
+        assert_eq!((found.group_count, found.groups.len()), (10_000, 3));
+    }
+    assert!(index.search().query(&request("plate")).is_ok(), "the index is not taken for damaged");
+}

@@ -6,7 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use tantivy::Searcher;
 use vidar_core::ids::{FragmentNumber, StreamId};
 
-use super::collect::{Existing, Streams, Tail};
+use super::live::{Existing, Streams, Tail};
 use super::partition::PartitionId;
 use super::subject::stream_key;
 use crate::lock::{read, write};

@@ -48,6 +48,7 @@ pub(crate) fn routes(api: Arc<Api>) -> Router {
         .route("/v1/streams/{stream}/hls/{file}", get(hls::multivariant))
         .route("/v1/streams/{stream}/hls/{rendition}/{file}", get(hls::rendition))
         .route("/v1/search", get(search::search))
+        .route("/v1/search/aggregate", get(search::aggregate))
         .route("/v1/sign", post(sign::sign))
         .merge(pictures)
         .method_not_allowed_fallback(error::method_not_allowed)

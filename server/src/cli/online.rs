@@ -136,12 +136,28 @@ pub(crate) struct SearchArgs {
     /// Field to sort by, with `-` before it for descending.
     #[arg(long, allow_hyphen_values = true)]
     sort: Option<String>,
-    /// How many at most.
-    #[arg(long, default_value_t = 50)]
-    limit: u32,
+    /// Counts the results in groups by `time`, `server_time`, `stream`, `device`, `kind`, `codec`, `protocol`, `gap` or
+    /// `tags.NAME` in place of listing them.
+    #[arg(long, conflicts_with_all = ["format", "next_token"])]
+    by: Option<String>,
+    /// Length of groups by time, such as `15m`.
+    #[arg(long, requires = "by")]
+    interval: Option<String>,
+    /// Writes all results as rows, as they are found.
+    #[arg(long, value_enum)]
+    format: Option<Rows>,
+    /// How many at most: 50, or of rows all.
+    #[arg(long)]
+    limit: Option<u32>,
     /// Continues where another list ended.
     #[arg(long)]
     next_token: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Rows {
+    Csv,
+    Ndjson,
 }
 
 #[derive(Debug, Args)]
@@ -203,17 +219,37 @@ pub(crate) async fn fragments(args: FragmentsArgs) -> anyhow::Result<ExitCode> {
 
 pub(crate) async fn search(args: SearchArgs) -> anyhow::Result<ExitCode> {
     let client = Client::new(&args.endpoint)?;
+    let limit = args.limit.or(args.format.is_none().then_some(50));
+    let format = args.format.map(|rows| match rows {
+        Rows::Csv => "csv",
+        Rows::Ndjson => "ndjson",
+    });
+    let (path, columns): (_, &[&str]) = if args.by.is_some() {
+        let columns = &["key", "count", "fragments", "gaps", "size_bytes", "duration_ms", "gap_ms", "bitrate.p50"];
+        ("/v1/search/aggregate", columns)
+    } else {
+        let columns = &["kind", "stream", "fragment_number", "producer_time", "duration_ms", "size_bytes", "codecs"];
+        ("/v1/search", columns)
+    };
+    let list = if args.by.is_some() { "groups" } else { "results" };
     let query = query(&[
         ("q", Some(args.query)),
+        ("by", args.by),
+        ("interval", args.interval),
         ("start", args.range.start),
         ("end", args.range.end),
         ("sort", args.sort),
-        ("limit", Some(args.limit.to_string())),
+        ("format", format.map(str::to_owned)),
+        ("limit", limit.map(|limit| limit.to_string())),
         ("next_token", args.next_token),
     ]);
-    let answer = client.json(Method::GET, &format!("/v1/search{query}"), None).await?;
-    let columns = ["kind", "stream", "fragment_number", "producer_time", "duration_ms", "size_bytes", "codecs"];
-    print(&answer, "results", &columns, args.endpoint.json)
+    let path = format!("{path}{query}");
+    if format.is_some() {
+        client.download(&path, &mut std::io::stdout().lock()).await?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let answer = client.json(Method::GET, &path, None).await?;
+    print(&answer, list, columns, args.endpoint.json)
 }
 
 #[allow(clippy::print_stderr)]
