@@ -37,6 +37,12 @@ impl FragmentFlags {
         self.0 & other.0 == other.0
     }
 
+    /// Without the bits of `other`.
+    #[must_use]
+    pub const fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
+
     /// With the bits of `other` set if `when`.
     #[must_use]
     pub const fn with(self, other: Self, when: bool) -> Self {

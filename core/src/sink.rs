@@ -99,11 +99,6 @@ pub trait FragmentSink: Send + Sync + 'static {
         continues: bool,
     ) -> Result<OpenFragment, SinkError>;
 
-    /// Whether a fragment that begins at that producer time is there already: one that comes now repeats it.
-    fn holds_start(&self, _stream: StreamId, _producer_start: UnixMs) -> bool {
-        false
-    }
-
     /// Makes sure that a config can be referred to by records that are appended later.
     ///
     /// # Errors
@@ -111,7 +106,9 @@ pub trait FragmentSink: Send + Sync + 'static {
     async fn put_config(&self, stream: StreamId, config: &StreamConfig) -> Result<ConfigId, SinkError>;
 
     /// Appends a record. Resolves when it is synced and visible in the timeline; records of one caller that are
-    /// appended in order resolve in order.
+    /// appended in order resolve in order. [`REPEATS`](crate::record::FragmentFlags::REPEATS) says that the producer may
+    /// have sent it before: it stays where the stream has a fragment, or is being given one, that begins at that
+    /// producer time.
     ///
     /// # Cancel safety
     /// Dropping the future does not take the record back.

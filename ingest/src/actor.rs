@@ -385,8 +385,9 @@ impl Actor {
             config: ConfigId::NONE, // the committer fills it in
             flags: cut.flags.with(FragmentFlags::RUN_START, run_start),
         };
-        let sent_again = cut.part.is_none() && self.sent_again(meta.producer_start);
-        let meta = FragmentMeta { flags: meta.flags.with(FragmentFlags::REPEATS, sent_again), ..meta };
+        // A producer that cuts its own fragments sends those again that it does not know to be here.
+        let may_repeat = cut.part.is_none() && self.start.as_sent.is_some();
+        let meta = FragmentMeta { flags: meta.flags.with(FragmentFlags::REPEATS, may_repeat), ..meta };
         if cut.part.is_none() {
             let last = LastRun { run: self.run.id, end: meta.producer_end(), config: Arc::clone(&cut.config) };
             self.ingest.set_last_run(self.stream, last);
@@ -407,11 +408,6 @@ impl Actor {
             Some(gap) => self.send(jobs, Job::Control(Control::Gap(gap))).await,
             None => Ok(()),
         }
-    }
-
-    /// A producer that cuts its own fragments sends those again that it does not know to be here.
-    fn sent_again(&self, producer_start: UnixMs) -> bool {
-        self.start.as_sent.is_some() && self.ingest.sink.holds_start(self.stream, producer_start)
     }
 
     async fn fix_anchor(&mut self, start_ms: i64, jobs: &mpsc::Sender<Job>) -> Result<(), ()> {

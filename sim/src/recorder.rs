@@ -11,7 +11,6 @@ use vidar_core::ids::{ConfigId, FragmentNumber, RunId, StreamId};
 use vidar_core::log::{LogEvent, LogObserver};
 use vidar_core::record::NewFragment;
 use vidar_core::sink::{Durable, FragmentSink, OpenFragment, SinkError};
-use vidar_core::time::UnixMs;
 use vidar_core::track::StreamConfig;
 use vidar_server::sink::StoreSink;
 
@@ -52,10 +51,6 @@ impl FragmentSink for WatchedSink {
         self.witness.number(opened.number);
         lock(&self.model).given(opened.number);
         Ok(opened)
-    }
-
-    fn holds_start(&self, stream: StreamId, producer_start: UnixMs) -> bool {
-        self.inner.holds_start(stream, producer_start)
     }
 
     async fn put_config(&self, stream: StreamId, config: &StreamConfig) -> Result<ConfigId, SinkError> {
