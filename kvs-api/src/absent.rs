@@ -1,5 +1,4 @@
-//! Operations on things that are not here: edge agents, signalling channels, pictures and notifications of the service's own
-//! accord. Each answers as the service does where there are none.
+//! Operations on things that are not here: edge agents and signalling channels. Each answers as the service does where there are none.
 
 use std::sync::Arc;
 
@@ -23,24 +22,14 @@ struct Request {
     name: Option<String>,
     #[serde(rename = "StreamARN")]
     arn: Option<String>,
-    #[serde(rename = "ImageGenerationConfiguration")]
-    images: Option<Value>,
-    #[serde(rename = "NotificationConfiguration")]
-    notifications: Option<Value>,
 }
 
-/// The request, if it names a stream that is there and its caller may.
-fn of_stream(
-    kvs: &Kvs,
-    who: &Principal,
-    operation: &'static str,
-    action: Action,
-    body: &[u8],
-) -> ServiceResult<Request> {
+/// Whether the request names a stream that is there, and its caller may.
+fn of_stream(kvs: &Kvs, who: &Principal, operation: &'static str, action: Action, body: &[u8]) -> ServiceResult<()> {
     let request: Request = members(body)?;
     let call = Call { kvs, who, operation, action };
     call.stream(request.name.as_deref(), request.arn.as_deref())?;
-    Ok(request)
+    Ok(())
 }
 
 /// No stream has an edge configuration.
@@ -83,48 +72,4 @@ pub(crate) async fn mapped_resources(
 ) -> Handled {
     of_stream(&kvs, &who, "DescribeMappedResourceConfiguration", Action::List, &body)?;
     Ok(Json(json!({ "MappedResourceConfigurationList": [], "NextToken": null })))
-}
-
-pub(crate) async fn describe_images(
-    State(kvs): State<Arc<Kvs>>,
-    Extension(who): Extension<Principal>,
-    body: Bytes,
-) -> Handled {
-    of_stream(&kvs, &who, "DescribeImageGenerationConfiguration", Action::List, &body)?;
-    Ok(Json(json!({ "ImageGenerationConfiguration": null })))
-}
-
-/// Taking one away changes nothing; making one would promise pictures that do not come.
-pub(crate) async fn update_images(
-    State(kvs): State<Arc<Kvs>>,
-    Extension(who): Extension<Principal>,
-    body: Bytes,
-) -> Handled {
-    let request = of_stream(&kvs, &who, "UpdateImageGenerationConfiguration", Action::Change, &body)?;
-    none_is_made("ImageGenerationConfiguration", request.images)
-}
-
-pub(crate) async fn describe_notifications(
-    State(kvs): State<Arc<Kvs>>,
-    Extension(who): Extension<Principal>,
-    body: Bytes,
-) -> Handled {
-    of_stream(&kvs, &who, "DescribeNotificationConfiguration", Action::List, &body)?;
-    Ok(Json(json!({ "NotificationConfiguration": null })))
-}
-
-pub(crate) async fn update_notifications(
-    State(kvs): State<Arc<Kvs>>,
-    Extension(who): Extension<Principal>,
-    body: Bytes,
-) -> Handled {
-    let request = of_stream(&kvs, &who, "UpdateNotificationConfiguration", Action::Change, &body)?;
-    none_is_made("NotificationConfiguration", request.notifications)
-}
-
-fn none_is_made(name: &str, configuration: Option<Value>) -> Handled {
-    match configuration {
-        None => Ok(Json(json!({}))),
-        Some(_) => Err(ServiceError::invalid(format!("{name}: not supported by this server yet."))),
-    }
 }

@@ -15,6 +15,8 @@ pub(crate) const RESERVED: &str = "aws:";
 pub(crate) const MEDIA_TYPE: &str = "aws:kinesisvideo:MediaType";
 pub(crate) const KMS_KEY_ID: &str = "aws:kinesisvideo:KmsKeyId";
 pub(crate) const STORAGE_TIER: &str = "aws:kinesisvideo:StorageTier";
+pub(crate) const IMAGES: &str = "aws:kinesisvideo:ImageGeneration";
+pub(crate) const NOTIFICATIONS: &str = "aws:kinesisvideo:Notification";
 /// New with each change by this API, so that a change to the same values is one.
 const CHANGE: &str = "aws:kinesisvideo:Change";
 
@@ -31,6 +33,11 @@ pub(crate) fn set(settings: &mut StreamSettings, name: &str, value: impl Into<St
         None => settings.tags.push((name.to_owned(), value)),
     }
     settings.tags.sort();
+}
+
+/// Takes a tag away.
+pub(crate) fn remove(settings: &mut StreamSettings, name: &str) {
+    settings.tags.retain(|(tag, _)| tag != name);
 }
 
 /// Notes that it was changed.

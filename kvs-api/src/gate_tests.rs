@@ -107,6 +107,8 @@ fn kvs() -> Arc<Kvs> {
             body_timeout: Duration::from_secs(60),
             clip_fragments_max: None,
             clip_bytes_max: None,
+            image_targets: Vec::new(),
+            topics: Vec::new(),
         },
         changes: Default::default(),
         limits: Default::default(),

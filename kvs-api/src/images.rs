@@ -29,7 +29,7 @@ use crate::selector::{Time, axis, began};
 
 /// The longest range.
 const RANGE_MS_MAX: i64 = 300_000;
-const INTERVAL_MS_MIN: i64 = 200;
+pub(crate) const INTERVAL_MS_MIN: i64 = 200;
 const INTERVAL_MS_DEFAULT: i64 = 3000;
 const RESULTS_DEFAULT: i64 = 25;
 const RESULTS_MAX: i64 = 100;
@@ -99,30 +99,40 @@ impl GetImages {
     }
 
     fn style(&self) -> ServiceResult<Style> {
-        let side = |name: &str, value: Option<i64>, max: i64| {
-            let value = value.map(|value| within(name, value, 1, max)).transpose()?;
-            Ok::<_, ServiceError>(value.and_then(|value| u32::try_from(value).ok()))
-        };
-        let format = match required("Format", self.format.as_deref())? {
-            "JPEG" => ImageFormat::Jpeg,
-            "PNG" => ImageFormat::Png,
-            other => return Err(ServiceError::invalid(format!("Format: {other:?} is neither JPEG nor PNG."))),
-        };
         let quality = self.format_config.as_ref().and_then(|config| config.quality.as_deref());
-        let quality = match quality {
-            Some(text) => {
-                let number = text.parse::<u8>().ok().filter(|number| (1..=100).contains(number));
-                number.ok_or_else(|| ServiceError::invalid("JPEGQuality: expected 1 to 100."))?
-            }
-            None => QUALITY_DEFAULT,
-        };
-        Ok(Style {
-            format,
-            width: side("WidthPixels", self.width_pixels, 3840)?,
-            height: side("HeightPixels", self.height_pixels, 2160)?,
-            quality: Some(quality),
-        })
+        style(self.format.as_deref(), quality, self.width_pixels, self.height_pixels)
     }
+}
+
+/// How pictures are to look, as GetImages and UpdateImageGenerationConfiguration say it.
+pub(crate) fn style(
+    format: Option<&str>,
+    quality: Option<&str>,
+    width: Option<i64>,
+    height: Option<i64>,
+) -> ServiceResult<Style> {
+    let side = |name: &str, value: Option<i64>, max: i64| {
+        let value = value.map(|value| within(name, value, 1, max)).transpose()?;
+        Ok::<_, ServiceError>(value.and_then(|value| u32::try_from(value).ok()))
+    };
+    let format = match required("Format", format)? {
+        "JPEG" => ImageFormat::Jpeg,
+        "PNG" => ImageFormat::Png,
+        other => return Err(ServiceError::invalid(format!("Format: {other:?} is neither JPEG nor PNG."))),
+    };
+    let quality = match quality {
+        Some(text) => {
+            let number = text.parse::<u8>().ok().filter(|number| (1..=100).contains(number));
+            number.ok_or_else(|| ServiceError::invalid("JPEGQuality: expected 1 to 100."))?
+        }
+        None => QUALITY_DEFAULT,
+    };
+    Ok(Style {
+        format,
+        width: side("WidthPixels", width, 3840)?,
+        height: side("HeightPixels", height, 2160)?,
+        quality: Some(quality),
+    })
 }
 
 /// A token is the instant that the next page begins with: one of those of the same request.

@@ -9,6 +9,7 @@ mod arn;
 mod attributes;
 mod call;
 mod clip;
+mod delivery;
 mod document;
 mod endpoint;
 mod error;
@@ -118,15 +119,15 @@ pub struct KvsOptions {
     pub clip_fragments_max: Option<usize>,
     /// Media bytes of a clip at most; none: no limit.
     pub clip_bytes_max: Option<u64>,
+    /// Where pictures may be written to: `s3://bucket` or `s3://bucket/prefix`, without a slash at its end.
+    pub image_targets: Vec<String>,
+    /// ARNs of the topics that notifications may go to.
+    pub topics: Vec<String>,
 }
 
 /// What answers as the service does where there is nothing of the kind.
 fn absent_routes() -> Router<Arc<Kvs>> {
     Router::new()
-        .route("/describeImageGenerationConfiguration", post(absent::describe_images))
-        .route("/updateImageGenerationConfiguration", post(absent::update_images))
-        .route("/describeNotificationConfiguration", post(absent::describe_notifications))
-        .route("/updateNotificationConfiguration", post(absent::update_notifications))
         .route("/startEdgeConfigurationUpdate", post(absent::start_edge))
         .route("/describeEdgeConfiguration", post(absent::edge))
         .route("/deleteEdgeConfiguration", post(absent::edge))
@@ -172,6 +173,7 @@ pub fn router(kvs: Arc<Kvs>) -> Router {
         .route("/getDataEndpoint", post(endpoint::get))
         .route("/describeStreamStorageConfiguration", post(storage::describe))
         .route("/updateStreamStorageConfiguration", post(storage::update))
+        .merge(delivery::routes())
         .merge(media_routes())
         .merge(absent_routes())
         .fallback(error::unknown_operation)

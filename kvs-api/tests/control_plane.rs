@@ -130,6 +130,8 @@ impl Service {
             body_timeout: Duration::from_secs(10),
             clip_fragments_max: None,
             clip_bytes_max: None,
+            image_targets: Vec::new(),
+            topics: Vec::new(),
         };
         let clock = ManualClock::new(UnixMs(NOW_S as i64 * 1000));
         let registry = Arc::new(MemoryRegistry::default());

@@ -59,6 +59,8 @@ impl KvsPort {
             body_timeout: settings.header_timeout,
             clip_fragments_max: settings.kvs_clip_fragments,
             clip_bytes_max: settings.kvs_clip_bytes,
+            image_targets: settings.image_targets.iter().map(|target| target.uri.clone()).collect(),
+            topics: settings.topics.iter().map(|topic| topic.arn.clone()).collect(),
         };
         tracing::info!(kvs = %local, url = options.public_url, "the compatible API listens");
         Ok(Some(Self { listener, tls, options, put_media: put_media_options(settings), limits: settings.kvs_limits }))

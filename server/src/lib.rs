@@ -15,5 +15,6 @@ pub mod serve;
 pub mod settings;
 pub mod sink;
 mod stalled;
+pub mod targets;
 pub mod tls;
 pub mod verify;

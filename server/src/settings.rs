@@ -8,6 +8,7 @@ use anyhow::{Context, bail};
 use clap::Args;
 use serde::Deserialize;
 
+use crate::targets::{self, ImageTarget, Topic};
 use crate::tls::CertFiles;
 
 /// Flags of `vidar serve`; the same names are keys of the configuration file, with `_` for `-`.
@@ -76,6 +77,12 @@ pub struct ServeArgs {
     /// Rules of the reference service for media that are kept, and are not by default.
     #[arg(long, env = "VIDAR_KVS_STRICT", value_delimiter = ',')]
     pub kvs_strict: Option<Vec<KvsRule>>,
+    /// Where pictures for a bucket are written: `s3://BUCKET[/PREFIX]=DIR`; several with commas between.
+    #[arg(long, env = "VIDAR_IMAGE_TARGET", value_delimiter = ',')]
+    pub image_target: Option<Vec<ImageTarget>>,
+    /// Where notifications for an SNS topic are posted: `ARN=URL`; several with commas between.
+    #[arg(long, env = "VIDAR_NOTIFY", value_delimiter = ',')]
+    pub notify: Option<Vec<Topic>>,
     /// Seconds after which a silent publisher may be replaced [default: 10].
     #[arg(long, env = "VIDAR_PUBLISHER_SILENCE_S")]
     pub publisher_silence_s: Option<u64>,
@@ -217,6 +224,10 @@ pub struct Settings {
     pub kvs_limits: KvsLimits,
     /// Its rules that are kept.
     pub kvs_strict: Vec<KvsRule>,
+    /// Where pictures go.
+    pub image_targets: Vec<ImageTarget>,
+    /// Where notifications go.
+    pub topics: Vec<Topic>,
     /// Of a stream made by its first push.
     pub default_retention_hours: u32,
     /// Whether a push to an unknown stream creates it.
@@ -306,6 +317,8 @@ impl ServeArgs {
             kvs_clip_bytes: over.kvs_clip_mib.map(|mib| mib.saturating_mul(1 << 20)),
             kvs_limits: over.kvs_limits.unwrap_or(KvsLimits::Published),
             kvs_strict: over.kvs_strict.unwrap_or_default(),
+            image_targets: over.image_target.unwrap_or_default(),
+            topics: over.notify.unwrap_or_default(),
             default_retention_hours: over.default_retention_hours.unwrap_or(168),
             create_streams: over.create_streams.unwrap_or(true),
             publisher_silence: seconds(over.publisher_silence_s, 10),
@@ -350,6 +363,8 @@ impl ServeArgs {
             kvs_clip_mib: self.kvs_clip_mib.or(file.kvs_clip_mib),
             kvs_limits: self.kvs_limits.or(file.kvs_limits),
             kvs_strict: self.kvs_strict.or(file.kvs_strict),
+            image_target: self.image_target.or(file.image_target),
+            notify: self.notify.or(file.notify),
             default_retention_hours: self.default_retention_hours.or(file.default_retention_hours),
             create_streams: self.create_streams.or(file.create_streams),
             publisher_silence_s: self.publisher_silence_s.or(file.publisher_silence_s),
@@ -405,6 +420,7 @@ impl Settings {
         in_range("kvs_clock_tolerance_s", self.kvs_clock_tolerance <= TIMEOUT_MAX, "0 to 86400")?;
         in_range("kvs_clip_fragments", self.kvs_clip_fragments != Some(0), "1 at least")?;
         in_range("kvs_clip_mib", self.kvs_clip_bytes != Some(0), "1 at least")?;
+        targets::check(&self.image_targets, &self.topics)?;
         in_range("fragment_duration_ms_max", (1..=20_000).contains(&self.fragment_duration_ms_max), "1 to 20000")?;
         in_range("segment_mib", (1 << 20..=2048 << 20).contains(&self.segment_bytes), "1 to 2048")?;
         in_range("ingest_memory_mib", self.ingest_memory_bytes >= 128 << 20, "128 at least")?;

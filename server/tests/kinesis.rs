@@ -106,12 +106,21 @@ fn boto3_reads_what_was_pushed() {
     assert!(tracks.len() > 1, "sound and pictures");
 }
 
+/// What pictures and notifications may be configured for.
+fn targets(dir: &Path) -> [String; 4] {
+    let target = format!("s3://shots={}", dir.join("shots").display());
+    let topic = "arn:aws:sns:eu-central-1:000000000000:door=http://127.0.0.1:9/".to_owned();
+    ["--image-target".to_owned(), target, "--notify".to_owned(), topic]
+}
+
 /// 2026-01-01T00:00:00Z.
 const START_MS: &str = "1767225600000";
 
 #[test]
 fn every_part_of_the_models_is_here_or_said_not_to_be() {
-    let mut vidar = start_with(&["--kvs", "127.0.0.1:0", "--kvs-limits", "none"]);
+    let own = tempfile::tempdir().expect("a temporary directory");
+    let [image, target, notify, topic] = &targets(own.path());
+    let mut vidar = start_with(&["--kvs", "127.0.0.1:0", "--kvs-limits", "none", image, target, notify, topic]);
     let url = endpoint(&mut vidar);
     let body = json!({"preset": "read", "streams": ["elsewhere"]}).to_string();
     let (status, other) = vidar.request(&["-d", &body], "/v1/credentials");
@@ -127,7 +136,9 @@ fn every_part_of_the_models_is_here_or_said_not_to_be() {
 
 #[test]
 fn the_command_line_of_the_service_runs_every_operation() {
-    let mut vidar = start_with(&["--kvs", "127.0.0.1:0", "--kvs-limits", "none"]);
+    let own = tempfile::tempdir().expect("a temporary directory");
+    let [image, target, notify, topic] = &targets(own.path());
+    let mut vidar = start_with(&["--kvs", "127.0.0.1:0", "--kvs-limits", "none", image, target, notify, topic]);
     let url = endpoint(&mut vidar);
     let pushed = vidar.push("cam", &format!("?start={START_MS}"), &vidar_fixtures::path("bbb.mkv"));
     assert_eq!(pushed.0, 200);

@@ -92,11 +92,23 @@ run("untag-stream", *of("cli-1"), "--tag-key-list", "floor")
 run("untag-resource", "--resource-arn", arn, "--tag-key-list", "room")
 assert run("list-tags-for-resource", "--resource-arn", arn)["Tags"] == {"site": "north"}
 
-# What is not here.
-for kind in ("image-generation", "notification"):
+# Pictures and notifications.
+shots = {"Status": "ENABLED", "DestinationConfig": {"Uri": "s3://shots/cli", "DestinationRegion": "us-east-1"},
+         "SamplingInterval": 200, "ImageSelectorType": "PRODUCER_TIMESTAMP", "Format": "JPEG",
+         "FormatConfig": {"JPEGQuality": "80"}, "WidthPixels": 320, "HeightPixels": 240}
+noted = {"Status": "DISABLED", "DestinationConfig": {"Uri": "arn:aws:sns:eu-central-1:000000000000:door"}}
+for kind, member, asked in (("image-generation", "ImageGenerationConfiguration", shots),
+                            ("notification", "NotificationConfiguration", noted)):
+    run(f"update-{kind}-configuration", "--cli-input-json", json.dumps({"StreamName": "cli-1", member: asked}))
+    assert run(f"describe-{kind}-configuration", *of("cli-1")) == {member: asked}
     run(f"update-{kind}-configuration", *of("cli-1"))
     said = run(f"describe-{kind}-configuration", *of("cli-1"))
     assert not said, said
+    elsewhere = {**asked, "DestinationConfig": {**asked["DestinationConfig"], "Uri": "s3://elsewhere"}}
+    refused("InvalidArgumentException", f"update-{kind}-configuration", "--cli-input-json",
+            json.dumps({"StreamName": "cli-1", member: elsewhere}))
+
+# What is not here.
 assert run("describe-mapped-resource-configuration", *of("cli-1"))["MappedResourceConfigurationList"] == []
 assert run("list-signaling-channels")["ChannelInfoList"] == []
 assert run("list-edge-agent-configurations", "--hub-device-arn", "arn:aws:iot:us-west-2:0:thing/t")["EdgeConfigs"] == []

@@ -33,6 +33,7 @@ REGION = "eu-central-1"
 WRONG = {"string": {"no": 1}, "timestamp": "soon", "integer": "many", "long": "many", "boolean": "maybe", "blob": {"no": 1},
          "structure": "text", "list": "text", "map": "text"}
 CHANNEL = "arn:aws:kinesisvideo:eu-central-1:000000000000:channel/none/1"
+TOPIC = "arn:aws:sns:eu-central-1:000000000000:door"
 http = URLLib3Session()
 
 
@@ -245,7 +246,7 @@ succeed("GetDASHStreamingSessionURL", {**cam, "PlaybackMode": "LIVE"})
 now = time.time()
 whole, served = selector("PRODUCER", start, start + 60), selector("SERVER", now - 3000, now)
 mine = {"StreamARN": kvs.create_stream(StreamName="mine", DataRetentionInHours=24)["StreamARN"]}
-for stream, hours in (("watch", 0), ("bare", 24), ("unknown", 24)):
+for stream, hours in (("watch", 0), ("bare", 24), ("unknown", 24), ("tagged", 24)):
     kvs.create_stream(StreamName=stream, DataRetentionInHours=hours)
 media = open(clip, "rb").read()
 put("bare", without_private_data(media))
@@ -324,9 +325,17 @@ GOOD = {
     "DescribeStreamStorageConfiguration": [
         lambda: {"StreamName": "mine"}, lambda: {"StreamARN": made(StreamStorageConfiguration={"DefaultStorageTier": "WARM"})}],
 }
-for operation in ("DescribeImageGenerationConfiguration", "UpdateImageGenerationConfiguration",
-                  "DescribeNotificationConfiguration", "UpdateNotificationConfiguration", "DescribeMappedResourceConfiguration"):
-    GOOD[operation] = [lambda: cam, lambda: arn]
+shots = {"Status": "ENABLED", "ImageSelectorType": "PRODUCER_TIMESTAMP", "SamplingInterval": 200, "Format": "JPEG",
+         "DestinationConfig": {"Uri": "s3://shots/door", "DestinationRegion": "eu-central-1"}}
+sized = {**shots, "FormatConfig": {"JPEGQuality": "80"}, "WidthPixels": 320, "HeightPixels": 240}
+stopped = {**shots, "Status": "DISABLED", "ImageSelectorType": "SERVER_TIMESTAMP", "Format": "PNG"}
+noted = {"Status": "ENABLED", "DestinationConfig": {"Uri": TOPIC}}
+for name, first, second in (("ImageGenerationConfiguration", sized, stopped),
+                            ("NotificationConfiguration", noted, {**noted, "Status": "DISABLED"})):
+    GOOD["Update" + name] = [lambda name=name, first=first: {"StreamName": "tagged", name: first},
+                             lambda name=name, second=second: {**mine, name: second}]
+    GOOD["Describe" + name] = [lambda: {"StreamName": "tagged"}, lambda: mine]
+GOOD["DescribeMappedResourceConfiguration"] = [lambda: cam, lambda: arn]
 
 gaps = set()
 listed_gaps = kinesis_page.not_here()
@@ -372,6 +381,14 @@ for operation, asked in (("GetClip", {"ClipFragmentSelector": whole}),
     refused(operation, "UnsupportedStreamMediaTypeException", {"StreamName": "unknown", **asked})
     refused(operation, "MissingCodecPrivateDataException", {"StreamName": "bare", **asked})
 refused("GetImages", "NoDataRetentionException", {"StreamName": "watch", **images})
+for name, asked in (("ImageGenerationConfiguration", shots), ("NotificationConfiguration", noted)):
+    refused("Update" + name, "NoDataRetentionException", {"StreamName": "watch", name: asked})
+    # Null takes it away, also where nothing is kept.
+    for stream in ("watch", "tagged"):
+        method("Update" + name)(StreamName=stream)
+    assert name not in method("Describe" + name)(StreamName="tagged")
+    elsewhere = {**asked, "DestinationConfig": {**asked["DestinationConfig"], "Uri": "s3://elsewhere"}}
+    refused("Update" + name, "InvalidArgumentException", {"StreamName": "tagged", name: elsewhere})
 
 # What is not here as a whole is refused, or lists nothing, in the words of the model.
 

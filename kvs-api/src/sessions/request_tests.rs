@@ -102,6 +102,8 @@ async fn a_session_ends_when_it_expires_and_with_its_stream_or_its_key() {
             body_timeout: Duration::from_secs(1),
             clip_fragments_max: None,
             clip_bytes_max: None,
+            image_targets: Vec::new(),
+            topics: Vec::new(),
         },
         changes: Default::default(),
         limits: Default::default(),

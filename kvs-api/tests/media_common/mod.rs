@@ -105,6 +105,8 @@ impl Service {
             body_timeout: Duration::from_secs(10),
             clip_fragments_max: None,
             clip_bytes_max: None,
+            image_targets: Vec::new(),
+            topics: Vec::new(),
         };
         let (hub, stop) = (Hub::new(HubOptions { budget_bytes }), CancellationToken::new());
         let keys = Arc::new(TestKeys::default());
