@@ -106,6 +106,11 @@ pub trait Authenticator: Send + Sync + 'static {
     /// Whose key that is, with its secret, for Digest (RFC 7616), which hashes it with other things. None: no such key.
     fn digest_secret(&self, access_key_id: &str) -> Option<(Principal, String)>;
 
+    /// Who signed in by a browser that sends this session cookie. None: nobody, or not any more.
+    fn session(&self, _cookie: &str) -> Option<Principal> {
+        None
+    }
+
     /// Notes that somebody proved to have the secret that `digest_secret` gave.
     fn note_use(&self, _principal: &Principal) {}
 

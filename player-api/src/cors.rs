@@ -1,5 +1,6 @@
-//! Leave for browsers to read from pages of other origins (Fetch standard, section 3.2). Credentials are never ambient
-//! here (no cookies), so any origin may read what it has credentials or a signed URL for.
+//! Leave for browsers to read from pages of other origins (Fetch standard, section 3.2): any origin may read what it has
+//! credentials or a signed URL for. An answer to a cookie is not among that: `*` does not hold where a browser sends
+//! cookies along (section 3.2.5), nor does the gate take one from another origin.
 
 use axum::Router;
 use axum::extract::Request;

@@ -14,6 +14,7 @@ use vidar_kvs_api::{Keys, Refusal};
 use zeroize::Zeroizing;
 
 use crate::access_keys::{AccessKeys, Session, Token};
+use crate::console::session::Sessions;
 use crate::credentials::RootPair;
 
 const MAC_BYTES: usize = 32;
@@ -24,6 +25,8 @@ pub struct Credentials {
     root: RwLock<Arc<Root>>,
     /// The others; none: only the pair counts.
     keys: Option<Arc<AccessKeys>>,
+    /// Who signed in by a browser.
+    pub(crate) browsers: Sessions,
     clock: SharedClock,
 }
 
@@ -53,7 +56,7 @@ impl Credentials {
     /// Of a root pair and the keys beside it.
     #[must_use]
     pub fn new(pair: RootPair, keys: Option<Arc<AccessKeys>>, clock: SharedClock) -> Self {
-        Self { root: RwLock::new(Root::new(pair, 0)), keys, clock }
+        Self { root: RwLock::new(Root::new(pair, 0)), keys, browsers: Sessions::default(), clock }
     }
 
     /// From now on another root pair counts. Signed URLs and temporary credentials of the old one end, and so does what was
@@ -78,6 +81,11 @@ impl Credentials {
             Some(keys) => keys.changed().await,
             None => std::future::pending().await,
         }
+    }
+
+    /// Ends what browsers began with keys that do not count any more.
+    pub(crate) fn end_sessions(&self) {
+        self.browsers.end_without_key(|id| self.lasting(id).ok().map(|(who, _)| who));
     }
 
     /// Whether somebody who was let in earlier may do that now: by what the key may do now, and what he could then.
@@ -114,7 +122,7 @@ impl Credentials {
     /// If there is none, or the session token does not belong to it.
     pub fn secret(&self, access_key_id: &str, token: Option<&str>) -> Result<(Principal, Zeroizing<String>), Refusal> {
         match token.filter(|token| !token.is_empty()) {
-            Some(token) => self.session(access_key_id, token),
+            Some(token) => self.temporary(access_key_id, token),
             None => self.lasting(access_key_id),
         }
     }
@@ -130,7 +138,7 @@ impl Credentials {
         Ok((key.principal(), key.secret))
     }
 
-    fn session(&self, access_key_id: &str, token: &str) -> Result<(Principal, Zeroizing<String>), Refusal> {
+    fn temporary(&self, access_key_id: &str, token: &str) -> Result<(Principal, Zeroizing<String>), Refusal> {
         let keys = self.keys.as_ref().ok_or(Refusal::Unknown)?;
         let token = Token::parse(token).ok_or(Refusal::Unknown)?;
         let (mut principal, parent_secret) = self.lasting(token.parent())?;
@@ -168,6 +176,13 @@ impl Authenticator for Credentials {
     fn digest_secret(&self, access_key_id: &str) -> Option<(Principal, String)> {
         let (principal, secret) = self.secret(access_key_id, None).ok()?;
         Some((principal, secret.to_string()))
+    }
+
+    fn session(&self, cookie: &str) -> Option<Principal> {
+        let counts = |id: &str| self.lasting(id).ok().map(|(who, _)| who);
+        let who = self.browsers.principal(cookie, self.clock.now(), counts)?;
+        Authenticator::note_use(self, &who);
+        Some(who)
     }
 
     fn note_use(&self, principal: &Principal) {

@@ -3,6 +3,7 @@
 pub mod access_keys;
 pub mod authenticator;
 pub mod cli;
+mod console;
 pub mod credentials;
 pub mod http;
 pub mod keys;

@@ -26,6 +26,7 @@ use vidar_storage::{Store, StoreOptions};
 use crate::access_keys::sealed::Sealer;
 use crate::access_keys::{self, AccessKeys};
 use crate::authenticator::Credentials;
+use crate::console;
 use crate::credentials::{self, Origin};
 use crate::http::{self, HttpOptions};
 use crate::keys::{self, KeyLog, Keys};
@@ -258,11 +259,14 @@ impl Server {
             Arc::clone(&clock),
             self.settings.header_timeout,
         );
+        let is_tls = self.settings.public_url.as_ref().is_some_and(|url| url.starts_with("https://"));
+        let console = console::router(Arc::clone(&auth), Arc::clone(&clock), is_tls, self.settings.header_timeout);
         let push = vidar_ingest::http_push::router(Arc::clone(&self.ingest));
         vidar_player_api::router(player)
             .merge(vidar_player_api::require_auth(push, Arc::clone(&auth) as _, Arc::clone(&clock)))
             .merge(vidar_player_api::require_auth(credentials, Arc::clone(&auth) as _, Arc::clone(&clock)))
             .merge(vidar_player_api::require_auth(keys, Arc::clone(&auth) as _, Arc::clone(&clock)))
+            .merge(console)
             .merge(operate::router(Arc::new(operating), auth, clock))
             .fallback(vidar_player_api::error::not_found)
             .layer(axum::middleware::map_response(vidar_player_api::error::as_problem))
@@ -272,7 +276,7 @@ impl Server {
 /// How often pushes are looked at whose keys may have expired.
 const PUSH_CHECK_INTERVAL: Duration = Duration::from_secs(30);
 
-/// Ends pushes whose key does not allow them any more: at once when keys change, and soon when one expires.
+/// Ends sessions of browsers, and pushes, whose key does not allow them any more: at once when keys change, and soon when one expires.
 async fn end_refused(ingest: Arc<Ingest>, auth: Arc<Credentials>, stop: CancellationToken) {
     loop {
         tokio::select! {
@@ -280,6 +284,7 @@ async fn end_refused(ingest: Arc<Ingest>, auth: Arc<Credentials>, stop: Cancella
             () = auth.changed() => {}
             () = tokio::time::sleep(PUSH_CHECK_INTERVAL) => {}
         }
+        auth.end_sessions();
         ingest.end_refused(|who, stream| auth.may_still(who, Action::Push, Target::Stream(stream.as_str())));
     }
 }
