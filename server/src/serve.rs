@@ -26,7 +26,7 @@ use vidar_storage::{Store, StoreOptions};
 use crate::access_keys::sealed::Sealer;
 use crate::access_keys::{self, AccessKeys};
 use crate::authenticator::Credentials;
-use crate::console;
+use crate::console::{self, ConsoleOptions};
 use crate::credentials::{self, Origin};
 use crate::http::{self, HttpOptions};
 use crate::keys::{self, KeyLog, Keys};
@@ -259,8 +259,13 @@ impl Server {
             Arc::clone(&clock),
             self.settings.header_timeout,
         );
-        let is_tls = self.settings.public_url.as_ref().is_some_and(|url| url.starts_with("https://"));
-        let console = console::router(Arc::clone(&auth), Arc::clone(&clock), is_tls, self.settings.header_timeout);
+        let console = ConsoleOptions {
+            is_tls: self.settings.public_url.as_ref().is_some_and(|url| url.starts_with("https://")),
+            rtsp_port: self.rtsp.local_addr().map_or(self.settings.rtsp.port(), |address| address.port()),
+            kvs_url: self.kvs_url().map(str::to_owned),
+            body_timeout: self.settings.header_timeout,
+        };
+        let console = console::router(Arc::clone(&auth), Arc::clone(&clock), console);
         let push = vidar_ingest::http_push::router(Arc::clone(&self.ingest));
         vidar_player_api::router(player)
             .merge(vidar_player_api::require_auth(push, Arc::clone(&auth) as _, Arc::clone(&clock)))

@@ -64,6 +64,8 @@ fn a_session_has_the_rights_of_its_key_until_it_is_signed_out() {
     let (name, flags) = set.split_once(';').expect("flags");
     assert_eq!(flags, " Path=/; Max-Age=604800; HttpOnly; SameSite=Strict");
     assert_eq!(name.len(), "vidar-session=".len() + 43, "256 bits: {name}");
+    let port: u16 = vidar.rtsp.rsplit(':').next().expect("a port").parse().expect("a number");
+    assert_eq!((&answer.body["rtsp_port"], &answer.body["kvs_url"]), (&json!(port), &Value::Null));
     assert!(!answer.head.contains(SECRET) && !answer.body.to_string().contains(SECRET));
 
     let cookie = answer.cookie();
@@ -183,6 +185,22 @@ fn over_tls_the_cookie_is_for_tls_only_and_pages_keep_other_content_out() {
     assert!(!policy.contains("unsafe") && !policy.contains("http"), "{policy}");
     assert_eq!((page.status, page.header("x-content-type-options")), (200, Some("nosniff")));
     assert_eq!(page.header("referrer-policy"), Some("no-referrer"));
+    // The script of the page, if the console is built in; else the page says how to build it.
+    let text = String::from_utf8(vidar.request(&[], "/console/").1).expect("UTF-8");
+    match text.split_once("src=\"/console/assets/") {
+        Some((_, rest)) => {
+            let name = rest.split('"').next().expect("a name");
+            let script = ask(&vidar, &[], &format!("/console/assets/{name}"));
+            assert_eq!((script.status, script.header("content-type")), (200, Some("text/javascript; charset=utf-8")));
+            assert_eq!(script.header("cache-control"), Some("public, max-age=31536000, immutable"));
+            assert_eq!(script.header("content-security-policy"), Some(policy));
+        }
+        None => assert!(text.contains("scripts/web"), "{text}"),
+    }
+    assert_eq!(page.header("cache-control"), Some("no-cache"));
+    for path in ["/console/assets/none.js", "/console/index.html", "/console/../v1/streams"] {
+        assert_eq!(ask(&vidar, &["--path-as-is"], path).status, 404, "{path}");
+    }
     assert_eq!(ask(&vidar, &[], "/").header("location"), Some("/console/"));
     assert_eq!(ask(&vidar, &[], "/healthz").header("content-security-policy"), None);
 }

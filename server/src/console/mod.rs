@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::extract::Path;
 use axum::http::{HeaderName, HeaderValue, header};
 use axum::response::{Html, IntoResponse, Redirect, Response};
 use axum::routing::get;
@@ -18,6 +19,8 @@ use vidar_core::clock::SharedClock;
 
 use crate::authenticator::Credentials;
 
+/// Files of the pages, by their path below `web/dist`, in order; none: they were not built.
+const FILES: &[(&str, &[u8])] = include!(concat!(env!("OUT_DIR"), "/console_files.rs"));
 /// Without the pages.
 const NOT_BUILT: &str = include_str!("not_built.html");
 
@@ -36,23 +39,77 @@ const PAGE_HEADERS: [(HeaderName, &str); 6] = [
     (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
 ];
 
-/// Pages, and `/v1/session`. `is_tls`: browsers come over TLS.
-pub(crate) fn router(auth: Arc<Credentials>, clock: SharedClock, is_tls: bool, body_timeout: Duration) -> Router {
+/// What the console is told of the server.
+#[derive(Debug, Clone)]
+pub(crate) struct ConsoleOptions {
+    /// Browsers come over TLS: the cookie is for nothing else.
+    pub(crate) is_tls: bool,
+    /// Where RTSP is taken.
+    pub(crate) rtsp_port: u16,
+    /// Where the compatible API is; none: it is off.
+    pub(crate) kvs_url: Option<String>,
+    /// Within which a JSON body has to arrive.
+    pub(crate) body_timeout: Duration,
+}
+
+/// Pages, and `/v1/session`.
+pub(crate) fn router(auth: Arc<Credentials>, clock: SharedClock, options: ConsoleOptions) -> Router {
     Router::new()
         .route("/", get(|| async { Redirect::to("/console/") }))
         .route("/console", get(|| async { Redirect::permanent("/console/") }))
         .route("/console/", get(page))
-        .merge(session::router(auth, clock, is_tls, body_timeout))
+        .route("/console/{*path}", get(asset))
+        .merge(session::router(auth, clock, options))
+}
+
+fn file(path: &str) -> Option<&'static [u8]> {
+    let index = FILES.binary_search_by_key(&path, |(name, _)| name).ok()?;
+    Some(FILES[index].1)
 }
 
 async fn page() -> Response {
-    with_page_headers(Html(NOT_BUILT).into_response())
+    let page = file("index.html").unwrap_or(NOT_BUILT.as_bytes());
+    with_page_headers(Html(page).into_response(), "no-cache")
 }
 
-fn with_page_headers(mut response: Response) -> Response {
+/// What a page is made of. Its name has a hash of what is in it, so it never changes.
+async fn asset(Path(path): Path<String>) -> Result<Response, vidar_player_api::ApiError> {
+    let (Some(bytes), Some(kind)) = (file(&path).filter(|_| path.starts_with("assets/")), media_type(&path)) else {
+        return Err(vidar_player_api::error::not_found().await);
+    };
+    let response = ([(header::CONTENT_TYPE, kind)], bytes).into_response();
+    Ok(with_page_headers(response, "public, max-age=31536000, immutable"))
+}
+
+fn media_type(path: &str) -> Option<&'static str> {
+    Some(match path.rsplit_once('.')?.1 {
+        "js" => "text/javascript; charset=utf-8",
+        "css" => "text/css; charset=utf-8",
+        "svg" => "image/svg+xml",
+        _ => return None,
+    })
+}
+
+fn with_page_headers(mut response: Response, cache: &'static str) -> Response {
+    let headers = response.headers_mut();
     for (name, value) in PAGE_HEADERS {
-        response.headers_mut().insert(name, HeaderValue::from_static(value));
+        headers.insert(name, HeaderValue::from_static(value));
     }
-    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(cache));
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_file_of_the_pages_is_found_and_has_a_type() {
+        assert!(FILES.is_sorted_by_key(|(name, _)| name));
+        for (name, bytes) in FILES {
+            assert_eq!(file(name), Some(*bytes), "{name}");
+            assert!(*name == "index.html" || name.starts_with("assets/") && media_type(name).is_some(), "{name}");
+        }
+        assert!(file("../index.html").is_none() && file("").is_none());
+    }
 }

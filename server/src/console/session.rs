@@ -8,7 +8,6 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use axum::body::Bytes;
 use axum::extract::{ConnectInfo, State};
@@ -31,6 +30,7 @@ use vidar_player_api::params::json_body;
 use vidar_player_api::{ApiError, ApiResult};
 use zeroize::Zeroizing;
 
+use super::ConsoleOptions;
 use crate::authenticator::Credentials;
 
 /// Sessions of a server at most: about 200 bytes each.
@@ -219,8 +219,7 @@ struct Context {
     auth: Arc<Credentials>,
     clock: SharedClock,
     attempts: Attempts,
-    /// Browsers come over TLS: the cookie is for nothing else.
-    is_tls: bool,
+    options: ConsoleOptions,
 }
 
 #[derive(Deserialize)]
@@ -230,9 +229,10 @@ struct SignIn {
     secret_access_key: String,
 }
 
-/// The routes. They look at who asks themselves. `is_tls`: browsers come over TLS.
-pub(super) fn router(auth: Arc<Credentials>, clock: SharedClock, is_tls: bool, body_timeout: Duration) -> Router {
-    let context = Arc::new(Context { auth, clock, attempts: Attempts::default(), is_tls });
+/// The routes. They look at who asks themselves.
+pub(super) fn router(auth: Arc<Credentials>, clock: SharedClock, options: ConsoleOptions) -> Router {
+    let body_timeout = options.body_timeout;
+    let context = Arc::new(Context { auth, clock, attempts: Attempts::default(), options });
     let routes = Router::new()
         .route("/v1/session", get(show).post(sign_in).delete(sign_out))
         .method_not_allowed_fallback(vidar_player_api::error::method_not_allowed)
@@ -257,15 +257,19 @@ fn answer(status: StatusCode, body: Value, set_cookie: Option<HeaderValue>) -> R
     response
 }
 
-/// What a page shows of who signed in.
-fn describe(who: &Principal, ends: UnixMs) -> Value {
-    let may = |target| ACTIONS.into_iter().filter(|action| who.may(*action, target)).collect::<Vec<_>>();
-    json!({
-        "access_key_id": who.access_key_id,
-        "expires": ends,
-        "may_some": may(Target::Some),
-        "may_all": may(Target::All),
-    })
+impl Context {
+    /// What a page shows of who signed in.
+    fn describe(&self, who: &Principal, ends: UnixMs) -> Value {
+        let may = |target| ACTIONS.into_iter().filter(|action| who.may(*action, target)).collect::<Vec<_>>();
+        json!({
+            "access_key_id": who.access_key_id,
+            "expires": ends,
+            "may_some": may(Target::Some),
+            "may_all": may(Target::All),
+            "rtsp_port": self.options.rtsp_port,
+            "kvs_url": self.options.kvs_url,
+        })
+    }
 }
 
 fn check_page(headers: &HeaderMap) -> ApiResult<()> {
@@ -277,7 +281,7 @@ async fn show(State(context): State<Arc<Context>>, headers: HeaderMap) -> ApiRes
     let name = session_cookie(&headers).ok_or_else(none)?;
     let who = context.auth.session(&name).ok_or_else(none)?;
     let (_, _, ends) = context.auth.browsers.look_up(&name, context.clock.now()).ok_or_else(none)?;
-    Ok(answer(StatusCode::OK, describe(&who, ends), None))
+    Ok(answer(StatusCode::OK, context.describe(&who, ends), None))
 }
 
 async fn sign_in(
@@ -305,8 +309,8 @@ async fn sign_in(
     let begun = context.auth.browsers.begin(&who, now);
     let name = begun.map_err(|error| ApiError::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string()))?;
     tracing::info!(access_key_id = who.access_key_id, "signed in");
-    let set_cookie = cookie(Some(&name), context.is_tls);
-    Ok(answer(StatusCode::CREATED, describe(&who, now.plus_ms(LIFETIME_MS)), Some(set_cookie)))
+    let set_cookie = cookie(Some(&name), context.options.is_tls);
+    Ok(answer(StatusCode::CREATED, context.describe(&who, now.plus_ms(LIFETIME_MS)), Some(set_cookie)))
 }
 
 async fn sign_out(State(context): State<Arc<Context>>, headers: HeaderMap) -> ApiResult<Response> {
@@ -315,7 +319,7 @@ async fn sign_out(State(context): State<Arc<Context>>, headers: HeaderMap) -> Ap
         context.auth.browsers.end(&name);
     }
     let mut response = StatusCode::NO_CONTENT.into_response();
-    response.headers_mut().insert(header::SET_COOKIE, cookie(None, context.is_tls));
+    response.headers_mut().insert(header::SET_COOKIE, cookie(None, context.options.is_tls));
     Ok(response)
 }
 
