@@ -40,7 +40,7 @@ fn every_error_is_problem_details() {
         (&["-X", "PUT"], "/metrics".into(), 405, None, "method"),
         (&["-X", "PUT"], "/healthz".into(), 405, None, "method"),
         (&[], "/v1/nothing".into(), 404, None, "no such resource"),
-        (&[], "/".into(), 404, None, "no such resource"),
+        (&[], "/nothing".into(), 404, None, "no such resource"),
         // What axum refuses before a handler is asked.
         (&[], "/v1/streams/%ff".into(), 400, None, "UTF-8"),
         (&["-X", "POST", "-d", &long], "/v1/streams".into(), 413, None, "longer than 65536 bytes"),
