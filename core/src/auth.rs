@@ -111,6 +111,11 @@ pub trait Authenticator: Send + Sync + 'static {
         None
     }
 
+    /// Whether somebody who was let in earlier may do that now: their key may have ended, or allow less.
+    fn may_still(&self, principal: &Principal, action: Action, target: Target<'_>) -> bool {
+        principal.may(action, target)
+    }
+
     /// Notes that somebody proved to have the secret that `digest_secret` gave.
     fn note_use(&self, _principal: &Principal) {}
 

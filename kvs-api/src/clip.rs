@@ -10,9 +10,10 @@ use vidar_core::auth::Principal;
 use vidar_core::entry::SharedEntry;
 use vidar_core::policy::Action;
 use vidar_player_api::clip;
+use vidar_player_api::lease::while_allowed;
 
 use crate::Kvs;
-use crate::call::{Call, members, required};
+use crate::call::{Call, Reading, members, required};
 use crate::error::{ServiceError, ServiceResult};
 use crate::playable::check_codec_private;
 use crate::selector::{FRAGMENTS_MAX, Range, Selector};
@@ -51,7 +52,9 @@ pub(crate) async fn get(
     let first = fragments.first().ok_or_else(ServiceError::no_fragments)?;
     check_codec_private(&kvs, first).await?;
     let made = clip::whole_mp4(Arc::clone(&kvs.player), fragments).await;
-    made.map_err(|error| match error.status().as_u16() {
+    let reading = Reading { who, stream };
+    let goes_on = move || reading.goes_on(&kvs);
+    made.map(|answer| answer.map(|body| while_allowed(body, goes_on))).map_err(|error| match error.status().as_u16() {
         422 => ServiceError::unsupported_media(error.detail()),
         _ => error.into(),
     })

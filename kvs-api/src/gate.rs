@@ -133,6 +133,10 @@ impl Gate {
             // By the time at which the head came: a body may take its time.
             None => claim.check(&head, &sigv4::Body::Whole(whole.sha256), &secret, rules, now)?,
         }
+        // A body may take its time, in which the key ends, or comes to allow less.
+        let (now, _) = holder(&self.kvs, &claim)?;
+        let principal = Some(now).filter(|now| now.generation() == principal.generation());
+        let principal = principal.ok_or(AuthError::UnknownKey)?;
         self.kvs.keys.note_use(&principal);
         parts.extensions.insert(principal);
         Ok(Request::from_parts(parts, Body::from(whole.bytes)))

@@ -1,7 +1,7 @@
 //! What is looked at before a body, and what a body may cost.
 
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::SystemTime;
 
 use async_trait::async_trait;
@@ -61,11 +61,16 @@ impl StreamRegistry for NoStreams {
     }
 }
 
-struct OneKey;
+#[derive(Default)]
+struct OneKey {
+    gone: AtomicBool,
+}
 
 impl Keys for OneKey {
     fn secret(&self, id: &str, _: Option<&str>) -> Result<(Principal, Zeroizing<String>), Refusal> {
-        (id == "root").then(|| (Principal::root(id), SECRET.to_owned().into())).ok_or(Refusal::Unknown)
+        (id == "root" && !self.gone.load(Ordering::Relaxed))
+            .then(|| (Principal::root(id), SECRET.to_owned().into()))
+            .ok_or(Refusal::Unknown)
     }
 
     fn may_still(&self, who: &Principal, action: Action, target: Target<'_>) -> bool {
@@ -88,12 +93,16 @@ impl Seal for NoSessions {
 }
 
 fn kvs() -> Arc<Kvs> {
+    kvs_with(Arc::default())
+}
+
+fn kvs_with(keys: Arc<OneKey>) -> Arc<Kvs> {
     let clock = ManualClock::new(UnixMs(NOW_S as i64 * 1000));
     // Nothing is stored: the folder is needed while it opens only.
     let dir = tempfile::tempdir().unwrap();
     Arc::new(Kvs {
         registry: Arc::new(NoStreams),
-        keys: Arc::new(OneKey),
+        keys,
         player: support::player(dir.path(), Arc::new(NoStreams), Arc::clone(&clock) as _),
         images: ImagePool::new(1, 1),
         sessions: Arc::new(NoSessions),
@@ -220,6 +229,23 @@ async fn no_body_is_read_for_a_head_that_is_wrong() {
     let head = signed("/listStreams", SignableBody::Bytes(b"{}"), false, Wrong::Secret);
     assert_eq!(ask(head, body).await, signature);
     assert!(asked.load(Ordering::Relaxed) > 0);
+}
+
+#[tokio::test]
+async fn a_key_that_ended_while_the_body_came_does_nothing() {
+    for promise in [false, true] {
+        let keys = Arc::<OneKey>::default();
+        let (body, sender, asked) = Watched::body(None);
+        let head = signed("/listStreams", SignableBody::Bytes(b"{}"), promise, Wrong::Nothing);
+        let asking = tokio::spawn(answer(crate::router(kvs_with(Arc::clone(&keys))), head, body));
+        while asked.load(Ordering::Relaxed) == 0 {
+            tokio::task::yield_now().await;
+        }
+        keys.gone.store(true, Ordering::Relaxed);
+        sender.send(Bytes::from_static(b"{}")).expect("a body");
+        drop(sender);
+        assert_eq!(asking.await.expect("an answer"), (403, "InvalidClientTokenId".to_owned()), "{promise}");
+    }
 }
 
 #[tokio::test]

@@ -17,6 +17,7 @@ use vidar_core::auth::{Authenticator, Principal};
 use vidar_core::clock::SharedClock;
 
 use crate::error::ApiError;
+use crate::lease;
 use crate::rights::Need;
 
 /// How somebody proved who they are. Stands in the extensions of every request behind [`require_auth`], as does their
@@ -68,9 +69,11 @@ async fn gate(State(gate): State<Gate>, mut request: Request, next: Next) -> Res
     if !need.is_met(access.principal()) {
         return forbidden().into_response();
     }
-    request.extensions_mut().insert(access.principal().clone());
+    let principal = access.principal().clone();
+    request.extensions_mut().insert(principal.clone());
     request.extensions_mut().insert(access);
-    next.run(request).await
+    let response = next.run(request).await;
+    response.map(|body| lease::while_allowed(body, move || need.is_still_met(&*gate.auth, &principal)))
 }
 
 /// Why somebody is not let in.
@@ -199,10 +202,75 @@ fn unauthorized(headers: &HeaderMap) -> Response {
 
 #[cfg(test)]
 mod tests {
+    use futures::{StreamExt as _, stream};
+    use http_body_util::BodyExt as _;
+    use tower::ServiceExt as _;
+    use vidar_core::policy::{Action, Target};
+    use vidar_core::time::UnixMs;
+
     use super::*;
 
     fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
         pairs.iter().map(|(name, value)| (name.parse::<http::HeaderName>().unwrap(), value.parse().unwrap())).collect()
+    }
+
+    /// Lets `root` in, until that is gone.
+    #[derive(Default)]
+    struct OneKey {
+        gone: std::sync::atomic::AtomicBool,
+    }
+
+    impl Authenticator for OneKey {
+        fn basic(&self, id: &str, _: &str) -> Option<Principal> {
+            Some(Principal::root(id))
+        }
+
+        fn bearer(&self, _: &str) -> Option<Principal> {
+            None
+        }
+
+        fn digest_secret(&self, _: &str) -> Option<(Principal, String)> {
+            None
+        }
+
+        fn may_still(&self, _: &Principal, _: Action, _: Target<'_>) -> bool {
+            !self.gone.load(std::sync::atomic::Ordering::Relaxed)
+        }
+
+        fn sign(&self, _: &Principal, _: &str, _: UnixMs) -> String {
+            String::new()
+        }
+
+        fn signed(&self, _: &str, _: &str, _: UnixMs) -> Option<Principal> {
+            None
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_long_answer_breaks_off_with_the_right_to_it() {
+        let keys = Arc::<OneKey>::default();
+        let long = || async {
+            let pieces = stream::iter(0..100).then(|_| async {
+                tokio::time::advance(std::time::Duration::from_millis(300)).await;
+                Ok::<_, std::io::Error>("x")
+            });
+            axum::body::Body::from_stream(pieces)
+        };
+        let routes = Router::new().route("/v1/streams/{stream}/clip.mp4", axum::routing::get(long));
+        let auth: Arc<dyn Authenticator> = Arc::clone(&keys) as _;
+        let router = require_auth(routes, auth, vidar_core::clock::SystemClock::shared());
+        let request = http::Request::get("/v1/streams/cam/clip.mp4").header("authorization", "Basic YTpi");
+        let request = request.body(axum::body::Body::empty()).unwrap();
+        let mut body = router.oneshot(request).await.unwrap().into_body();
+        for _ in 0..20 {
+            assert!(body.frame().await.expect("a piece").is_ok());
+        }
+        keys.gone.store(true, std::sync::atomic::Ordering::Relaxed);
+        let mut more = 0;
+        while body.frame().await.expect("no end").is_ok() {
+            more += 1;
+        }
+        assert!(more <= 3, "{more} pieces went out");
     }
 
     #[test]

@@ -15,6 +15,7 @@ pub mod fragment;
 pub mod fuzz;
 pub mod hls;
 pub mod image;
+pub mod lease;
 pub mod params;
 mod rights;
 mod routes;

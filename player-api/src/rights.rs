@@ -4,7 +4,7 @@
 
 use http::Method;
 use percent_encoding::percent_decode_str;
-use vidar_core::auth::Principal;
+use vidar_core::auth::{Authenticator, Principal};
 use vidar_core::policy::{Action, Target};
 
 /// What a request needs.
@@ -59,6 +59,16 @@ impl Need {
             Self::Stream(action, name) => principal.may(*action, Target::Stream(name)),
             Self::Some(action) => principal.may(*action, Target::Some),
             Self::All(action) => principal.may(*action, Target::All),
+        }
+    }
+
+    /// Whether somebody who was let in for it still has it. A push ends by itself, and says why.
+    pub(crate) fn is_still_met(&self, auth: &dyn Authenticator, principal: &Principal) -> bool {
+        match self {
+            Self::Known | Self::Stream(Action::Push, _) => true,
+            Self::Stream(action, name) => auth.may_still(principal, *action, Target::Stream(name)),
+            Self::Some(action) => auth.may_still(principal, *action, Target::Some),
+            Self::All(action) => auth.may_still(principal, *action, Target::All),
         }
     }
 }

@@ -185,6 +185,10 @@ impl Authenticator for Credentials {
         Some(who)
     }
 
+    fn may_still(&self, principal: &Principal, action: Action, target: Target<'_>) -> bool {
+        Self::may_still(self, principal, action, target)
+    }
+
     fn note_use(&self, principal: &Principal) {
         if let Some(keys) = &self.keys {
             keys.note_use(principal.key_id());

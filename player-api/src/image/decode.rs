@@ -82,12 +82,19 @@ fn clock_time(job_start_ticks: i64, ticks: i64, timescale_hz: u32) -> gst::Clock
     gst::ClockTime::from_nseconds(u64::try_from(ns).unwrap_or(0))
 }
 
+/// Pixels of a side that nobody asked for.
+const FREE_SIDE_MAX: i32 = 8192;
+
 /// The size that was asked for, if any, with square pixels.
 fn scaled(style: &Style) -> Option<gst::Caps> {
     let sides = [("width", style.width), ("height", style.height)];
     let mut caps = gst::Caps::builder("video/x-raw").field("pixel-aspect-ratio", gst::Fraction::new(1, 1));
-    for (name, side) in sides.iter().filter_map(|(name, side)| Some((*name, (*side)?))) {
-        caps = caps.field(name, i32::try_from(side).unwrap_or(i32::MAX));
+    for (name, side) in sides {
+        caps = match side {
+            Some(side) => caps.field(name, i32::try_from(side).unwrap_or(i32::MAX)),
+            // As the other side says, within reason: a strip of video is no reason for a picture of gigabytes.
+            None => caps.field(name, gst::IntRange::new(1, FREE_SIDE_MAX)),
+        };
     }
     sides.iter().any(|(_, side)| side.is_some()).then(|| caps.build())
 }
@@ -194,5 +201,42 @@ impl Pipeline {
 impl Drop for Pipeline {
     fn drop(&mut self) {
         let _ = self.pipeline.set_state(gst::State::Null);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The size that a picture of another is scaled to; none: it is not.
+    fn size_of(width: i32, height: i32, style: &Style) -> Option<(i32, i32)> {
+        gst::init().unwrap();
+        let source = gst::ElementFactory::make("videotestsrc").property("num-buffers", 1).build().unwrap();
+        let sizes = gst::Caps::builder("video/x-raw").field("width", width).field("height", height).build();
+        let coded = gst::ElementFactory::make("capsfilter").property("caps", sizes).build().unwrap();
+        let scale = gst::ElementFactory::make("videoscale").property("add-borders", false).build().unwrap();
+        let wanted = gst::ElementFactory::make("capsfilter").property("caps", scaled(style).unwrap()).build().unwrap();
+        let sink = AppSink::builder().sync(false).build();
+        let pipeline = gst::Pipeline::new();
+        let chain = [&source, &coded, &scale, &wanted, sink.upcast_ref()];
+        pipeline.add_many(chain).unwrap();
+        gst::Element::link_many(chain).unwrap();
+        pipeline.set_state(gst::State::Playing).unwrap();
+        let sample = sink.try_pull_sample(gst::ClockTime::from_seconds(20));
+        pipeline.set_state(gst::State::Null).unwrap();
+        let sample = sample?;
+        let structure = sample.caps()?.structure(0)?;
+        Some((structure.get("width").ok()?, structure.get("height").ok()?))
+    }
+
+    #[test]
+    fn a_side_that_nobody_asked_for_has_a_bound() {
+        let style = |width, height| Style { format: ImageFormat::Png, width, height, quality: None };
+        assert_eq!(size_of(320, 240, &style(Some(640), None)), Some((640, 480)));
+        assert_eq!(size_of(320, 240, &style(None, Some(120))), Some((160, 120)));
+        for (style, width, height) in [(style(Some(4096), None), 16, 720), (style(None, Some(2160)), 720, 16)] {
+            let size = size_of(width, height, &style);
+            assert!(size.is_none_or(|(width, height)| width.max(height) <= FREE_SIDE_MAX), "{size:?}");
+        }
     }
 }
