@@ -9,7 +9,7 @@ mod arn;
 mod attributes;
 mod call;
 mod clip;
-mod delivery;
+pub mod delivery;
 mod document;
 mod endpoint;
 mod error;

@@ -10,6 +10,7 @@ pub mod keys;
 pub mod kvs;
 mod memory;
 pub mod operate;
+mod outlet;
 pub mod registry;
 pub mod retention;
 pub mod serve;

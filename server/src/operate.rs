@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use axum::extract::State;
 use axum::http::{StatusCode, header};
@@ -13,6 +14,7 @@ use vidar_core::clock::SharedClock;
 use vidar_core::registry::StreamRegistry;
 use vidar_indexer::{CatchUp, Index};
 use vidar_ingest::Ingest;
+use vidar_kvs_api::delivery::Deliveries;
 use vidar_storage::{Distribution, Space, Store};
 
 use crate::registry::Registry;
@@ -35,6 +37,8 @@ pub struct Operating {
     pub retention: Arc<Retention>,
     /// Checks of what is stored.
     pub verifier: Arc<Verifier>,
+    /// What makes pictures.
+    pub deliveries: Arc<Deliveries>,
 }
 
 /// The routes: health for anybody, everything else behind credentials.
@@ -125,6 +129,11 @@ async fn metrics(State(operating): State<Arc<Operating>>) -> Response {
     );
     metric("live_held_bytes", "gauge", "Bytes of samples held for viewers.", operating.hub.held_bytes() as u64);
     let checks = operating.verifier.stats();
+    let images = &operating.deliveries.image_counts;
+    let (written, failed) = (images.done.load(Ordering::Relaxed), images.failed.load(Ordering::Relaxed));
+    metric("images_written_total", "counter", "Pictures of the compatible API that were written.", written);
+    metric("images_failed_total", "counter", "Pictures that were given up.", failed);
+    metric("images_due", "gauge", "Fragments that wait for pictures.", operating.deliveries.images.due_len() as u64);
     metric("verify_runs_total", "counter", "Verifications of the running server that ended.", checks.runs);
     metric("verify_bytes_total", "counter", "Bytes that verifications read.", checks.bytes);
     metric("verify_findings_total", "counter", "Damage that verifications found.", checks.findings);

@@ -18,7 +18,9 @@ use vidar_core::registry::StreamRegistry;
 use vidar_indexer::{Index, IndexOptions};
 use vidar_ingest::admission::Publishers;
 use vidar_ingest::{Ingest, IngestOptions};
+use vidar_kvs_api::delivery::{self, Counts, Deliveries, DeliveryOptions, Feed};
 use vidar_live::{Hub, HubOptions};
+use vidar_player_api::image::ImagePool;
 use vidar_player_api::{Api, ApiOptions};
 use vidar_storage::backend::fs::FsIo;
 use vidar_storage::{Store, StoreOptions};
@@ -32,9 +34,10 @@ use crate::http::{self, HttpOptions};
 use crate::keys::{self, KeyLog, Keys};
 use crate::kvs::KvsPort;
 use crate::operate::{self, Operating};
+use crate::outlet::Outlets;
 use crate::registry::Registry;
 use crate::retention::Retention;
-use crate::settings::Settings;
+use crate::settings::{KvsRule, Settings};
 use crate::sink::StoreSink;
 use crate::verify::Verifier;
 
@@ -54,6 +57,7 @@ pub struct Server {
     registry: Arc<Registry>,
     sink: Arc<StoreSink>,
     key_log: Arc<KeyLog>,
+    images: Arc<Feed>,
 }
 
 impl Server {
@@ -74,7 +78,9 @@ impl Server {
         let clock = SystemClock::shared();
         raise_open_files();
         make_private_dir(&settings.data_dir)?;
-        let (store, index, key_log) = open_store(options, Arc::clone(&clock)).await?;
+        let images = delivery::image_feed(settings.kvs_strict.contains(&KvsRule::Images));
+        let followers = vec![Arc::clone(&images) as Arc<dyn LogObserver>];
+        let (store, index, key_log) = open_store(options, Arc::clone(&clock), followers).await?;
         let (pair, origin) = credentials::load(&settings.data_dir)?;
         announce(&pair, &origin);
         let access_keys = AccessKeys::open(&settings.data_dir, store.index_key().bytes(), Arc::clone(&clock))?;
@@ -118,6 +124,7 @@ impl Server {
             registry,
             sink,
             key_log,
+            images,
         })
     }
 
@@ -154,7 +161,9 @@ impl Server {
         let (index, clock) = (Arc::clone(&self.index), Arc::clone(&self.clock));
         let verifier = Verifier::new(self.store.clone(), index, clock, self.settings.verify_bytes_s);
         let player = self.player();
-        let router = self.router(Arc::clone(&player), Arc::clone(&retention), Arc::clone(&verifier));
+        let deliveries = self.deliveries(Arc::clone(&player));
+        let router =
+            self.router(Arc::clone(&player), Arc::clone(&retention), Arc::clone(&verifier), Arc::clone(&deliveries));
         let http_options = HttpOptions {
             header_timeout: self.settings.header_timeout,
             write_timeout: self.settings.write_timeout,
@@ -199,6 +208,7 @@ impl Server {
         }
         accept.spawn(vidar_ingest::rtsp::serve(self.rtsp, rtsp_options, accepting.clone()));
         accept.spawn(retention.run(accepting.clone()));
+        accept.spawn(deliveries.run_images(accepting.clone()));
         accept.spawn(Arc::clone(&self.access_keys).keep_uses(accepting.clone()));
         accept.spawn(end_refused(Arc::clone(&self.ingest), Arc::clone(&self.auth), accepting.clone()));
         accept.close();
@@ -239,7 +249,28 @@ impl Server {
         })
     }
 
-    fn router(&self, player: Arc<Api>, retention: Arc<Retention>, verifier: Arc<Verifier>) -> axum::Router {
+    /// What makes pictures: with a decoder of its own.
+    fn deliveries(&self, player: Arc<Api>) -> Arc<Deliveries> {
+        Arc::new(Deliveries {
+            pool: ImagePool::new(1, player.options.image_timeout_ms),
+            player,
+            outlet: Arc::new(Outlets::new(&self.settings)),
+            images: Arc::clone(&self.images),
+            image_counts: Counts::default(),
+            options: DeliveryOptions {
+                account: self.settings.kvs_account.clone(),
+                image_targets: self.settings.image_targets.iter().map(|target| target.uri.clone()).collect(),
+            },
+        })
+    }
+
+    fn router(
+        &self,
+        player: Arc<Api>,
+        retention: Arc<Retention>,
+        verifier: Arc<Verifier>,
+        deliveries: Arc<Deliveries>,
+    ) -> axum::Router {
         let (auth, clock): (Arc<Credentials>, SharedClock) = (Arc::clone(&self.auth), Arc::clone(&self.clock));
         let operating = Operating {
             store: self.store.clone(),
@@ -249,6 +280,7 @@ impl Server {
             hub: Arc::clone(&self.hub),
             retention,
             verifier,
+            deliveries,
         };
         let keys =
             Keys { store: self.store.clone(), registry: Arc::clone(&self.registry), log: Arc::clone(&self.key_log) };
@@ -328,10 +360,11 @@ pub fn store_options(settings: &Settings) -> anyhow::Result<StoreOptions> {
     Ok(options)
 }
 
-/// Opens store and index; the log is replayed into the index. Reads files: off the runtime.
+/// Opens store and index; the log is replayed into the index, and told to others after it. Reads files: off the runtime.
 pub(crate) async fn open_store(
     options: StoreOptions,
     clock: SharedClock,
+    followers: Vec<Arc<dyn LogObserver>>,
 ) -> anyhow::Result<(Store, Arc<Index>, Arc<KeyLog>)> {
     let open = move || -> anyhow::Result<(Store, Arc<Index>, Arc<KeyLog>)> {
         let key_log = Arc::new(KeyLog::default());
@@ -340,7 +373,8 @@ pub(crate) async fn open_store(
         let (store, report) = Store::open_with(options, io, Arc::clone(&clock), |key| {
             let opened = Index::open(IndexOptions::new(dir, *key.bytes(), clock)).context("open the index")?;
             index = Some(Arc::clone(&opened));
-            anyhow::Ok(vec![opened as Arc<dyn LogObserver>, Arc::clone(&key_log) as _])
+            let first = [opened as Arc<dyn LogObserver>, Arc::clone(&key_log) as _];
+            anyhow::Ok(first.into_iter().chain(followers).collect())
         })?;
         for damage in &report.damage {
             tracing::error!(%damage, "damage in the log");

@@ -168,6 +168,8 @@ pub enum KvsRule {
     Headers,
     /// No tags called `AWS…` but those for the service.
     Tags,
+    /// Pictures are made of fragments that ask for them by a tag, and of no others.
+    Images,
 }
 
 /// What to do when space runs short.

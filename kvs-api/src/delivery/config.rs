@@ -14,6 +14,7 @@ use vidar_core::auth::Principal;
 use vidar_core::control::StreamSettings;
 use vidar_core::limits::TAG_VALUE_BYTES_MAX;
 use vidar_core::policy::Action;
+use vidar_core::time::UnixMs;
 use vidar_indexer::TimeAxis;
 use vidar_player_api::image::Style;
 
@@ -96,6 +97,12 @@ pub(crate) trait Configuration: DeserializeOwned + Serialize {
 
     /// Checks every member.
     fn plan(&self) -> ServiceResult<Self::Plan>;
+}
+
+/// What a stream is configured for, and since when. What does not read is none.
+pub(crate) fn plan<C: Configuration>(settings: &StreamSettings) -> Option<(UnixMs, C::Plan)> {
+    let kept = kept::<C>(settings)?;
+    Some((UnixMs(kept.since), kept.config.plan().ok()?))
 }
 
 fn kept<C: Configuration>(settings: &StreamSettings) -> Option<Kept<C>> {

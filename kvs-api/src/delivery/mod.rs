@@ -1,6 +1,10 @@
 //! Pictures and notifications of the service's own accord: what a stream is configured for, and what is done about it.
 
 mod config;
+mod feed;
+mod marks;
+mod picture;
+mod worker;
 
 use std::sync::Arc;
 
@@ -8,6 +12,8 @@ use axum::Router;
 use axum::routing::post;
 
 use crate::Kvs;
+pub use feed::{Feed, Kept};
+pub use worker::{Counts, Deliveries, DeliveryOptions, Outlet, OutletError, PictureFile, image_feed};
 
 /// The operations that configure them.
 pub(crate) fn routes() -> Router<Arc<Kvs>> {

@@ -134,7 +134,7 @@ async fn offline(args: &KeysArgs) -> anyhow::Result<Value> {
     let mut options = StoreOptions::new(data_dir);
     options.kek = provider(data_dir, args.key_file.as_ref())?;
     let clock = SystemClock::shared();
-    let (store, index, log) = open_store(options, Arc::clone(&clock)).await?;
+    let (store, index, log) = open_store(options, Arc::clone(&clock), Vec::new()).await?;
     let registry = Arc::new(Registry::new(Arc::clone(&index), store.clone(), clock, 1, false));
     let keys = Keys { store: store.clone(), registry, log };
     let answer = act(&keys, &index, &args.action).await;
