@@ -1,14 +1,19 @@
 import { render } from "preact";
+import type { ComponentType } from "preact";
 import { useEffect, useState } from "preact/hooks";
 import { ApiError, SIGNED_OUT, type Session, api } from "./api";
 import { message, useRoute } from "./hooks";
 import { SignIn } from "./pages/signin";
+import { Operate } from "./pages/operate";
+import { Search } from "./pages/search";
 import { Start } from "./pages/start";
 import { Wall } from "./pages/wall";
 import "./style.css";
 
 const PAGES = [
   { page: "", title: "Streams" },
+  { page: "search", title: "Search" },
+  { page: "operate", title: "Operate" },
   { page: "start", title: "Add a stream" },
 ];
 
@@ -70,11 +75,32 @@ function Page({ route, session }: { route: ReturnType<typeof useRoute>; session:
   switch (route.page) {
     case "":
       return <Wall session={session} />;
+    case "stream":
+      return <Lazy name={route.name} at={route.query.get("at")} session={session} />;
+    case "search":
+      return <Search query={route.query} />;
+    case "operate":
+      return <Operate session={session} />;
     case "start":
       return <Start session={session} />;
     default:
       return <p role="alert">There is no such page.</p>;
   }
+}
+
+interface StreamProps {
+  name: string;
+  at: string | null;
+  session: Session;
+}
+
+/** The player is most of the code: it comes when it is needed. */
+function Lazy(props: StreamProps) {
+  const [Loaded, setLoaded] = useState<ComponentType<StreamProps>>();
+  useEffect(() => {
+    void import("./pages/stream").then(({ StreamPage }) => setLoaded(() => StreamPage));
+  }, []);
+  return Loaded ? <Loaded key={props.name} {...props} /> : <p role="status">Loading …</p>;
 }
 
 const app = document.getElementById("app");
