@@ -273,7 +273,7 @@ pub struct Settings {
 /// A day. Timers are not made for ages.
 const TIMEOUT_MAX: Duration = Duration::from_secs(86_400);
 /// The variables that are not settings of `serve`.
-const OTHER_VARIABLES: [&str; 9] = [
+const OTHER_VARIABLES: [&str; 10] = [
     crate::keys::KEK_VARIABLE,
     "VIDAR_ROOT_ACCESS_KEY_ID",
     "VIDAR_ROOT_SECRET_ACCESS_KEY",
@@ -282,6 +282,7 @@ const OTHER_VARIABLES: [&str; 9] = [
     "VIDAR_SECRET_ACCESS_KEY",
     "VIDAR_CORPUS",
     "VIDAR_BIN",
+    "VIDAR_TEST_BROWSER",
     "VIDAR_LOG",
 ];
 

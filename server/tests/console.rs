@@ -1,0 +1,43 @@
+//! The console in Chromium: signing in, the wall, the picture of an instant, export, search, retention, accessibility.
+//!
+//! It takes the pages (`scripts/web`), Node.js with `npm ci` in `server/tests/console`, and Chromium. `scripts/test` brings them
+//! the first two where npm is. Elsewhere this says nothing, unless VIDAR_TEST_BROWSER is set: then it fails.
+
+mod common;
+
+use std::path::Path;
+use std::process::Command;
+
+use common::{ID, SECRET, ffmpeg, start};
+
+#[test]
+fn people_watch_seek_export_and_search() {
+    let vidar = start();
+    let (_, page) = vidar.request(&[], "/console/");
+    let is_built = String::from_utf8(page).expect("UTF-8").contains("/console/assets/");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/console");
+    let browser = "/usr/bin/chromium";
+    if !is_built || !folder.join("node_modules").is_dir() || !Path::new(browser).is_file() {
+        // Where a browser is wanted it is an error: a run that was to see it is not to pass without.
+        assert!(std::env::var_os("VIDAR_TEST_BROWSER").is_none(), "no console, Node.js packages or {browser}");
+        return;
+    }
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let clip = dir.path().join("grey.mkv");
+    let grey = "color=s=160x90:r=25:d=10,geq=lum='32+20*floor(T)':cb=128:cr=128,format=yuv420p";
+    let coding = ["-c:v", "libx264", "-g", "25", "-sc_threshold", "0", "-bf", "0"];
+    ffmpeg(&[&["-f", "lavfi", "-i", grey], &coding[..], &[clip.to_str().expect("UTF-8")]].concat());
+    let (status, lines) = vidar.push("grey", "?start=2026-01-01T12:00:00Z", &clip);
+    assert_eq!(status, 200, "{lines:?}");
+    vidar.until("the index", |vidar| {
+        let found = vidar.json("/v1/search?q=kind:fragment%20stream:grey");
+        (found["total"] == 10).then_some(())
+    });
+    let output = Command::new("node")
+        .arg(folder.join("console.mjs"))
+        .args([&format!("http://{}", vidar.http), ID, SECRET, browser])
+        .output()
+        .expect("node runs");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+}
