@@ -334,12 +334,19 @@ async fn answers_end_when_their_readers_may_not_go_on() {
     let numbers = vec![entries[0].meta.number.to_string(); 10];
     let mut media = service.get_media("cam-1", selector("EARLIEST")).await;
     let mut list = service.open_list("cam-1", &numbers).await;
+    let time = |at: vidar_core::time::UnixMs| at.0 as f64 / 1000.0;
+    let range = json!({"StartTimestamp": time(START), "EndTimestamp": time(START.plus_ms(60_000))});
+    let selector = json!({"FragmentSelectorType": "PRODUCER_TIMESTAMP", "TimestampRange": range});
+    let clip = json!({"StreamName": "cam-1", "ClipFragmentSelector": selector});
+    let mut clip = service.good("/getClip", clip).await.into_body();
     media.pump();
     assert!(!media.over && list.frame().await.is_some());
+    assert!(clip.frame().await.expect("a piece").is_ok());
     service.keys.revoked.store(true, Ordering::Relaxed);
     pass(1_100).await;
     media.pump();
     assert!(media.over);
+    assert!(clip.frame().await.expect("no end").is_err(), "a clip breaks off");
     let mut count = 0;
     while list.frame().await.is_some() {
         count += 1;

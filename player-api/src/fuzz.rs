@@ -17,8 +17,11 @@ pub fn api_request(input: &[u8]) {
     let mut line = || lines.next().unwrap_or_default();
     let query = String::from_utf8_lossy(line()).into_owned();
     let _ = url_token(Some(&query));
-    if let Ok(params) = Params::parse(Some(&query), &["start", "end", "limit", "q"]) {
+    if let Ok(params) = Params::parse(Some(&query), &["start", "end", "limit", "interval", "q"]) {
         let _ = (params.limit(), params.next_token());
+        if let Ok(Some(interval_ms)) = params.interval_ms("interval") {
+            assert!(interval_ms >= 1000);
+        }
         if let Ok((Some(start), Some(end))) = params.span() {
             assert!(start < end);
         }

@@ -534,6 +534,32 @@ async fn results_come_as_rows_of_the_same_as_in_pages() {
 }
 
 #[tokio::test]
+async fn rows_go_on_over_all_pages() {
+    let archive = Archive::new();
+    create(&archive, json!({"name": "cam"})).await;
+    let stream = archive.registry.get(&"cam".parse().unwrap()).unwrap().stream;
+    for count in 0..2500 {
+        let (start, cause) = (START.plus_ms(count * 1000), GapCause::Loss);
+        let noticed = start;
+        let end = start.plus_ms(500);
+        let gap = GapRecord { stream, run: None, start, end, noticed, cause, count: 1, ordinal: None };
+        observe(&archive, 100 + count as u64, Control::Gap(gap));
+    }
+    let index = archive.index.clone();
+    tokio::task::spawn_blocking(move || index.search().settle()).await.unwrap();
+    let rows = async |query: &str| {
+        let answer = archive.get(&format!("/v1/search?q=kind:gap&sort=time&format=ndjson{query}")).await;
+        let text = String::from_utf8(answer.body.to_vec()).unwrap();
+        let time = |line: &str| serde_json::from_str::<Value>(line).unwrap()["producer_time"].clone();
+        text.lines().map(time).collect::<Vec<_>>()
+    };
+    let all: Vec<Value> = (0..2500).map(|count| json!(START.plus_ms(count * 1000))).collect();
+    assert_eq!(rows("").await, all);
+    assert_eq!(rows("&limit=1500").await, all[..1500]);
+    assert_eq!(rows("&limit=1000").await, all[..1000]);
+}
+
+#[tokio::test]
 async fn results_are_counted_in_groups() {
     let archive = searchable().await;
     let found = archive.get("/v1/search/aggregate?q=kind:fragment&by=time&interval=2s").await;

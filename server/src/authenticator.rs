@@ -411,7 +411,12 @@ mod tests {
     #[tokio::test]
     async fn who_was_let_in_may_what_the_key_may_now() {
         let WithKey { auth, keys, key, clock, _dir } = with_key(None).await;
-        let read = |who: &Principal, stream| auth.may_still(who, Action::Read, Target::Stream(stream));
+        let as_trait: &dyn Authenticator = &auth;
+        let read = |who: &Principal, stream| {
+            let may = auth.may_still(who, Action::Read, Target::Stream(stream));
+            assert_eq!(as_trait.may_still(who, Action::Read, Target::Stream(stream)), may);
+            may
+        };
         let (who, id) = (key.principal(), key.access_key_id.clone());
         let session = auth.make_session(&who, None, Duration::from_secs(60)).unwrap().expect("made");
         let (temporary, _) = auth.secret(&session.access_key_id, Some(&session.token)).unwrap();

@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use anyhow::Context;
 use async_trait::async_trait;
 use vidar_kvs_api::delivery::{Kept, Outlet, OutletError, PictureFile};
 
@@ -56,9 +57,9 @@ impl Outlet for Outlets {
     async fn restore(&self, feed: &'static str) -> Result<Option<Kept>, OutletError> {
         let path = self.progress_path(feed);
         let read = move || match fs::read(&path) {
-            Ok(text) => Ok(Some(serde_json::from_slice(&text)?)),
+            Ok(text) => serde_json::from_slice(&text).map(Some).with_context(|| path.display().to_string()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error.into()),
+            Err(error) => Err(error).with_context(|| path.display().to_string()),
         };
         on_disk(read).await
     }

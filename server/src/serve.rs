@@ -313,7 +313,8 @@ impl Server {
 /// How often pushes are looked at whose keys may have expired.
 const PUSH_CHECK_INTERVAL: Duration = Duration::from_secs(30);
 
-/// Ends sessions of browsers, and pushes, whose key does not allow them any more: at once when keys change, and soon when one expires.
+/// Ends sessions of browsers, then pushes, whose key does not allow them any more: at once when keys change, and soon when one
+/// expires.
 async fn end_refused(ingest: Arc<Ingest>, auth: Arc<Credentials>, stop: CancellationToken) {
     loop {
         tokio::select! {

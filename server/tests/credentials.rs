@@ -229,6 +229,13 @@ fn a_push_ends_with_its_key_and_is_shown_to_those_of_its_stream() {
 
     credentials(&vidar, &["disable", &neighbour.id]);
     assert!(!vidar.json(&shown)["events"].to_string().contains("403"), "of another key");
+    let jar = own.path().join("cookies");
+    let jar = jar.to_str().expect("UTF-8");
+    let page = ["-H", "Vidar-Console: 1", "-H", "Sec-Fetch-Site: same-origin", "-b", jar, "-c", jar];
+    let secrets = json!({"access_key_id": camera.id, "secret_access_key": camera.secret}).to_string();
+    assert_eq!(ask(&vidar, &page, &["-d", &secrets], "/v1/session").0, 201);
+    assert_eq!(ask(&vidar, &page, &[], "/v1/streams").0, 200);
+
     credentials(&vidar, &["disable", &camera.id]);
     vidar.until("it to be refused", |vidar| {
         vidar.json(&shown)["events"].to_string().contains("\"status\":403").then_some(())
@@ -239,6 +246,9 @@ fn a_push_ends_with_its_key_and_is_shown_to_those_of_its_stream() {
     let said = pushing.wait_with_output().expect("curl ends").stdout;
     assert!(String::from_utf8_lossy(&said).contains("403"), "{}", String::from_utf8_lossy(&said));
     assert_eq!(vidar.json("/v1/pushes?stream=door")["pushes"], json!([]));
+    // Nobody asked with the session while its key was disabled: it ended all the same, before the push did.
+    credentials(&vidar, &["enable", &camera.id]);
+    assert_eq!(ask(&vidar, &page, &[], "/v1/streams").0, 401);
 }
 
 fn vidar_log(mut vidar: Vidar) -> String {

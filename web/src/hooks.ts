@@ -43,7 +43,16 @@ export interface Route {
 function route(): Route {
   const [path = "", query = ""] = location.hash.replace(/^#\/?/, "").split("?", 2);
   const [page = "", name = ""] = path.split("/", 2);
-  return { page, name: decodeURIComponent(name), query: new URLSearchParams(query) };
+  return { page, name: decoded(name), query: new URLSearchParams(query) };
+}
+
+/** What a person typed may be no encoding of anything: then it is meant as it is. */
+function decoded(text: string): string {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text;
+  }
 }
 
 export function useRoute(): Route {

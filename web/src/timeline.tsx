@@ -38,12 +38,17 @@ export function TimelineCanvas({ stream, now, marks, onSeek }: Props) {
 
   // Only what is seen is asked for, once the view rests.
   useEffect(() => {
+    let gone = false;
     const timer = setTimeout(async () => {
       const span = `start=${Math.floor(view.start)}&end=${Math.ceil(view.end)}`;
       const got = await api<Timeline>(`${streamPath(stream.name)}/timeline?${span}&limit=1000`).catch(() => undefined);
-      if (got) setLines(got);
+      // An answer that comes late is not of what is seen now.
+      if (got && !gone) setLines(got);
     }, 150);
-    return () => clearTimeout(timer);
+    return () => {
+      gone = true;
+      clearTimeout(timer);
+    };
   }, [stream.name, view, stream.totals.fragments]);
 
   useEffect(() => {

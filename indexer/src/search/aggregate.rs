@@ -25,33 +25,14 @@ pub const GROUPS_MAX: usize = 1000;
 const GROUPS_COUNTED_MAX: usize = 10_000;
 /// Groups by time that are aimed at where the request names no interval.
 const INTERVALS_AIMED: i64 = 100;
-const MINUTE_MS: i64 = 60_000;
-const HOUR_MS: i64 = 60 * MINUTE_MS;
-const DAY_MS: i64 = 24 * HOUR_MS;
-/// What people read well on an axis.
-const INTERVALS_MS: [i64; 22] = [
-    1000,
-    2000,
-    5000,
-    10_000,
-    15_000,
-    30_000,
-    MINUTE_MS,
-    2 * MINUTE_MS,
-    5 * MINUTE_MS,
-    10 * MINUTE_MS,
-    15 * MINUTE_MS,
-    30 * MINUTE_MS,
-    HOUR_MS,
-    2 * HOUR_MS,
-    3 * HOUR_MS,
-    6 * HOUR_MS,
-    12 * HOUR_MS,
-    DAY_MS,
-    2 * DAY_MS,
-    7 * DAY_MS,
-    14 * DAY_MS,
-    28 * DAY_MS,
+const DAY_MS: i64 = 86_400_000;
+/// What people read well on an axis: up to a minute, an hour, a day, four weeks.
+#[rustfmt::skip]
+const INTERVALS_S: [i64; 22] = [
+    1, 2, 5, 10, 15, 30,
+    60, 120, 300, 600, 900, 1800,
+    3600, 7200, 10_800, 21_600, 43_200,
+    86_400, 172_800, 604_800, 1_209_600, 2_419_200,
 ];
 
 /// What to count.
@@ -173,6 +154,23 @@ pub struct Totals {
     pub bitrate: Option<Percentiles>,
 }
 
+impl Totals {
+    /// But for the bitrates. The times of a gap are what a producer said: their sum may be anything.
+    fn add(&mut self, other: &Self) {
+        for (sum, more) in [
+            (&mut self.count, other.count),
+            (&mut self.fragments, other.fragments),
+            (&mut self.runs, other.runs),
+            (&mut self.gaps, other.gaps),
+            (&mut self.size_bytes, other.size_bytes),
+            (&mut self.duration_ms, other.duration_ms),
+            (&mut self.gap_ms, other.gap_ms),
+        ] {
+            *sum = sum.saturating_add(more);
+        }
+    }
+}
+
 /// How values are spread. Exact within 1 %, the least and the greatest to the bit.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Percentiles {
@@ -233,32 +231,23 @@ impl Tally {
     }
 
     fn add(&mut self, values: Values) {
-        let totals = &mut self.totals;
-        totals.count += 1;
-        if values.kind == kind_code(HitKind::Fragment) {
-            totals.fragments += 1;
-            totals.size_bytes += values.size_bytes;
-            totals.duration_ms += values.length_ms;
-            if let Some(bitrate) = values.bitrate {
+        let Values { kind, size_bytes, length_ms, bitrate } = values;
+        let mut one = Totals { count: 1, ..Totals::default() };
+        if kind == kind_code(HitKind::Fragment) {
+            (one.fragments, one.size_bytes, one.duration_ms) = (1, size_bytes, length_ms);
+            if let Some(bitrate) = bitrate {
                 self.bitrates.add(bitrate as f64);
             }
-        } else if values.kind == kind_code(HitKind::Gap) {
-            totals.gaps += 1;
-            totals.gap_ms += values.length_ms;
+        } else if kind == kind_code(HitKind::Gap) {
+            (one.gaps, one.gap_ms) = (1, length_ms);
         } else {
-            totals.runs += 1;
+            one.runs = 1;
         }
+        self.totals.add(&one);
     }
 
     fn merge(&mut self, other: &Self) {
-        let (to, from) = (&mut self.totals, &other.totals);
-        to.count += from.count;
-        to.fragments += from.fragments;
-        to.runs += from.runs;
-        to.gaps += from.gaps;
-        to.size_bytes += from.size_bytes;
-        to.duration_ms += from.duration_ms;
-        to.gap_ms += from.gap_ms;
+        self.totals.add(&other.totals);
         // Both are of one configuration.
         let _ = self.bitrates.merge(&other.bitrates);
     }
@@ -381,7 +370,7 @@ impl AggregateRequest {
         let length = span.map_or(0, |(from, to)| to.saturating_sub(from));
         let fits = |interval: &i64| length / interval < INTERVALS_AIMED;
         let longest = || (length / INTERVALS_AIMED / DAY_MS).saturating_add(1).saturating_mul(DAY_MS);
-        INTERVALS_MS.into_iter().find(fits).unwrap_or_else(longest)
+        INTERVALS_S.into_iter().map(|seconds| seconds * 1000).find(fits).unwrap_or_else(longest)
     }
 
     /// The answer, of what was counted. `name`: of a stream's key.

@@ -334,17 +334,11 @@ impl Search {
         let indexed_watermark = self.shared.queue.watermark();
         let size = request.limit + 1;
         let gather = |scope| Gather { order, after, size, scope };
-        let search = || {
-            let mut parts = Vec::new();
-            let take = |part| {
-                parts.push(part);
-                Ok(())
-            };
-            self.each(&*query, gather, take).map(|()| merge(parts, order, size))
-        };
-        // A partition may have been dropped while it was searched: the next snapshot is without it.
-        let found = search().or_else(|_| search());
-        let mut all = found.map_err(|(of, error)| self.report(of, &error))?;
+        let parts = self.each(&*query, gather, Vec::new, |parts, part| {
+            parts.push(part);
+            Ok(())
+        })?;
+        let mut all = merge(parts, order, size);
         let more = all.found.len() > request.limit;
         all.found.truncate(request.limit);
         let next = all.found.last().filter(|_| more).map(|(place, _)| token::write(place, order));
@@ -368,18 +362,7 @@ impl Search {
             end: request.end,
         });
         let count = |scope| Count { plan: Arc::clone(&plan), scope };
-        let search = || {
-            let mut all = Tallies::new();
-            self.each(&*query, count, |part| all.merge(part?)).map(|()| all)
-        };
-        let all = match search() {
-            Err((_, error)) if !is_too_many(&error) => search(),
-            found => found,
-        };
-        let all = all.map_err(|(of, error)| match is_too_many(&error) {
-            true => too_many_groups(),
-            false => self.report(of, &error),
-        })?;
+        let all = self.each(&*query, count, Tallies::new, |all, part| all.merge(part?))?;
         let streams = self.shared.known.streams();
         let name = |key: u64| {
             let stream = self.shared.catalog.stream(streams.get(&key)?.id)?;
@@ -429,26 +412,34 @@ impl Search {
         Ok(AggregateRequest::interval_of(span.map(|(from, to)| (start.unwrap_or(from), end.unwrap_or(to)))))
     }
 
-    /// What a collector finds in each index of one snapshot.
-    fn each<C: tantivy::collector::Collector>(
+    /// What a collector finds in all indexes of one snapshot, put together by `take`.
+    fn each<C: tantivy::collector::Collector, T>(
         &self,
         query: &dyn tantivy::query::Query,
         collector: impl Fn(Scope) -> C,
-        mut take: impl FnMut(C::Fruit) -> tantivy::Result<()>,
-    ) -> Result<(), (Part, tantivy::TantivyError)> {
-        let view = read(&self.shared.view).clone();
-        let streams = self.shared.known.streams();
-        for source in &view.sources {
-            let chunk = match source.of {
-                Part::Partition(_) => None,
-                Part::Chunk(chunk) => Some(chunk),
-            };
-            let (streams, tail) = (Arc::clone(&streams), Arc::clone(&view.tail));
-            let collector = collector(Scope { streams, tail, chunk });
-            let found = source.searcher.search(query, &collector);
-            found.and_then(&mut take).map_err(|error| (source.of, error))?;
-        }
-        Ok(())
+        begin: impl Fn() -> T,
+        take: impl Fn(&mut T, C::Fruit) -> tantivy::Result<()>,
+    ) -> Result<T, SearchError> {
+        let search = || {
+            let view = read(&self.shared.view).clone();
+            let streams = self.shared.known.streams();
+            let mut all = begin();
+            for source in &view.sources {
+                let chunk = match source.of {
+                    Part::Partition(_) => None,
+                    Part::Chunk(chunk) => Some(chunk),
+                };
+                let collector = collector(Scope { streams: Arc::clone(&streams), tail: Arc::clone(&view.tail), chunk });
+                let found = source.searcher.search(query, &collector);
+                found.and_then(|part| take(&mut all, part)).map_err(|error| (source.of, error))?;
+            }
+            Ok(all)
+        };
+        // A partition may have been dropped while it was searched: the next snapshot is without it.
+        search().or_else(|_| search()).map_err(|(of, error)| match is_too_many(&error) {
+            true => too_many_groups(),
+            false => self.report(of, &error),
+        })
     }
 
     fn report(&self, of: Part, error: &tantivy::TantivyError) -> SearchError {

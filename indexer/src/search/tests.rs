@@ -976,6 +976,17 @@ fn a_histogram_counts_what_begins_in_each_interval_and_clips_lengths_to_the_boun
 }
 
 #[test]
+fn lengths_without_end_do_not_overflow_their_sum() {
+    let (stream, run) = (StreamId::new(), RunId::new());
+    let mut events = vec![testing::stream(1, stream, "cam"), testing::run(2, stream, run, "rtsp", "10.0.0.7:5004")];
+    events.extend((3..6).map(|sequence| testing::gap(sequence, stream, run, i64::MIN / 2, i64::MAX / 2)));
+    let index = memory();
+    feed(&index, &events);
+    let total = aggregate(&index, "kind:gap", "").total;
+    assert_eq!((total.gaps, total.gap_ms), (3, u64::MAX));
+}
+
+#[test]
 fn groups_are_sorted_and_cut_and_bitrates_spread() {
     let world = World::new(30);
     let index = memory();

@@ -9,7 +9,7 @@ use axum::extract::{Extension, State};
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use vidar_core::auth::Principal;
 use vidar_core::control::StreamSettings;
 use vidar_core::limits::TAG_VALUE_BYTES_MAX;
@@ -88,15 +88,21 @@ struct Kept<T> {
 }
 
 /// A configuration, of either kind.
-pub(crate) trait Configuration: DeserializeOwned + Serialize {
+pub(crate) trait Configuration: DeserializeOwned + Serialize + Send + 'static {
     /// The attribute that holds it, and its name in requests and answers.
     const ATTRIBUTE: &'static str;
     const MEMBER: &'static str;
+    /// The operations.
+    const DESCRIBE: &'static str;
+    const UPDATE: &'static str;
     /// What it asks for.
     type Plan;
 
     /// Checks every member.
     fn plan(&self) -> ServiceResult<Self::Plan>;
+
+    /// Whether what is planned can go where it is to go.
+    fn check_target(plan: &Self::Plan, kvs: &Kvs) -> ServiceResult<()>;
 }
 
 /// What a stream is configured for, and since when. What does not read is none.
@@ -147,6 +153,8 @@ fn check_region(region: &str) -> ServiceResult<()> {
 impl Configuration for ImageGeneration {
     const ATTRIBUTE: &'static str = IMAGES;
     const MEMBER: &'static str = "ImageGenerationConfiguration";
+    const DESCRIBE: &'static str = "DescribeImageGenerationConfiguration";
+    const UPDATE: &'static str = "UpdateImageGenerationConfiguration";
     type Plan = ImagePlan;
 
     fn plan(&self) -> ServiceResult<ImagePlan> {
@@ -171,17 +179,33 @@ impl Configuration for ImageGeneration {
             style: images::style(self.format.as_deref(), quality, self.width_pixels, self.height_pixels)?,
         })
     }
+
+    fn check_target(plan: &ImagePlan, kvs: &Kvs) -> ServiceResult<()> {
+        let is_there = target(&kvs.options.image_targets, &plan.uri).is_some();
+        mapped(is_there, &plan.uri, "directory", "image_target")
+    }
 }
 
 impl Configuration for Notification {
     const ATTRIBUTE: &'static str = NOTIFICATIONS;
     const MEMBER: &'static str = "NotificationConfiguration";
+    const DESCRIBE: &'static str = "DescribeNotificationConfiguration";
+    const UPDATE: &'static str = "UpdateNotificationConfiguration";
     type Plan = NotificationPlan;
 
     fn plan(&self) -> ServiceResult<NotificationPlan> {
         let destination = required("DestinationConfig", self.destination_config.as_ref())?;
         Ok(NotificationPlan { enabled: enabled(self.status.as_deref())?, topic: uri(destination)?.to_owned() })
     }
+
+    fn check_target(plan: &NotificationPlan, kvs: &Kvs) -> ServiceResult<()> {
+        mapped(kvs.options.topics.contains(&plan.topic), &plan.topic, "URL", "notify")
+    }
+}
+
+fn mapped(is_there: bool, uri: &str, what: &str, setting: &str) -> ServiceResult<()> {
+    let message = || format!("DestinationConfig.Uri: {uri} stands for no {what} of this server: {setting} maps them.");
+    if is_there { Ok(()) } else { Err(ServiceError::invalid(message())) }
 }
 
 /// The target that a URI lies in, and the folders below it. None: it is in none, or names a folder that is not one.
@@ -195,51 +219,47 @@ pub(crate) fn target<'a, 'b>(targets: &'a [String], uri: &'b str) -> Option<(&'a
     good.then_some((target, folders))
 }
 
-impl ImagePlan {
-    fn check_target(&self, kvs: &Kvs) -> ServiceResult<()> {
-        if target(&kvs.options.image_targets, &self.uri).is_some() {
-            return Ok(());
-        }
-        let message = format!("{} stands for no directory of this server: image_target maps them.", self.uri);
-        Err(ServiceError::invalid(format!("DestinationConfig.Uri: {message}")))
-    }
-}
-
-impl NotificationPlan {
-    fn check_target(&self, kvs: &Kvs) -> ServiceResult<()> {
-        if kvs.options.topics.contains(&self.topic) {
-            return Ok(());
-        }
-        let message = format!("{} stands for no URL of this server: notify maps them.", self.topic);
-        Err(ServiceError::invalid(format!("DestinationConfig.Uri: {message}")))
-    }
-}
-
 #[derive(Debug, Default, Deserialize)]
 struct Request {
     #[serde(rename = "StreamName")]
     name: Option<String>,
     #[serde(rename = "StreamARN")]
     arn: Option<String>,
-    #[serde(rename = "ImageGenerationConfiguration")]
-    images: Option<ImageGeneration>,
-    #[serde(rename = "NotificationConfiguration")]
-    notifications: Option<Notification>,
+    /// With the configuration, by its name.
+    #[serde(flatten)]
+    rest: Map<String, Value>,
 }
 
 type Handled = ServiceResult<Json<Value>>;
 
-fn describe<C: Configuration>(call: &Call<'_>, body: &[u8]) -> Handled {
-    let request: Request = members(body)?;
+pub(crate) async fn describe<C: Configuration>(
+    State(kvs): State<Arc<Kvs>>,
+    Extension(who): Extension<Principal>,
+    body: Bytes,
+) -> Handled {
+    let request: Request = members(&body)?;
+    let call = Call { kvs: &kvs, who: &who, operation: C::DESCRIBE, action: Action::List };
     let record = call.stream(request.name.as_deref(), request.arn.as_deref())?;
     let config = kept::<C>(&record.settings).map(|kept| kept.config);
     Ok(Json(json!({ C::MEMBER: config })))
 }
 
-/// Sets a configuration that was checked; none: takes it away.
-async fn update<C: Configuration>(call: Call<'_>, request: &Request, config: Option<C>) -> Handled {
+/// Sets a configuration; none: takes it away.
+pub(crate) async fn update<C: Configuration>(
+    State(kvs): State<Arc<Kvs>>,
+    Extension(who): Extension<Principal>,
+    body: Bytes,
+) -> Handled {
+    let mut request: Request = members(&body)?;
+    let config = request.rest.remove(C::MEMBER).unwrap_or_default();
+    let wrong = |error: serde_json::Error| ServiceError::invalid(format!("{}: {error}", C::MEMBER));
+    let config: Option<C> = serde_json::from_value(config).map_err(wrong)?;
+    let call = Call { kvs: &kvs, who: &who, operation: C::UPDATE, action: Action::Change };
     let record = call.stream(request.name.as_deref(), request.arn.as_deref())?;
-    let since = call.kvs.clock.now().0;
+    if let Some(config) = &config {
+        C::check_target(&config.plan()?, &kvs)?;
+    }
+    let since = kvs.clock.now().0;
     let change = |settings: &mut StreamSettings| {
         let Some(config) = config else {
             attributes::remove(settings, C::ATTRIBUTE);
@@ -258,52 +278,6 @@ async fn update<C: Configuration>(call: Call<'_>, request: &Request, config: Opt
     };
     call.change(&record, None, change).await?;
     Ok(Json(json!({})))
-}
-
-pub(crate) async fn describe_images(
-    State(kvs): State<Arc<Kvs>>,
-    Extension(who): Extension<Principal>,
-    body: Bytes,
-) -> Handled {
-    let operation = "DescribeImageGenerationConfiguration";
-    describe::<ImageGeneration>(&Call { kvs: &kvs, who: &who, operation, action: Action::List }, &body)
-}
-
-pub(crate) async fn update_images(
-    State(kvs): State<Arc<Kvs>>,
-    Extension(who): Extension<Principal>,
-    body: Bytes,
-) -> Handled {
-    let mut request: Request = members(&body)?;
-    let config = request.images.take();
-    if let Some(config) = &config {
-        config.plan()?.check_target(&kvs)?;
-    }
-    let operation = "UpdateImageGenerationConfiguration";
-    update(Call { kvs: &kvs, who: &who, operation, action: Action::Change }, &request, config).await
-}
-
-pub(crate) async fn describe_notifications(
-    State(kvs): State<Arc<Kvs>>,
-    Extension(who): Extension<Principal>,
-    body: Bytes,
-) -> Handled {
-    let operation = "DescribeNotificationConfiguration";
-    describe::<Notification>(&Call { kvs: &kvs, who: &who, operation, action: Action::List }, &body)
-}
-
-pub(crate) async fn update_notifications(
-    State(kvs): State<Arc<Kvs>>,
-    Extension(who): Extension<Principal>,
-    body: Bytes,
-) -> Handled {
-    let mut request: Request = members(&body)?;
-    let config = request.notifications.take();
-    if let Some(config) = &config {
-        config.plan()?.check_target(&kvs)?;
-    }
-    let operation = "UpdateNotificationConfiguration";
-    update(Call { kvs: &kvs, who: &who, operation, action: Action::Change }, &request, config).await
 }
 
 #[cfg(test)]

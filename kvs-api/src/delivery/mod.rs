@@ -12,14 +12,15 @@ use axum::Router;
 use axum::routing::post;
 
 use crate::Kvs;
+use config::{ImageGeneration, Notification};
 pub use feed::{Feed, Kept};
 pub use worker::{Counts, Deliveries, DeliveryOptions, Outlet, OutletError, PictureFile, image_feed};
 
 /// The operations that configure them.
 pub(crate) fn routes() -> Router<Arc<Kvs>> {
     Router::new()
-        .route("/describeImageGenerationConfiguration", post(config::describe_images))
-        .route("/updateImageGenerationConfiguration", post(config::update_images))
-        .route("/describeNotificationConfiguration", post(config::describe_notifications))
-        .route("/updateNotificationConfiguration", post(config::update_notifications))
+        .route("/describeImageGenerationConfiguration", post(config::describe::<ImageGeneration>))
+        .route("/updateImageGenerationConfiguration", post(config::update::<ImageGeneration>))
+        .route("/describeNotificationConfiguration", post(config::describe::<Notification>))
+        .route("/updateNotificationConfiguration", post(config::update::<Notification>))
 }

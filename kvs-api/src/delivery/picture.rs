@@ -13,7 +13,7 @@ use vidar_player_api::image::ImageFormat;
 use super::marks;
 
 /// Pictures of one fragment at most: 20 s of them, and many more.
-const COUNT_MAX: usize = 1000;
+pub(crate) const COUNT_MAX: usize = 1000;
 /// Bytes of a part of a path at most, that a producer or a stream may choose: with all else a name stays below 255.
 const PART_MAX: usize = 80;
 

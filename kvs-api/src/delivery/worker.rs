@@ -259,7 +259,11 @@ impl Deliveries {
             }
         }
         let mut last = None;
-        for at in picture::instants(plan.axis, &entry, plan.interval_ms, marks::asks_for_image(&tags)) {
+        let instants = picture::instants(plan.axis, &entry, plan.interval_ms, marks::asks_for_image(&tags));
+        if instants.len() == picture::COUNT_MAX {
+            tracing::warn!(stream = %stream.name, fragment = %due.number, "no more pictures of one fragment than that are made");
+        }
+        for at in instants {
             match self.retried(stop, || self.make(&stream, &entry, &plan, &tags, at, &last)).await? {
                 Ok(Some(made)) => {
                     self.image_counts.add(true);

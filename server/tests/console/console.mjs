@@ -81,6 +81,10 @@ async function walk(colorScheme) {
   await page.waitForSelector("[role=status]:has-text('grey is')");
   await accessible(page);
 
+  // An address that a person got wrong is told, and breaks nothing.
+  await page.goto(`${base}/console/#/stream/%`);
+  await page.waitForSelector("[role=alert]:not(:empty)");
+
   // Nothing of a session is within reach of scripts, and it ends.
   assert.equal(await page.evaluate(() => document.cookie), "");
   assert.equal(await page.evaluate(() => localStorage.length + sessionStorage.length), 0);
