@@ -181,6 +181,12 @@ fn ffmpeg_loses_no_byte_of_its_tail() {
     for (stream, pace) in [("full-speed", &[][..]), ("live", &["-re"])] {
         let url = vidar.url(&format!("/v1/streams/{stream}/media"));
         assert!(Pusher::ffmpeg(&put(&[pace, &["-i", clip]].concat(), &url)).wait(), "{stream}");
+        // ffmpeg waits for no answer: it may be gone before the push has begun.
+        vidar.until("the push", |v| {
+            let (status, shown) = v.request(&[], &format!("/v1/streams/{stream}"));
+            let shown: Value = serde_json::from_slice(&shown).ok()?;
+            (status == 200 && shown["totals"]["fragments"].as_u64()? > 0).then_some(())
+        });
         vidar.until("the end of the push", |v| v.json("/v1/pushes")["pushes"].as_array()?.is_empty().then_some(()));
         let stored = packets(&vidar.url(&format!("/v1/streams/{stream}/clip.mkv?start=0&end=4102444800")));
         let pushed = packets(clip);
