@@ -2,7 +2,6 @@
 
 use vidar_core::control::StreamRecord;
 
-use crate::KvsOptions;
 use crate::error::{ServiceError, ServiceResult};
 
 const ARN_BYTES_MAX: usize = 1024;
@@ -36,8 +35,7 @@ impl<'a> Arn<'a> {
 }
 
 /// The ARN of a stream.
-pub(crate) fn of(record: &StreamRecord, options: &KvsOptions) -> String {
-    let KvsOptions { region, account, .. } = options;
+pub(crate) fn of(record: &StreamRecord, region: &str, account: &str) -> String {
     format!("arn:aws:kinesisvideo:{region}:{account}:stream/{}/{}", record.name, record.created.0)
 }
 

@@ -64,7 +64,7 @@ pub(crate) fn stream_info(record: &StreamRecord, options: &KvsOptions) -> Value 
     json!({
         "DeviceName": settings.device,
         "StreamName": record.name,
-        "StreamARN": arn::of(record, options),
+        "StreamARN": arn::of(record, &options.region, &options.account),
         "MediaType": get(settings, MEDIA_TYPE),
         "KmsKeyId": key.unwrap_or_else(|| format!("arn:aws:kms:{region}:{account}:alias/aws/kinesisvideo")),
         "Version": version(record),

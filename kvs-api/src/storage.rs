@@ -56,7 +56,7 @@ pub(crate) async fn describe(
     let record = call.stream(request.name.as_deref(), request.arn.as_deref())?;
     Ok(Json(json!({
         "StreamName": record.name,
-        "StreamARN": arn::of(&record, &kvs.options),
+        "StreamARN": arn::of(&record, &kvs.options.region, &kvs.options.account),
         "StreamStorageConfiguration": {
             "DefaultStorageTier": attributes::get(&record.settings, STORAGE_TIER).unwrap_or("HOT"),
         },

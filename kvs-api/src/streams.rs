@@ -64,7 +64,7 @@ pub(crate) async fn create(
     }
     tags::add(&mut settings, new.tags.unwrap_or_default())?;
     let record = kvs.registry.create(&name, Some(settings)).await?;
-    Ok(Json(json!({ "StreamARN": arn::of(&record, &kvs.options) })))
+    Ok(Json(json!({ "StreamARN": arn::of(&record, &kvs.options.region, &kvs.options.account) })))
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -25,6 +25,11 @@ use crate::tls;
 /// Region in ARNs if none is set: the one that C clients sign for unasked.
 const REGION_DEFAULT: &str = "us-west-2";
 
+/// Region in the names of streams.
+pub(crate) fn region(settings: &Settings) -> String {
+    settings.kvs_region.clone().unwrap_or_else(|| REGION_DEFAULT.to_owned())
+}
+
 /// A port that is bound.
 pub(crate) struct KvsPort {
     pub(crate) listener: TcpListener,
@@ -54,7 +59,7 @@ impl KvsPort {
                 ..Rules::default()
             },
             public_url,
-            region: settings.kvs_region.clone().unwrap_or_else(|| REGION_DEFAULT.to_owned()),
+            region: region(settings),
             account: settings.kvs_account.clone(),
             body_timeout: settings.header_timeout,
             clip_fragments_max: settings.kvs_clip_fragments,

@@ -20,3 +20,4 @@ mod stalled;
 pub mod targets;
 pub mod tls;
 pub mod verify;
+mod webhook;

@@ -14,7 +14,7 @@ use vidar_core::clock::SharedClock;
 use vidar_core::registry::StreamRegistry;
 use vidar_indexer::{CatchUp, Index};
 use vidar_ingest::Ingest;
-use vidar_kvs_api::delivery::Deliveries;
+use vidar_kvs_api::delivery::{Counts, Deliveries};
 use vidar_storage::{Distribution, Space, Store};
 
 use crate::registry::Registry;
@@ -37,7 +37,7 @@ pub struct Operating {
     pub retention: Arc<Retention>,
     /// Checks of what is stored.
     pub verifier: Arc<Verifier>,
-    /// What makes pictures.
+    /// Pictures and notifications.
     pub deliveries: Arc<Deliveries>,
 }
 
@@ -129,11 +129,17 @@ async fn metrics(State(operating): State<Arc<Operating>>) -> Response {
     );
     metric("live_held_bytes", "gauge", "Bytes of samples held for viewers.", operating.hub.held_bytes() as u64);
     let checks = operating.verifier.stats();
-    let images = &operating.deliveries.image_counts;
-    let (written, failed) = (images.done.load(Ordering::Relaxed), images.failed.load(Ordering::Relaxed));
+    let Deliveries { pictures, notices } = &*operating.deliveries;
+    let (written, failed) = counted(pictures.counts());
     metric("images_written_total", "counter", "Pictures of the compatible API that were written.", written);
     metric("images_failed_total", "counter", "Pictures that were given up.", failed);
-    metric("images_due", "gauge", "Fragments that wait for pictures.", operating.deliveries.images.due_len() as u64);
+    metric("images_due", "gauge", "Fragments that wait for pictures.", pictures.due_len() as u64);
+    let counts = notices.iter().map(|notices| counted(notices.counts()));
+    let (sent, failed) = counts.fold((0, 0), |(sent, failed), more| (sent + more.0, failed + more.1));
+    metric("notifications_sent_total", "counter", "Notifications that a webhook took.", sent);
+    metric("notifications_failed_total", "counter", "Notifications that were given up.", failed);
+    let due = notices.iter().map(|notices| notices.due_len() as u64).sum();
+    metric("notifications_due", "gauge", "Fragments whose notification waits.", due);
     metric("verify_runs_total", "counter", "Verifications of the running server that ended.", checks.runs);
     metric("verify_bytes_total", "counter", "Bytes that verifications read.", checks.bytes);
     metric("verify_findings_total", "counter", "Damage that verifications found.", checks.findings);
@@ -153,6 +159,11 @@ async fn metrics(State(operating): State<Arc<Operating>>) -> Response {
     histogram(&mut text, "write_seconds", "Writes to segment files.", &store.write_times_us, 1e-6);
     histogram(&mut text, "sync_seconds", "Syncs of segment files.", &store.sync_times_us, 1e-6);
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
+}
+
+/// What got out, and what did not.
+fn counted(counts: &Counts) -> (u64, u64) {
+    (counts.done.load(Ordering::Relaxed), counts.failed.load(Ordering::Relaxed))
 }
 
 /// `unit`: of the values, in that of the metric.

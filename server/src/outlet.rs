@@ -1,4 +1,5 @@
-//! Where what the compatible API delivers goes: pictures into directories. And where its progress is kept.
+//! Where what the compatible API delivers goes: pictures into directories, notifications to
+//! webhooks. And where its progress is kept.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -6,21 +7,28 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use async_trait::async_trait;
-use vidar_kvs_api::delivery::{Kept, Outlet, OutletError, PictureFile};
+use vidar_core::clock::SharedClock;
+use vidar_kvs_api::delivery::{Kept, Notice, Outlet, OutletError, PictureFile};
 
 use crate::credentials::replace_private;
 use crate::settings::Settings;
 use crate::targets::ImageTarget;
+use crate::webhook::Webhooks;
 
 /// Targets, and the data directory.
 pub(crate) struct Outlets {
     data_dir: PathBuf,
     images: Vec<ImageTarget>,
+    webhooks: Webhooks,
 }
 
 impl Outlets {
-    pub(crate) fn new(settings: &Settings) -> Self {
-        Self { data_dir: settings.data_dir.clone(), images: settings.image_targets.clone() }
+    /// # Errors
+    /// If there are webhooks, and they cannot be called.
+    pub(crate) fn new(settings: &Settings, clock: SharedClock) -> anyhow::Result<Self> {
+        let (data_dir, images) = (settings.data_dir.clone(), settings.image_targets.clone());
+        let webhooks = Webhooks::new(&data_dir, &settings.topics, clock)?;
+        Ok(Self { data_dir, images, webhooks })
     }
 
     fn progress_path(&self, feed: &str) -> PathBuf {
@@ -54,7 +62,11 @@ impl Outlet for Outlets {
         .await
     }
 
-    async fn restore(&self, feed: &'static str) -> Result<Option<Kept>, OutletError> {
+    async fn post(&self, notice: &Notice) -> Result<(), OutletError> {
+        self.webhooks.post(notice).await
+    }
+
+    async fn restore(&self, feed: &str) -> Result<Option<Kept>, OutletError> {
         let path = self.progress_path(feed);
         let read = move || match fs::read(&path) {
             Ok(text) => serde_json::from_slice(&text).map(Some).with_context(|| path.display().to_string()),
@@ -64,7 +76,7 @@ impl Outlet for Outlets {
         on_disk(read).await
     }
 
-    async fn keep(&self, feed: &'static str, progress: Kept) -> Result<(), OutletError> {
+    async fn keep(&self, feed: &str, progress: Kept) -> Result<(), OutletError> {
         let path = self.progress_path(feed);
         on_disk(move || replace_private(&path, &serde_json::to_vec(&progress)?)).await
     }

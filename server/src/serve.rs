@@ -18,9 +18,8 @@ use vidar_core::registry::StreamRegistry;
 use vidar_indexer::{Index, IndexOptions};
 use vidar_ingest::admission::Publishers;
 use vidar_ingest::{Ingest, IngestOptions};
-use vidar_kvs_api::delivery::{self, Counts, Deliveries, DeliveryOptions, Feed};
+use vidar_kvs_api::delivery::{Deliveries, DeliveryOptions, Feeds, Outlet};
 use vidar_live::{Hub, HubOptions};
-use vidar_player_api::image::ImagePool;
 use vidar_player_api::{Api, ApiOptions};
 use vidar_storage::backend::fs::FsIo;
 use vidar_storage::{Store, StoreOptions};
@@ -32,7 +31,7 @@ use crate::console::{self, ConsoleOptions};
 use crate::credentials::{self, Origin};
 use crate::http::{self, HttpOptions};
 use crate::keys::{self, KeyLog, Keys};
-use crate::kvs::KvsPort;
+use crate::kvs::{self, KvsPort};
 use crate::operate::{self, Operating};
 use crate::outlet::Outlets;
 use crate::registry::Registry;
@@ -57,7 +56,8 @@ pub struct Server {
     registry: Arc<Registry>,
     sink: Arc<StoreSink>,
     key_log: Arc<KeyLog>,
-    images: Arc<Feed>,
+    feeds: Feeds,
+    outlet: Arc<dyn Outlet>,
 }
 
 impl Server {
@@ -78,9 +78,9 @@ impl Server {
         let clock = SystemClock::shared();
         raise_open_files();
         make_private_dir(&settings.data_dir)?;
-        let images = delivery::image_feed(settings.kvs_strict.contains(&KvsRule::Images));
-        let followers = vec![Arc::clone(&images) as Arc<dyn LogObserver>];
-        let (store, index, key_log) = open_store(options, Arc::clone(&clock), followers).await?;
+        let feeds = Feeds::new(delivery_options(&settings));
+        let (store, index, key_log) = open_store(options, Arc::clone(&clock), feeds.observers()).await?;
+        let outlet = Arc::new(Outlets::new(&settings, Arc::clone(&clock))?);
         let (pair, origin) = credentials::load(&settings.data_dir)?;
         announce(&pair, &origin);
         let access_keys = AccessKeys::open(&settings.data_dir, store.index_key().bytes(), Arc::clone(&clock))?;
@@ -124,7 +124,8 @@ impl Server {
             registry,
             sink,
             key_log,
-            images,
+            feeds,
+            outlet,
         })
     }
 
@@ -161,7 +162,7 @@ impl Server {
         let (index, clock) = (Arc::clone(&self.index), Arc::clone(&self.clock));
         let verifier = Verifier::new(self.store.clone(), index, clock, self.settings.verify_bytes_s);
         let player = self.player();
-        let deliveries = self.deliveries(Arc::clone(&player));
+        let deliveries = Arc::new(self.feeds.deliveries(&player, &self.outlet));
         let router =
             self.router(Arc::clone(&player), Arc::clone(&retention), Arc::clone(&verifier), Arc::clone(&deliveries));
         let http_options = HttpOptions {
@@ -208,7 +209,10 @@ impl Server {
         }
         accept.spawn(vidar_ingest::rtsp::serve(self.rtsp, rtsp_options, accepting.clone()));
         accept.spawn(retention.run(accepting.clone()));
-        accept.spawn(deliveries.run_images(accepting.clone()));
+        accept.spawn(Arc::clone(&deliveries.pictures).run(accepting.clone()));
+        for notices in &deliveries.notices {
+            accept.spawn(Arc::clone(notices).run(accepting.clone()));
+        }
         accept.spawn(Arc::clone(&self.access_keys).keep_uses(accepting.clone()));
         accept.spawn(end_refused(Arc::clone(&self.ingest), Arc::clone(&self.auth), accepting.clone()));
         accept.close();
@@ -245,21 +249,6 @@ impl Server {
                 image_workers: self.settings.image_workers,
                 body_timeout: self.settings.header_timeout,
                 ..ApiOptions::default()
-            },
-        })
-    }
-
-    /// What makes pictures: with a decoder of its own.
-    fn deliveries(&self, player: Arc<Api>) -> Arc<Deliveries> {
-        Arc::new(Deliveries {
-            pool: ImagePool::new(1, player.options.image_timeout_ms),
-            player,
-            outlet: Arc::new(Outlets::new(&self.settings)),
-            images: Arc::clone(&self.images),
-            image_counts: Counts::default(),
-            options: DeliveryOptions {
-                account: self.settings.kvs_account.clone(),
-                image_targets: self.settings.image_targets.iter().map(|target| target.uri.clone()).collect(),
             },
         })
     }
@@ -401,6 +390,16 @@ pub const INDEX_DIR: &str = "index";
 /// Settings of the hub.
 fn hub_options(settings: &Settings) -> HubOptions {
     HubOptions { budget_bytes: usize::try_from(settings.live_memory_bytes).unwrap_or(usize::MAX) }
+}
+
+fn delivery_options(settings: &Settings) -> DeliveryOptions {
+    DeliveryOptions {
+        region: kvs::region(settings),
+        account: settings.kvs_account.clone(),
+        tagged_images_only: settings.kvs_strict.contains(&KvsRule::Images),
+        image_targets: settings.image_targets.iter().map(|target| target.uri.clone()).collect(),
+        topics: settings.topics.iter().map(|topic| topic.arn.clone()).collect(),
+    }
 }
 
 fn ingest_options(settings: &Settings) -> IngestOptions {

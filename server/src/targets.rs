@@ -63,6 +63,10 @@ impl FromStr for Topic {
         if !matches!(url.scheme_str(), Some("http" | "https")) || url.host().is_none_or(str::is_empty) {
             bail!("the URL of {arn}: expected http:// or https:// and a host");
         }
+        // Posts are signed instead.
+        if url.authority().is_some_and(|authority| authority.as_str().contains('@')) {
+            bail!("the URL of {arn}: expected no user and password");
+        }
         Ok(Self { arn: arn.to_owned(), url })
     }
 }
@@ -111,7 +115,7 @@ mod tests {
         for bad in ["", "arn:aws:sns:r:0:t", "arn:aws:sqs:r:0:t=http://h", "arn:aws:sns:r:0:=http://h"] {
             assert!(bad.parse::<Topic>().is_err(), "{bad}");
         }
-        for bad in ["ftp://h", "h", "/p", "http://"] {
+        for bad in ["ftp://h", "h", "/p", "http://", "http://u:p@h/"] {
             assert!(format!("arn:aws:sns:r:0:t={bad}").parse::<Topic>().is_err(), "{bad}");
         }
         let (targets, topics) = ([target.clone(), target], [topic.clone(), topic]);

@@ -1,4 +1,4 @@
-//! Pictures that the compatible API makes of its own accord, as files.
+//! Pictures and notifications that the compatible API makes of its own accord: as files, and at webhooks.
 
 mod common;
 
@@ -8,7 +8,8 @@ use std::path::Path;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use common::kinesis::{Put, address, call, create, tags};
-use common::{Vidar, start_in};
+use common::webhook::{Received, Webhook};
+use common::{Vidar, launch, serve as serve_command, start_in};
 use serde_json::{Value, json};
 use vidar_core::time::UnixMs;
 
@@ -195,4 +196,136 @@ fn pictures_come_where_a_tag_asks_for_them() {
     let expected = [json!("north"), json!(number), json!(began.0.to_string())];
     assert_eq!(told.map(|name| metadata[name].clone()), expected);
     assert_eq!(std::fs::read_dir(own.path().join("shots")).expect("a folder").count(), 1, "of no other fragment");
+}
+
+const TOPIC: &str = "arn:aws:sns:eu-central-1:123456789012:door";
+
+/// A server whose topic stands for a webhook.
+fn serve_topic(own: &Path, webhook: &Webhook) -> (Vidar, String) {
+    let topic = format!("{TOPIC}={}", webhook.url("/hook?of=door"));
+    let mut command = serve_command(&own.join("data"), &["--kvs", "127.0.0.1:0", "--notify", &topic]);
+    command.env("SSL_CERT_FILE", webhook.trust());
+    let mut vidar = launch(command, &own.join("data"));
+    let at = address(&mut vidar);
+    (vidar, at)
+}
+
+fn notify(at: &str, stream: &str, status: &str) {
+    let config = json!({ "Status": status, "DestinationConfig": { "Uri": TOPIC } });
+    let body = json!({ "StreamName": stream, "NotificationConfiguration": config });
+    assert_eq!(call(at, "/updateNotificationConfiguration", &body), (200, json!({})));
+}
+
+/// Pushes clusters; those of these indices ask for a notification. The numbers of these.
+fn put_tagged(at: &str, parts: &[Vec<u8>], start: &str, tagged: &[usize]) -> Vec<String> {
+    let mut put = Put::relative("cam", start).open(at);
+    put.send(&parts[0]);
+    for (index, cluster) in parts[1..].iter().enumerate() {
+        put.send(cluster);
+        if tagged.contains(&index) {
+            let index = index.to_string();
+            put.send(&tags(&[("AWS_KINESISVIDEO_NOTIFICATION", ""), ("site", "north"), ("index", &index)]));
+        }
+    }
+    let acks = put.finish();
+    let persisted: Vec<&Value> = acks.iter().filter(|ack| ack["EventType"] == "PERSISTED").collect();
+    assert_eq!(persisted.len(), parts.len() - 1, "{acks:?}");
+    tagged.iter().map(|index| persisted[*index]["FragmentNumber"].as_str().expect("a number").to_owned()).collect()
+}
+
+/// What is told of which fragment, with what it is signed by and meant for checked.
+fn told(own: &Path, received: &Received) -> (String, Value) {
+    let secret = std::fs::read_to_string(own.join("data/notify-secret")).expect("the secret");
+    let secret = STANDARD.decode(secret.trim().strip_prefix("whsec_").expect("its prefix")).expect("base64");
+    let header = |name: &str| received.header(name).unwrap_or_else(|| panic!("{name}"));
+    let mut signed = format!("{}.{}.", header("webhook-id"), header("webhook-timestamp")).into_bytes();
+    signed.extend_from_slice(&received.body);
+    let signature =
+        STANDARD.decode(header("webhook-signature").strip_prefix("v1,").expect("version 1")).expect("base64");
+    let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, &secret);
+    ring::hmac::verify(&key, &signed, &signature).expect("the signature is of this body");
+    let body: Value = serde_json::from_slice(&received.body).expect("JSON");
+    let ids = [header("webhook-id"), header("x-amz-sns-message-id"), body["MessageId"].as_str().expect("an id")];
+    assert!(ids.iter().all(|id| *id == ids[0]), "{ids:?}");
+    assert_eq!((received.target.as_str(), header("x-amz-sns-topic-arn")), ("/hook?of=door", TOPIC));
+    assert_eq!((&body["Type"], &body["TopicArn"]), (&json!("Notification"), &json!(TOPIC)));
+    let message: Value = serde_json::from_str(body["Message"].as_str().expect("text")).expect("JSON in JSON");
+    (message["FragmentNumber"].as_str().expect("a number").to_owned(), message)
+}
+
+#[test]
+fn notifications_come_in_order_and_outlive_a_crash_and_a_webhook_that_fails() {
+    let own = tempfile::tempdir().expect("a temporary directory");
+    let webhook = Webhook::start(&[503]);
+    let (mut vidar, at) = serve_topic(own.path(), &webhook);
+    create(&at, "cam");
+    let parts = clusters(own.path());
+    put_tagged(&at, &parts, "1795301065", &[0]);
+    notify(&at, "cam", "ENABLED");
+    let numbers = put_tagged(&at, &parts, AT, &[1, 2]);
+    // It failed, and came again; then the next. Nothing came of what was there before.
+    let came: Vec<_> = (0..3).map(|_| told(own.path(), &webhook.next())).collect();
+    assert_eq!(came.iter().map(|(number, _)| number).collect::<Vec<_>>(), [&numbers[0], &numbers[0], &numbers[1]]);
+    assert_eq!(came[0].1, came[1].1);
+    let fragments = vidar.fragments("cam");
+    let fragment = fragments.iter().find(|fragment| fragment["fragment_number"] == *numbers[0]).expect("it is stored");
+    let began = |name: &str| serde_json::from_value::<UnixMs>(fragment[name].clone()).expect("a time").0;
+    let message = &came[0].1;
+    assert_eq!(message["FragmentStartProducerTimestamp"], began("producer_time"));
+    assert_eq!(message["FragmentStartServerTimestamp"], began("server_time"));
+    assert_eq!(message["NotificationType"], "PERSISTED");
+    assert_eq!(message["NotificationPayload"], json!({ "site": "north", "index": "1" }));
+    let (_, described) = call(&at, "/describeStream", &json!({ "StreamName": "cam" }));
+    assert_eq!(message["StreamArn"], described["StreamInfo"]["StreamARN"]);
+    vidar.until("the counts", |vidar| (metric(vidar, "notifications_sent_total") == "2").then_some(()));
+    assert_eq!(metric(&vidar, "notifications_failed_total"), "0");
+
+    // Acknowledged and not yet told, and then the server is gone: the next one tells it.
+    webhook.answer(503);
+    let numbers = put_tagged(&at, &parts, "1795402065", &[3]);
+    assert_eq!(told(own.path(), &webhook.next()).0, numbers[0]);
+    vidar.kill();
+    webhook.answer(200);
+    let (vidar, at) = serve_topic(own.path(), &webhook);
+    vidar.until("what was due", |vidar| (metric(vidar, "notifications_sent_total") == "1").then_some(()));
+    let again = webhook.received();
+    assert!(!again.is_empty() && again.iter().all(|received| told(own.path(), received).0 == numbers[0]));
+
+    // An answer that says no is the last word, and the next is told all the same.
+    webhook.answer(404);
+    let refused = put_tagged(&at, &parts, "1795403065", &[0]);
+    assert_eq!(told(own.path(), &webhook.next()).0, refused[0]);
+    vidar.until("the refusal", |vidar| (metric(vidar, "notifications_failed_total") == "1").then_some(()));
+    webhook.answer(200);
+    let numbers = put_tagged(&at, &parts, "1795404065", &[0]);
+    assert_eq!(told(own.path(), &webhook.next()).0, numbers[0]);
+    notify(&at, "cam", "DISABLED");
+    put_tagged(&at, &parts, "1795405065", &[0]);
+    notify(&at, "cam", "ENABLED");
+    let numbers = put_tagged(&at, &parts, "1795406065", &[0]);
+    assert_eq!(told(own.path(), &webhook.next()).0, numbers[0]);
+}
+
+#[test]
+fn notifications_go_to_https_that_is_trusted_only() {
+    let own = tempfile::tempdir().expect("a temporary directory");
+    let (webhook, stranger) = (Webhook::start_tls(&[]), Webhook::start_tls(&[]));
+    let (mut vidar, at) = serve_topic(own.path(), &webhook);
+    create(&at, "cam");
+    notify(&at, "cam", "ENABLED");
+    let parts = clusters(own.path());
+    let numbers = put_tagged(&at, &parts, AT, &[0]);
+    assert_eq!(told(own.path(), &webhook.next()).0, numbers[0]);
+    assert_eq!(vidar.terminate(), Some(0));
+
+    // The same with the certificate of another.
+    let topic = format!("{TOPIC}={}", stranger.url("/hook"));
+    let mut command = serve_command(&own.path().join("data"), &["--kvs", "127.0.0.1:0", "--notify", &topic]);
+    command.env("SSL_CERT_FILE", webhook.trust());
+    let mut vidar = launch(command, &own.path().join("data"));
+    let at = address(&mut vidar);
+    put_tagged(&at, &parts, "1795402065", &[0]);
+    let line = vidar.wait_log("a notification is tried again");
+    assert!(line.contains("certificate"), "{line}");
+    assert_eq!(stranger.received().len(), 0);
 }

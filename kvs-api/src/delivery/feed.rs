@@ -35,6 +35,13 @@ pub(crate) struct Due {
     ordinal: u64,
 }
 
+impl Due {
+    /// When the fragment began, by the server's clock.
+    pub(crate) fn began(&self) -> UnixMs {
+        UnixMs(self.number.server_ms())
+    }
+}
+
 /// How far a stream is.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Progress {
@@ -102,10 +109,12 @@ struct State {
     behind: bool,
 }
 
+type Since = dyn Fn(&StreamSettings) -> Option<UnixMs> + Send + Sync;
+
 /// One kind of thing to do.
-pub struct Feed {
+pub(crate) struct Feed {
     /// From when on a stream with these settings has it done; none: not at all.
-    since: fn(&StreamSettings) -> Option<UnixMs>,
+    since: Box<Since>,
     /// Whether it is done for a fragment with these tags.
     wanted: fn(&[Tag]) -> bool,
     state: Mutex<State>,
@@ -121,9 +130,12 @@ pub(crate) enum Next {
 }
 
 impl Feed {
-    pub(crate) fn new(since: fn(&StreamSettings) -> Option<UnixMs>, wanted: fn(&[Tag]) -> bool) -> Self {
+    pub(crate) fn new(
+        since: impl Fn(&StreamSettings) -> Option<UnixMs> + Send + Sync + 'static,
+        wanted: fn(&[Tag]) -> bool,
+    ) -> Self {
         let state = State { behind: true, ..State::default() };
-        Self { since, wanted, state: Mutex::new(state), changed: Notify::new() }
+        Self { since: Box::new(since), wanted, state: Mutex::new(state), changed: Notify::new() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -148,8 +160,7 @@ impl Feed {
     }
 
     /// How many fragments are held to be done.
-    #[must_use]
-    pub fn due_len(&self) -> usize {
+    pub(crate) fn due_len(&self) -> usize {
         self.state().due.len()
     }
 

@@ -3,8 +3,14 @@
 use vidar_core::sample::Tag;
 
 const RESERVED: &str = "AWS_KINESISVIDEO_";
+const NOTIFICATION: &str = "AWS_KINESISVIDEO_NOTIFICATION";
 const IMAGE_GENERATION: &str = "AWS_KINESISVIDEO_IMAGE_GENERATION";
 const IMAGE_PREFIX: &str = "AWS_KINESISVIDEO_IMAGE_PREFIX";
+
+/// A notification is asked for.
+pub(crate) fn asks_for_notification(tags: &[Tag]) -> bool {
+    tags.iter().any(|tag| tag.name == NOTIFICATION)
+}
 
 /// A picture is asked for.
 pub(crate) fn asks_for_image(tags: &[Tag]) -> bool {
@@ -39,6 +45,8 @@ mod tests {
         assert_eq!(image_prefix(&both), Some("door"));
         assert_eq!(own(&both).collect::<Vec<_>>(), [("site", "1")]);
         assert_eq!(image_prefix(&tags(&[(IMAGE_GENERATION, ""), (IMAGE_PREFIX, "")])), None);
-        assert!(!asks_for_image(&tags(&[("AWS_KINESISVIDEO_NOTIFICATION", "")])));
+        let notify = tags(&[(NOTIFICATION, "")]);
+        assert!(asks_for_notification(&notify) && !asks_for_image(&notify));
+        assert!(!asks_for_notification(&both));
     }
 }

@@ -6,6 +6,7 @@
 pub mod kinesis;
 pub mod python;
 pub mod rtsp;
+pub mod webhook;
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};

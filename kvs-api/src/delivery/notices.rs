@@ -1,0 +1,129 @@
+//! Posts notifications of one topic, one after the other.
+
+use std::fmt::Write;
+use std::sync::Arc;
+
+use ring::digest::{SHA256, digest};
+use tokio_util::sync::CancellationToken;
+use vidar_core::control::{StreamRecord, StreamSettings};
+use vidar_core::time::UnixMs;
+use vidar_player_api::Api;
+
+use super::config::{self, Notification};
+use super::feed::{Due, Feed};
+use super::outlet::{Notice, Outlet};
+use super::worker::{Counts, Deliver, Worker, retried};
+use super::{DeliveryOptions, marks, notice};
+use crate::arn;
+
+/// What nobody took for so long after its fragment began is given up.
+const GIVEN_UP_MS: i64 = 86_400_000;
+
+/// Posts notifications of one topic.
+pub struct Notices {
+    worker: Worker,
+    topic: String,
+    region: String,
+    account: String,
+    counts: Counts,
+}
+
+/// From when on notifications of these settings go to a topic.
+fn since(settings: &StreamSettings, topic: &str) -> Option<UnixMs> {
+    let (since, plan) = config::plan::<Notification>(settings)?;
+    (plan.enabled && plan.topic == topic).then_some(since)
+}
+
+/// A feed of fragments that ask for a notification, of streams that send theirs to this topic.
+pub(crate) fn feed(topic: String) -> Arc<Feed> {
+    Arc::new(Feed::new(move |settings| since(settings, &topic), marks::asks_for_notification))
+}
+
+/// By which progress is kept: a name of a file, another for each topic.
+fn feed_name(topic: &str) -> String {
+    let hash = digest(&SHA256, topic.as_bytes());
+    hash.as_ref()[..8].iter().fold("notifications-".to_owned(), |mut name, byte| {
+        let _ = write!(name, "{byte:02x}");
+        name
+    })
+}
+
+impl Notices {
+    pub(crate) fn new(
+        player: Arc<Api>,
+        outlet: Arc<dyn Outlet>,
+        feed: Arc<Feed>,
+        topic: String,
+        options: &DeliveryOptions,
+    ) -> Self {
+        Self {
+            worker: Worker { name: feed_name(&topic), feed, player, outlet },
+            topic,
+            region: options.region.clone(),
+            account: options.account.clone(),
+            counts: Counts::default(),
+        }
+    }
+
+    /// Until `stop`.
+    pub async fn run(self: Arc<Self>, stop: CancellationToken) {
+        self.worker.run(&*self, &stop).await;
+    }
+
+    /// What was done.
+    #[must_use]
+    pub fn counts(&self) -> &Counts {
+        &self.counts
+    }
+
+    /// How many fragments wait.
+    #[must_use]
+    pub fn due_len(&self) -> usize {
+        self.worker.feed.due_len()
+    }
+
+    /// Its stream, if that still sends notifications of it here.
+    fn stream(&self, due: Due) -> Option<Arc<StreamRecord>> {
+        let stream = self.worker.player.index.catalog().stream(due.stream)?;
+        let since = since(&stream.settings, &self.topic)?;
+        (due.began() >= since).then_some(stream)
+    }
+
+    fn is_too_old(&self, due: Due) -> bool {
+        self.worker.player.clock.now().since_ms(due.began()) > GIVEN_UP_MS
+    }
+}
+
+impl Deliver for Notices {
+    async fn deliver(&self, due: Due, stop: &CancellationToken) -> Option<()> {
+        let (index, outlet) = (&self.worker.player.index, &self.worker.outlet);
+        // What was deleted, expired or configured otherwise meanwhile is not told.
+        let Some(stream) = self.stream(due) else { return Some(()) };
+        let Some(entry) = index.timeline().get(due.stream, due.number) else { return Some(()) };
+        let tags = index.timeline().details(due.stream, due.number).map(|details| details.tags().to_vec());
+        let tags = tags.unwrap_or_default();
+        let stream_arn = arn::of(&stream, &self.region, &self.account);
+        let body = notice::body(&self.topic, &stream_arn, &entry, &tags, self.worker.player.clock.now());
+        let notice = Notice {
+            topic: self.topic.clone(),
+            id: notice::id(due.number, &self.topic),
+            body: body.to_string().into(),
+        };
+        let mut is_first = true;
+        let goes_on = |error: &str| {
+            if std::mem::take(&mut is_first) {
+                tracing::warn!(topic = self.topic, fragment = %due.number, error, "a notification is tried again");
+            }
+            !self.is_too_old(due) && self.stream(due).is_some()
+        };
+        let sent = match self.is_too_old(due) {
+            true => Err("its fragment began more than a day ago".to_owned()),
+            false => retried(stop, goes_on, || async { Ok(outlet.post(&notice).await?) }).await?,
+        };
+        self.counts.add(sent.is_ok());
+        if let Err(error) = sent {
+            tracing::warn!(topic = self.topic, stream = %stream.name, fragment = %due.number, error, "a notification is given up");
+        }
+        Some(())
+    }
+}
