@@ -21,6 +21,8 @@ pub enum LiveEvent {
         config: Arc<StreamConfig>,
         /// Of its first sample of the primary track, by the producer's clock.
         producer_start: UnixMs,
+        /// `producer_start` is final: what its run counts from is fixed.
+        is_anchored: bool,
         /// Its first sample of the primary track is a sync sample.
         starts_with_sync: bool,
     },
@@ -39,7 +41,15 @@ pub enum LiveEvent {
         tags: Arc<[Tag]>,
     },
     /// An open fragment is complete, not yet durable.
-    Closed(OpenFragment),
+    Closed {
+        /// Number and place.
+        fragment: OpenFragment,
+        /// To the next one.
+        duration_ms: u32,
+        /// Where the duration of its primary track's last sample is stored from: the decode time of the next one, in ticks.
+        /// None: it stays as it was published.
+        next_decode_ticks: Option<i64>,
+    },
     /// A fragment is durable and in the timeline.
     Durable(Durable),
     /// A fragment that was opened will never be durable.

@@ -320,7 +320,8 @@ impl Actor {
         if let Some(sent) = &self.start.as_sent {
             sent.follower.opened(fragment.number, self.source_units);
         }
-        self.live.push(LiveEvent::Opened { fragment, run: self.run.id, config, producer_start, starts_with_sync });
+        let (run, is_anchored) = (self.run.id, self.run.anchor.is_some());
+        self.live.push(LiveEvent::Opened { fragment, run, config, producer_start, is_anchored, starts_with_sync });
         // At once: where two connections push, viewers learn of fragments in the order of their numbers.
         self.publish();
         Ok(())
@@ -335,7 +336,8 @@ impl Actor {
         let run_start = self.run.fragment_count == 1;
         if cut.part.is_none() {
             self.open = None;
-            self.live.push(LiveEvent::Closed(open));
+            let Cut { duration_ms, next_decode_ticks, .. } = cut;
+            self.live.push(LiveEvent::Closed { fragment: open, duration_ms, next_decode_ticks });
         }
         let (start_ms, is_sync) = (cut.start_ms, cut.start_is_sync);
         let at_limit = cut.part.is_none() && cut.flags.contains(FragmentFlags::CUT_AT_LIMIT);

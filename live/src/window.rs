@@ -86,7 +86,7 @@ impl Window {
             LiveEvent::Ended(run) => {
                 self.live_runs.remove(run);
             }
-            LiveEvent::Sample { .. } | LiveEvent::Tags { .. } | LiveEvent::Closed(_) => {}
+            LiveEvent::Sample { .. } | LiveEvent::Tags { .. } | LiveEvent::Closed { .. } => {}
         }
         self.held_bytes += cost(&event);
         self.events.push_back(event);
@@ -157,7 +157,9 @@ impl Window {
             position.next += 1;
             match event {
                 LiveEvent::Opened { .. } => position.awaits_opening = false,
-                LiveEvent::Sample { .. } | LiveEvent::Tags { .. } | LiveEvent::Closed(_) if position.awaits_opening => {
+                LiveEvent::Sample { .. } | LiveEvent::Tags { .. } | LiveEvent::Closed { .. }
+                    if position.awaits_opening =>
+                {
                     continue;
                 }
                 _ => {}

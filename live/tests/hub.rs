@@ -32,6 +32,7 @@ impl Publisher {
             run: self.run,
             config: Arc::new(StreamConfig::default()),
             producer_start: UnixMs(0),
+            is_anchored: true,
             starts_with_sync: true,
         });
     }
@@ -52,7 +53,7 @@ impl Publisher {
     }
 
     fn close(&self, counter: u64) {
-        self.publish(LiveEvent::Closed(place(counter)));
+        self.publish(LiveEvent::Closed { fragment: place(counter), duration_ms: 1, next_decode_ticks: None });
     }
 
     fn durable(&self, counter: u64) {
@@ -70,7 +71,7 @@ fn word(event: Result<LiveEvent, RecvError>) -> String {
     match event {
         Ok(LiveEvent::Opened { fragment, .. }) => format!("open {}", fragment.ordinal),
         Ok(LiveEvent::Sample { sample, .. }) => format!("sample {}", sample.decode_ticks),
-        Ok(LiveEvent::Closed(fragment)) => format!("close {}", fragment.ordinal),
+        Ok(LiveEvent::Closed { fragment, .. }) => format!("close {}", fragment.ordinal),
         Ok(LiveEvent::Durable(durable)) => format!("durable {}", durable.number.sequence()),
         Ok(LiveEvent::Failed(fragment)) => format!("fail {}", fragment.ordinal),
         Ok(LiveEvent::Ended(_)) => "end".into(),

@@ -79,6 +79,9 @@ pub struct Cut {
     pub start_is_sync: bool,
     /// To the next fragment's start where known, else to the end of its last sample; at least 1.
     pub duration_ms: u32,
+    /// Where the duration of the primary track's last sample was taken from: the decode time of the next one, in ticks. None:
+    /// it was not known, or that sample is in a part.
+    pub next_decode_ticks: Option<i64>,
     /// Properties. `RUN_START` is left to the caller, who knows runs.
     pub flags: FragmentFlags,
     /// As of this cut, cumulative over parts; without wall-clock knowledge.

@@ -50,6 +50,8 @@ pub struct Api {
     pub auth: Arc<dyn Authenticator>,
     /// The head of every stream.
     pub hub: Arc<vidar_live::Hub>,
+    /// What is followed at it for viewers of parts.
+    pub heads: hls::Heads,
     /// Expiry of signed URLs.
     pub clock: SharedClock,
     /// Settings.

@@ -155,6 +155,7 @@ async fn long() -> Long {
         Arc::new(MadeUp { config, opened: Mutex::default(), threads: Mutex::default(), read: Mutex::default() });
     let router = |count_max: u64| {
         vidar_player_api::router(Arc::new(Api {
+            heads: Default::default(),
             index: archive.api.index.clone(),
             source: source.clone(),
             registry: archive.api.registry.clone(),

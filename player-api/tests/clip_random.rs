@@ -292,6 +292,7 @@ async fn make(seeds: &[RunSeed]) -> Made {
         }
     }
     let api = Arc::new(Api {
+        heads: Default::default(),
         index: archive.api.index.clone(),
         source: Arc::new(source),
         registry: archive.api.registry.clone(),

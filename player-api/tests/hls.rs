@@ -349,6 +349,7 @@ async fn restarts_change_nothing() {
     }
     // Another server over the same store: nothing but the index and the source is carried over.
     let api = vidar_player_api::Api {
+        heads: Default::default(),
         index: archive.index.clone(),
         source: archive.source.clone(),
         registry: archive.registry.clone(),

@@ -347,7 +347,8 @@ async fn a_stream_with_a_publisher_is_live() {
     let (stream, run) = (archive.registry.list()[0].stream, RunId::new());
     let fragment = OpenFragment { number: FragmentNumber::MAX, ordinal: 9, discontinuity: 0 };
     let config = std::sync::Arc::default();
-    let opened = LiveEvent::Opened { fragment, run, config, producer_start: START, starts_with_sync: true };
+    let opened =
+        LiveEvent::Opened { fragment, run, config, producer_start: START, is_anchored: true, starts_with_sync: true };
     archive.api.hub.publish(stream, opened);
     assert_eq!(archive.get("/v1/streams").await.json()["streams"][0]["live"], true);
     archive.api.hub.publish(stream, LiveEvent::Ended(run));

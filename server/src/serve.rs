@@ -238,6 +238,7 @@ impl Server {
 
     fn player(&self) -> Arc<Api> {
         Arc::new(Api {
+            heads: Default::default(),
             index: Arc::clone(&self.index),
             source: Arc::new(self.store.clone()),
             registry: Arc::clone(&self.registry) as Arc<dyn StreamRegistry>,

@@ -190,6 +190,7 @@ impl Boot {
             ingest_options(random),
         );
         let router = vidar_player_api::router(Arc::new(Api {
+            heads: Default::default(),
             index: Arc::clone(&index),
             source: Arc::new(store.clone()),
             registry: Arc::clone(&registry) as _,

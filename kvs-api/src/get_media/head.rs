@@ -147,7 +147,7 @@ impl Head {
                     fragment.tags.extend_from_slice(&tags);
                 }
             }
-            LiveEvent::Closed(fragment) => self.set(fragment.number, State::Closed),
+            LiveEvent::Closed { fragment, .. } => self.set(fragment.number, State::Closed),
             LiveEvent::Durable(durable) => {
                 self.set(durable.number, State::Durable { duration_ms: durable.duration_ms })
             }

@@ -67,6 +67,7 @@ pub(super) async fn media(
         start_offset_ms: None,
         dates: session.shows_times,
         segments,
+        low: None,
     };
     Ok(answer::playlist(&headers, playlist.render()))
 }

@@ -111,6 +111,7 @@ impl Service {
         let (hub, stop) = (Hub::new(HubOptions { budget_bytes }), CancellationToken::new());
         let keys = Arc::new(TestKeys::default());
         let player = Arc::new(Api {
+            heads: Default::default(),
             index: archive.index.clone(),
             source: archive.source.clone(),
             registry: archive.registry.clone(),
@@ -367,7 +368,14 @@ impl<'a> LivePush<'a> {
                 let number = self.service.archive.number(producer_start);
                 let fragment = OpenFragment { number, ordinal: 0, discontinuity: 0 };
                 self.open = Some(fragment);
-                self.publish(LiveEvent::Opened { fragment, run: self.run, config, producer_start, starts_with_sync });
+                self.publish(LiveEvent::Opened {
+                    fragment,
+                    run: self.run,
+                    config,
+                    producer_start,
+                    is_anchored: true,
+                    starts_with_sync,
+                });
             }
             Output::Sample(sample) => {
                 let number = self.open.expect("an open fragment").number;
@@ -380,7 +388,8 @@ impl<'a> LivePush<'a> {
             Output::Cut(cut) if cut.part.is_some() => self.parts.push((cut.table, cut.media.concat().into())),
             Output::Cut(cut) => {
                 let open = self.open.take().expect("an open fragment");
-                self.publish(LiveEvent::Closed(open));
+                let Cut { duration_ms, next_decode_ticks, .. } = cut;
+                self.publish(LiveEvent::Closed { fragment: open, duration_ms, next_decode_ticks });
                 return Some((open, cut));
             }
             Output::RunBreak => panic!("one run"),

@@ -61,6 +61,7 @@ impl Authenticator for Nothing {
 pub fn player(dir: &Path, registry: Arc<dyn StreamRegistry>, clock: SharedClock) -> Arc<Api> {
     let index = Index::open(IndexOptions::new(dir.join("index"), [7; 32], Arc::clone(&clock))).expect("an index");
     Arc::new(Api {
+        heads: Default::default(),
         index,
         source: Arc::new(Nothing),
         registry,

@@ -176,7 +176,8 @@ impl OpenFragment {
         // Its own record holds its media: the piece in a part's own table names no part.
         let own = TableEnvelope { pieces: vec![Piece { part: None, ..piece }] };
         let tables: Vec<Table> = self.parts.iter().map(|(_, table)| table.clone()).collect();
-        Some(self.cut(Some(index), config, primary, sync_back, None, FragmentFlags::default(), &tables, own, media))
+        let flags = FragmentFlags::default();
+        Some(self.cut(Some(index), config, primary, sync_back, None, flags, &tables, own, media))
     }
 
     pub(super) fn close(
@@ -187,12 +188,14 @@ impl OpenFragment {
         next: Option<Next>,
         flags: FragmentFlags,
     ) -> Cut {
+        let mut next_decode_ticks = None;
         if let (Some(decode_ticks), Some((entry, _))) = (
             next.and_then(|next| next.decode_ticks),
             self.piece.get_mut(usize::from(primary)).and_then(|p| p.last_mut()),
         ) && let Ok(duration) = u32::try_from(decode_ticks.saturating_sub(entry.decode_ticks))
         {
             (entry.duration_ticks, entry.duration_estimated) = (duration, false);
+            next_decode_ticks = Some(decode_ticks);
         }
         let (table, media) = self.take_piece();
         let parts = std::mem::take(&mut self.parts);
@@ -202,7 +205,8 @@ impl OpenFragment {
             tables.push(table);
         }
         let next_ms = next.map(|next| next.presentation_ms);
-        self.cut(None, config, primary, sync_back, next_ms, flags, &tables, TableEnvelope { pieces }, media)
+        let cut = self.cut(None, config, primary, sync_back, next_ms, flags, &tables, TableEnvelope { pieces }, media);
+        Cut { next_decode_ticks, ..cut }
     }
 
     fn take_piece(&mut self) -> (Table, Vec<Bytes>) {
@@ -243,6 +247,7 @@ impl OpenFragment {
             start_ms,
             start_is_sync: self.primary_sync_ms.is_some(),
             duration_ms: u32::try_from(end_ms.saturating_sub(start_ms).max(1)).unwrap_or(u32::MAX),
+            next_decode_ticks: None,
             flags: flags
                 .with(FragmentFlags::STARTS_WITH_SYNC, starts_with_sync)
                 .with(FragmentFlags::LOSSY, self.lost > 0),

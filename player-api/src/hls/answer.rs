@@ -2,12 +2,15 @@
 
 use axum::body::Body;
 use axum::response::Response;
-use http::{HeaderMap, HeaderValue, Method, header};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use vidar_core::entry::SharedEntry;
+use vidar_core::ids::{FragmentNumber, StreamId};
 
+use super::low;
 use super::rendition::RenditionId;
 use super::segment::{FORMAT_VERSION, Segment, init_segment};
 use super::ts::TsSegment;
+use super::uris::{PART_MS, SegmentName};
 use crate::{Api, ApiError, ApiResult, cache, fragment};
 
 const PLAYLIST_TYPE: &str = "application/vnd.apple.mpegurl";
@@ -35,6 +38,72 @@ pub async fn init(api: &Api, entry: &SharedEntry, id: RenditionId, request: &Hea
     let bytes = init_segment(&*api.source.config(entry).await?, id).ok_or_else(|| no_rendition(id))?;
     let tag = format!("\"{}-{id}-{FORMAT_VERSION}\"", entry.meta.config);
     Ok(cache::answer(request, &tag, cache::IMMUTABLE, SEGMENT_TYPE, bytes))
+}
+
+/// The init segment of a fragment that may be being recorded.
+///
+/// # Errors
+/// 404 if there is no such fragment or track; if its config does not read.
+pub(crate) async fn init_of(
+    api: &Api,
+    stream: StreamId,
+    number: FragmentNumber,
+    id: RenditionId,
+    request: &HeaderMap,
+) -> ApiResult<Response> {
+    let config = match low::init(api, stream, number) {
+        Some(config) => config,
+        None => api.source.config(&*stored(api, stream, number)?).await?,
+    };
+    let bytes = init_segment(&config, id).ok_or_else(|| no_rendition(id))?;
+    let tag = format!("\"{number}-{id}-init-{FORMAT_VERSION}\"");
+    Ok(cache::answer(request, &tag, cache::IMMUTABLE, SEGMENT_TYPE, bytes))
+}
+
+/// A segment of parts, or one of them: of a fragment that is stored, or being recorded.
+///
+/// # Errors
+/// 404 if there is no such fragment, track or part; if it does not read.
+pub(crate) async fn parts(
+    api: &Api,
+    stream: StreamId,
+    name: SegmentName,
+    id: RenditionId,
+    method: &Method,
+    request: &HeaderMap,
+) -> ApiResult<Response> {
+    let SegmentName { number, part, .. } = name;
+    let part_ms = name.part_ms.unwrap_or(*PART_MS.end());
+    let tag = match part {
+        Some(part) => format!("\"{number}-{id}-{part_ms}-{part}-{FORMAT_VERSION}\""),
+        None => format!("\"{number}-{id}-{part_ms}-{FORMAT_VERSION}\""),
+    };
+    let answer = |len: u64, body: Body| {
+        let body = if *method == Method::HEAD { Body::empty() } else { body };
+        let mut response = cache::answer(request, &tag, cache::IMMUTABLE, SEGMENT_TYPE, body);
+        if response.status() == StatusCode::OK {
+            response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(len));
+        }
+        response
+    };
+    if let Some(media) = low::media(api, stream, number, id, part_ms, part).await? {
+        let len = media.iter().map(|bytes| bytes.len() as u64).sum();
+        return Ok(answer(len, low::body(media)));
+    }
+    let loaded = fragment::load(api, &stored(api, stream, number)?).await?;
+    let segment = Segment::in_parts(&loaded, id, part_ms, part);
+    let segment = segment.ok_or_else(|| ApiError::not_found(format!("no such part of rendition {id}")))?;
+    let len = segment.len();
+    Ok(answer(len, Body::from_stream(segment.open(api.source.clone()).await?)))
+}
+
+/// A fragment that is stored.
+///
+/// # Errors
+/// 404.
+pub(crate) fn stored(api: &Api, stream: StreamId, number: FragmentNumber) -> ApiResult<SharedEntry> {
+    let entry = api.index.timeline().get(stream, number);
+    entry.ok_or_else(|| ApiError::not_found(format!("fragment {number} is not stored")))
 }
 
 /// The segment of a fragment.

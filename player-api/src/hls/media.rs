@@ -20,6 +20,47 @@ pub struct Segment {
     pub uri: String,
     /// There is no media for it.
     pub gap: bool,
+    /// Its parts, where they are listed.
+    pub parts: Vec<Part>,
+}
+
+/// A part of a segment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Part {
+    /// In microseconds.
+    pub duration_us: u64,
+    /// Where its media is.
+    pub uri: String,
+    /// It decodes alone.
+    pub independent: bool,
+}
+
+/// The segment that is being recorded: all of a segment but its length.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpenSegment {
+    /// As of a segment.
+    pub discontinuity: u32,
+    /// As of a segment.
+    pub start: UnixMs,
+    /// As of a segment.
+    pub map: Option<String>,
+    /// Those that are complete.
+    pub parts: Vec<Part>,
+    /// URI of the next one.
+    pub hint: String,
+}
+
+/// What makes a playlist one of low latency (draft-pantos-hls-rfc8216bis sections 4.4.3.7 and 4.4.3.8, appendix B).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LowLatency {
+    /// No part is longer, in milliseconds.
+    pub part_ms: u32,
+    /// What is recorded now.
+    pub open: Option<OpenSegment>,
+    /// So many segments at the beginning are left out: the client has them.
+    pub skipped: usize,
+    /// Of other renditions: URI of the playlist, the last segment and its last part.
+    pub reports: Vec<(String, u64, Option<usize>)>,
 }
 
 /// A media playlist.
@@ -39,6 +80,8 @@ pub struct MediaPlaylist {
     pub dates: bool,
     /// In order.
     pub segments: Vec<Segment>,
+    /// Parts are listed.
+    pub low: Option<LowLatency>,
 }
 
 /// The target duration that these durations need: the longest, rounded to seconds (RFC 8216 section 4.3.3.1).
@@ -59,9 +102,17 @@ impl MediaPlaylist {
     #[must_use]
     pub fn render(&self) -> String {
         let target_s = self.target_s.max(target_s(self.segments.iter().map(|segment| segment.duration_ms)));
-        let version = if self.segments.iter().any(|segment| segment.gap) { 8 } else { 6 };
+        let version = match &self.low {
+            Some(_) => 9,
+            None if self.segments.iter().any(|segment| segment.gap) => 8,
+            None => 6,
+        };
         let mut text = format!("#EXTM3U\n#EXT-X-VERSION:{version}\n#EXT-X-TARGETDURATION:{target_s}\n");
+        if let Some(low) = &self.low {
+            low.render_control(&mut text, target_s);
+        }
         let _ = writeln!(text, "#EXT-X-MEDIA-SEQUENCE:{}", self.sequence);
+        let skipped = self.low.as_ref().map_or(0, |low| low.skipped).min(self.segments.len());
         let mut discontinuity = self.segments.first().map_or(0, |segment| segment.discontinuity);
         if discontinuity > 0 && !self.ended {
             let _ = writeln!(text, "#EXT-X-DISCONTINUITY-SEQUENCE:{discontinuity}");
@@ -75,34 +126,93 @@ impl MediaPlaylist {
         if let Some(offset_ms) = self.start_offset_ms {
             let _ = writeln!(text, "#EXT-X-START:TIME-OFFSET={},PRECISE=YES", seconds(offset_ms));
         }
-        for segment in &self.segments {
-            // In a live playlist each tag stands for one discontinuity, so that the sequence adds up as segments leave.
-            let jumps = segment.discontinuity.abs_diff(discontinuity);
-            for _ in 0..(if self.ended { jumps.min(1) } else { jumps }) {
-                text.push_str("#EXT-X-DISCONTINUITY\n");
-            }
-            discontinuity = segment.discontinuity;
+        if skipped > 0 {
+            let _ = writeln!(text, "#EXT-X-SKIP:SKIPPED-SEGMENTS={skipped}");
+            discontinuity = self.segments[skipped - 1].discontinuity;
+        }
+        for segment in &self.segments[skipped..] {
+            self.render_jump(&mut text, &mut discontinuity, segment.discontinuity);
             segment.render(&mut text, self.dates);
+        }
+        if let Some(low) = &self.low {
+            if let Some(open) = &low.open {
+                self.render_jump(&mut text, &mut discontinuity, open.discontinuity);
+                open.render(&mut text, self.dates);
+            }
+            for (uri, sequence, part) in &low.reports {
+                let _ = write!(text, "#EXT-X-RENDITION-REPORT:URI=\"{uri}\",LAST-MSN={sequence}");
+                if let Some(part) = part {
+                    let _ = write!(text, ",LAST-PART={part}");
+                }
+                text.push('\n');
+            }
         }
         if self.ended {
             text.push_str("#EXT-X-ENDLIST\n");
         }
         text
     }
+
+    /// In a live playlist each tag stands for one discontinuity, so that the sequence adds up as segments leave.
+    fn render_jump(&self, text: &mut String, before: &mut u32, now: u32) {
+        let jumps = now.abs_diff(*before);
+        for _ in 0..(if self.ended { jumps.min(1) } else { jumps }) {
+            text.push_str("#EXT-X-DISCONTINUITY\n");
+        }
+        *before = now;
+    }
+}
+
+/// Segments that end before so many target durations may be skipped.
+pub(super) const SKIP_TARGETS: u32 = 6;
+
+impl LowLatency {
+    fn render_control(&self, text: &mut String, target_s: u32) {
+        let _ = writeln!(
+            text,
+            "#EXT-X-SERVER-CONTROL:CAN-BLOCK-RELOAD=YES,CAN-SKIP-UNTIL={},HOLD-BACK={},PART-HOLD-BACK={}\n\
+             #EXT-X-PART-INF:PART-TARGET={}",
+            target_s * SKIP_TARGETS,
+            target_s * 3,
+            seconds(i64::from(self.part_ms) * 3),
+            seconds(self.part_ms.into()),
+        );
+    }
 }
 
 impl Segment {
     fn render(&self, text: &mut String, dates: bool) {
-        if let Some(map) = &self.map {
-            let _ = writeln!(text, "#EXT-X-MAP:URI=\"{map}\"");
-        }
-        if dates {
-            let _ = writeln!(text, "#EXT-X-PROGRAM-DATE-TIME:{}", self.start);
-        }
+        render_begin(text, self.map.as_deref(), dates.then_some(self.start));
         if self.gap {
             text.push_str("#EXT-X-GAP\n");
         }
+        self.parts.iter().for_each(|part| part.render(text));
         let _ = writeln!(text, "#EXTINF:{},\n{}", seconds(self.duration_ms.into()), self.uri);
+    }
+}
+
+impl OpenSegment {
+    fn render(&self, text: &mut String, dates: bool) {
+        render_begin(text, self.map.as_deref(), dates.then_some(self.start));
+        self.parts.iter().for_each(|part| part.render(text));
+        let _ = writeln!(text, "#EXT-X-PRELOAD-HINT:TYPE=PART,URI=\"{}\"", self.hint);
+    }
+}
+
+impl Part {
+    fn render(&self, text: &mut String) {
+        let (seconds, us) = (self.duration_us / 1_000_000, self.duration_us % 1_000_000);
+        let _ = write!(text, "#EXT-X-PART:DURATION={seconds}.{us:06},URI=\"{}\"", self.uri);
+        text.push_str(if self.independent { ",INDEPENDENT=YES\n" } else { "\n" });
+    }
+}
+
+fn render_begin(text: &mut String, map: Option<&str>, date: Option<UnixMs>) {
+    if let Some(map) = map {
+        let _ = writeln!(text, "#EXT-X-MAP:URI=\"{map}\"");
+    }
+    if let Some(date) = date {
+        let _ = writeln!(text, "#EXT-X-PROGRAM-DATE-TIME:{date}");
     }
 }
 
@@ -114,7 +224,7 @@ mod tests {
 
     fn segment(discontinuity: u32, start_ms: i64, duration_ms: u32, uri: &str) -> Segment {
         let (start, uri) = (UnixMs(start_ms), uri.to_owned());
-        Segment { discontinuity, start, duration_ms, map: None, uri, gap: false }
+        Segment { discontinuity, start, duration_ms, map: None, uri, gap: false, parts: Vec::new() }
     }
 
     fn check(playlist: &MediaPlaylist, expected: Expect) {
@@ -145,6 +255,7 @@ mod tests {
                 segment(4, 3_000, 1_500, "b.m4s"),
                 Segment { map: Some("init-2.mp4".into()), ..segment(6, 60_000, 2_501, "c.m4s") },
             ],
+            low: None,
         };
         check(
             &playlist,
@@ -187,6 +298,7 @@ mod tests {
                 Segment { gap: true, ..segment(2, 3_000, 2_000, "b.m4s") },
                 segment(4, 5_000, 2_000, "c.m4s"),
             ],
+            low: None,
         };
         check(
             &playlist,
@@ -211,6 +323,64 @@ mod tests {
                 c.m4s
             "#]],
         );
+    }
+
+    #[test]
+    fn a_live_window_with_parts() {
+        let part = |name: &str, duration_us, independent| Part { duration_us, uri: name.into(), independent };
+        let open = OpenSegment {
+            discontinuity: 1,
+            start: UnixMs(7_000),
+            map: Some("init-2.mp4".into()),
+            parts: vec![part("d.0.m4s", 200_000, true)],
+            hint: "d.1.m4s".into(),
+        };
+        let low = LowLatency {
+            part_ms: 209,
+            open: Some(open),
+            skipped: 2,
+            reports: vec![("../a1/live.m3u8".into(), 20, Some(0)), ("../a2/live.m3u8".into(), 19, None)],
+        };
+        let playlist = MediaPlaylist {
+            sequence: 17,
+            target_s: 2,
+            independent: true,
+            ended: false,
+            start_offset_ms: None,
+            dates: true,
+            segments: vec![
+                Segment { map: Some("init-1.mp4".into()), ..segment(0, 1_000, 2_000, "a.m4s") },
+                segment(0, 3_000, 2_000, "b.m4s"),
+                Segment {
+                    parts: vec![part("c.0.m4s", 200_000, true), part("c.1.m4s", 33_333, false)],
+                    ..segment(0, 5_000, 2_000, "c.m4s")
+                },
+            ],
+            low: Some(low),
+        };
+        expect![[r#"
+            #EXTM3U
+            #EXT-X-VERSION:9
+            #EXT-X-TARGETDURATION:2
+            #EXT-X-SERVER-CONTROL:CAN-BLOCK-RELOAD=YES,CAN-SKIP-UNTIL=12,HOLD-BACK=6,PART-HOLD-BACK=0.627
+            #EXT-X-PART-INF:PART-TARGET=0.209
+            #EXT-X-MEDIA-SEQUENCE:17
+            #EXT-X-INDEPENDENT-SEGMENTS
+            #EXT-X-SKIP:SKIPPED-SEGMENTS=2
+            #EXT-X-PROGRAM-DATE-TIME:1970-01-01T00:00:05.000Z
+            #EXT-X-PART:DURATION=0.200000,URI="c.0.m4s",INDEPENDENT=YES
+            #EXT-X-PART:DURATION=0.033333,URI="c.1.m4s"
+            #EXTINF:2.000,
+            c.m4s
+            #EXT-X-DISCONTINUITY
+            #EXT-X-MAP:URI="init-2.mp4"
+            #EXT-X-PROGRAM-DATE-TIME:1970-01-01T00:00:07.000Z
+            #EXT-X-PART:DURATION=0.200000,URI="d.0.m4s",INDEPENDENT=YES
+            #EXT-X-PRELOAD-HINT:TYPE=PART,URI="d.1.m4s"
+            #EXT-X-RENDITION-REPORT:URI="../a1/live.m3u8",LAST-MSN=20,LAST-PART=0
+            #EXT-X-RENDITION-REPORT:URI="../a2/live.m3u8",LAST-MSN=19
+        "#]]
+        .assert_eq(&playlist.render());
     }
 
     #[test]

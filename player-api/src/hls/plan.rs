@@ -67,6 +67,11 @@ impl Plan {
         rendition.is_some_and(|id| !id.is_video()) || self.entries.iter().all(starts_with_sync)
     }
 
+    /// Of the last fragment, if it reads.
+    pub(super) fn last_config(&self) -> Option<Arc<StreamConfig>> {
+        self.entries.last().and_then(|entry| self.config(entry)).cloned()
+    }
+
     /// What there is to play.
     #[must_use]
     pub fn renditions(&self) -> BTreeSet<RenditionId> {
@@ -113,6 +118,7 @@ impl Plan {
                 map: new_map.then(|| names.init(id, entry)),
                 uri: names.segment(id, number),
                 gap: !plays,
+                parts: Vec::new(),
             });
         }
         segments
@@ -203,6 +209,7 @@ fn missing_between(last: &SharedEntry, next: &SharedEntry, id: RenditionId, name
         map: None,
         uri: names.missing(id, first + index),
         gap: true,
+        parts: Vec::new(),
     };
     (0..count).map(gap).collect()
 }

@@ -6,6 +6,7 @@ use vidar_core::entry::SharedEntry;
 use vidar_core::ids::StreamId;
 use vidar_core::source::ReadError;
 use vidar_core::time::UnixMs;
+use vidar_indexer::Timeline;
 
 use super::plan::{MISSING_MAX, Plan, starts_with_sync};
 use crate::bound::fragment_count;
@@ -15,8 +16,8 @@ use crate::{Api, ApiError, ApiResult};
 const RANGE_FRAGMENTS_MAX: usize = 50_000;
 /// How far to look back for a sync sample.
 const SYNC_BACK_MAX: usize = 1000;
-/// Fragments that a live window looks at.
-const LIVE_FRAGMENTS_MAX: u64 = 120;
+/// Fragments from which a target duration is made.
+const LIVE_FRAGMENTS: usize = 120;
 /// Fragments of a live window, and its length in target durations, at least where there are so many.
 const LIVE_FRAGMENTS_MIN: usize = 8;
 const LIVE_TARGETS_MIN: u64 = 4;
@@ -67,26 +68,40 @@ fn before_sync(api: &Api, entry: &SharedEntry) -> Vec<SharedEntry> {
     entries
 }
 
-/// The last fragments of a stream, and the target duration of a session that begins now.
+/// The last fragments of a stream, so many milliseconds of them at least where there are, and the target duration of a
+/// session that begins now.
 ///
 /// # Errors
 /// 404 if there are none.
-pub(crate) async fn live(api: &Api, stream: StreamId) -> ApiResult<(Plan, u32)> {
-    let timeline = api.index.timeline();
-    let last = timeline.last(stream).ok_or_else(|| ApiError::not_found("no media yet"))?;
-    let from = last.meta.ordinal.saturating_sub(LIVE_FRAGMENTS_MAX - 1);
-    let entries = timeline.by_ordinal(stream, from, LIVE_FRAGMENTS_MAX as usize);
-    let target_s = super::media::target_s(entries.iter().map(|entry| entry.meta.duration_ms));
-    let window = window(&entries, target_s);
+pub(crate) async fn live(api: &Api, stream: StreamId, window_ms: u64) -> ApiResult<(Plan, u32)> {
+    let entries = newest(api.index.timeline(), stream, window_ms);
+    let newest = &entries[entries.len().saturating_sub(LIVE_FRAGMENTS)..];
+    let target_s = super::media::target_s(newest.iter().map(|entry| entry.meta.duration_ms));
+    let window = window(&entries, target_s, window_ms);
     if window.is_empty() {
         return Err(ApiError::not_found("no media yet"));
     }
     Ok((with_configs(api, window.to_vec()).await?, target_s))
 }
 
+/// The last fragments in order of ordinals: some, and as many as make up the window, if there are.
+fn newest(timeline: &Timeline, stream: StreamId, window_ms: u64) -> Vec<SharedEntry> {
+    let Some(last) = timeline.last(stream) else { return Vec::new() };
+    let mut count = LIVE_FRAGMENTS;
+    loop {
+        let from = last.meta.ordinal.saturating_sub(count as u64 - 1);
+        let entries = timeline.by_ordinal(stream, from, count);
+        let ms: u64 = entries.iter().map(|entry| u64::from(entry.meta.duration_ms)).sum();
+        if ms >= window_ms || from == 0 || count == RANGE_FRAGMENTS_MAX {
+            return entries;
+        }
+        count = (4 * count).min(RANGE_FRAGMENTS_MAX);
+    }
+}
+
 /// The end of `entries` (in order of ordinals) that a live playlist shows.
-fn window(entries: &[SharedEntry], target_s: u32) -> &[SharedEntry] {
-    let wanted_ms = LIVE_TARGETS_MIN * u64::from(target_s) * 1000;
+fn window(entries: &[SharedEntry], target_s: u32, window_ms: u64) -> &[SharedEntry] {
+    let wanted_ms = window_ms.max(LIVE_TARGETS_MIN * u64::from(target_s) * 1000);
     let (mut ms, mut from) = (0_u64, entries.len());
     for (index, entry) in entries.iter().enumerate().rev() {
         let next = entries.get(index + 1);

@@ -1,10 +1,15 @@
 //! URIs of the native playlists: files below the folder of a rendition.
 
+use std::ops::RangeInclusive;
+
 use vidar_core::entry::SharedEntry;
 use vidar_core::ids::FragmentNumber;
 
 use super::plan::Names;
 use super::rendition::RenditionId;
+
+/// Longest parts that a URL may ask for, in milliseconds.
+pub(crate) const PART_MS: RangeInclusive<u32> = 50..=10_000;
 
 /// How they are written.
 #[derive(Debug, Clone, Default)]
@@ -16,6 +21,8 @@ pub(crate) struct Uris {
     /// Name of the media playlists, and what they are told.
     pub(crate) file: &'static str,
     pub(crate) parameters: Vec<(&'static str, String)>,
+    /// Segments are made of parts, of so many milliseconds.
+    pub(crate) part_ms: Option<u32>,
 }
 
 impl Uris {
@@ -25,6 +32,47 @@ impl Uris {
         let all: Vec<String> = own.chain(self.token.clone()).collect();
         if all.is_empty() { path.to_owned() } else { format!("{path}?{}", all.join("&")) }
     }
+
+    /// Of a part of the segment of a fragment.
+    pub(super) fn part(&self, number: FragmentNumber, part_ms: u32, index: usize) -> String {
+        self.with(&format!("{number}-{part_ms}-{index}.m4s"), &[])
+    }
+
+    /// Of the init segment that a fragment needs whose config is not stored yet.
+    pub(super) fn init_of(&self, number: FragmentNumber) -> String {
+        self.with(&format!("init-of-{number}.mp4"), &[])
+    }
+}
+
+/// What the name of a segment says: `NUMBER.m4s`, `NUMBER-PARTMS.m4s` or `NUMBER-PARTMS-INDEX.m4s`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct SegmentName {
+    pub(crate) number: FragmentNumber,
+    /// It is made of parts of so many milliseconds.
+    pub(crate) part_ms: Option<u32>,
+    /// One of them.
+    pub(crate) part: Option<usize>,
+}
+
+impl SegmentName {
+    pub(crate) fn parse(file: &str) -> Option<Self> {
+        let mut words = file.strip_suffix(".m4s")?.split('-');
+        let number = words.next()?.parse().ok()?;
+        let (mut part_ms, mut part) = (None, None);
+        if let Some(word) = words.next() {
+            part_ms = Some(number_of(word, PART_MS)?);
+        }
+        if let Some(word) = words.next() {
+            part = Some(number_of(word, 0..=u32::MAX)? as usize);
+        }
+        words.next().is_none().then_some(Self { number, part_ms, part })
+    }
+}
+
+/// Without signs and leading zeros: a segment has one name.
+fn number_of(word: &str, range: RangeInclusive<u32>) -> Option<u32> {
+    let number: u32 = word.parse().ok()?;
+    (word == number.to_string() && range.contains(&number)).then_some(number)
 }
 
 impl Names for Uris {
@@ -38,10 +86,33 @@ impl Names for Uris {
     }
 
     fn segment(&self, _: RenditionId, number: FragmentNumber) -> String {
-        self.with(&format!("{number}.m4s"), &[])
+        match self.part_ms {
+            Some(part_ms) => self.with(&format!("{number}-{part_ms}.m4s"), &[]),
+            None => self.with(&format!("{number}.m4s"), &[]),
+        }
     }
 
     fn missing(&self, _: RenditionId, ordinal: u64) -> String {
         self.with(&format!("gap-{ordinal}.m4s"), &[])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_segments_are_read_as_they_are_written() {
+        let number = FragmentNumber::new(7, 8, 9);
+        let uris = Uris { part_ms: Some(209), ..Uris::default() };
+        let id = RenditionId::parse("v1").unwrap();
+        let read = |name: &str| SegmentName::parse(name).map(|name| (name.number, name.part_ms, name.part));
+        assert_eq!(read(&Uris::default().segment(id, number)), Some((number, None, None)));
+        assert_eq!(read(&uris.segment(id, number)), Some((number, Some(209), None)));
+        assert_eq!(read(&uris.part(number, 209, 3)), Some((number, Some(209), Some(3))));
+        for wrong in ["", "-0209", "-+209", "-49", "-10001", "-209-", "-209-01", "-209-1-1", "-209-a"] {
+            let name = format!("{number}{wrong}.m4s");
+            assert_eq!(SegmentName::parse(&name).is_some(), wrong.is_empty(), "{name}");
+        }
     }
 }

@@ -8,12 +8,16 @@ use http::{HeaderMap, HeaderValue, Method};
 use vidar_core::entry::SharedEntry;
 use vidar_core::ids::{FragmentNumber, StreamId};
 
-use crate::hls::{self, MediaPlaylist, Missing, Plan, RenditionId, Uris, answer};
+use crate::hls::{self, Asked, MediaPlaylist, Missing, Names, PART_MS, Plan, RenditionId, SegmentName, Uris, answer};
 use crate::params::{self, Params};
 use crate::{Api, ApiError, ApiResult};
 
 /// Longest target duration a URL may ask for, in seconds.
 const TARGET_S_MAX: u64 = 3600;
+/// Longest live window that a URL may ask for, in seconds.
+const WINDOW_S_MAX: u64 = 86_400;
+/// About how long parts may be asked to be, in milliseconds.
+const ABOUT_MS: std::ops::RangeInclusive<u64> = 100..=2000;
 /// Fragments from the newest back among which a config is looked for.
 const INIT_BACK_MAX: usize = 1000;
 
@@ -38,11 +42,22 @@ pub(super) async fn multivariant(
             Ok(playlist_answer(&headers, playlist.render(), &range.plan, range.offset_ms))
         }
         "live.m3u8" => {
-            let params = Params::parse(query.as_deref(), &[])?;
-            let (plan, target_s) = hls::live(&api, stream).await?;
-            let target = [("target", target_s.to_string())];
-            let uris = Uris { file: "live.m3u8", parameters: target.into(), ..uris(&params, false) };
-            let playlist = plan.multivariant(&uris);
+            let params = Params::parse(query.as_deref(), &["part", "window"])?;
+            let about_ms = params.number("part", ABOUT_MS)?;
+            let window_s = window_s(&params)?;
+            let (plan, target_s) = hls::live(&api, stream, window_s * 1000).await?;
+            let mut uris = Uris { file: "live.m3u8", ..uris(&params, false) };
+            let mut playlist = plan.multivariant(&uris);
+            uris.parameters = [("target", target_s.to_string())].into();
+            if let Some(about_ms) = about_ms {
+                let milli_fps = playlist.video.first().and_then(|video| video.milli_fps);
+                let part_ms = hls::part_ms(about_ms as u32, milli_fps).clamp(*PART_MS.start(), *PART_MS.end());
+                uris.parameters.push(("part", part_ms.to_string()));
+            }
+            if window_s > 0 {
+                uris.parameters.push(("window", window_s.to_string()));
+            }
+            playlist.video.iter_mut().chain(&mut playlist.audio).for_each(|one| one.uri = uris.playlist(one.id));
             playable(&plan)?;
             Ok(playlist_answer(&headers, playlist.render(), &plan, None))
         }
@@ -61,11 +76,18 @@ pub(super) async fn rendition(
     let stream = params::stream(&api, &stream)?.stream;
     let id = RenditionId::parse(&id).ok_or_else(unknown_file)?;
     let query = query.as_deref();
-    if let Some(number) = file.strip_suffix(".m4s").and_then(|number| number.parse().ok()) {
+    if let Some(name) = SegmentName::parse(&file) {
         Params::parse(query, &[])?;
-        let entry = api.index.timeline().get(stream, number);
-        let entry = entry.ok_or_else(|| ApiError::not_found(format!("fragment {number} is not stored")))?;
+        if name.part_ms.is_some() {
+            return answer::parts(&api, stream, name, id, &method, &headers).await;
+        }
+        let entry = answer::stored(&api, stream, name.number)?;
         return answer::segment(&api, &entry, id, &method, &headers).await;
+    }
+    if let Some(number) = file.strip_prefix("init-of-").and_then(|rest| rest.strip_suffix(".mp4")) {
+        Params::parse(query, &[])?;
+        let number = number.parse().map_err(|_| unknown_file())?;
+        return answer::init_of(&api, stream, number, id, &headers).await;
     }
     if let Some(config) = file.strip_prefix("init-").and_then(|rest| rest.strip_suffix(".mp4")) {
         let params = Params::parse(query, &["at"])?;
@@ -85,13 +107,19 @@ pub(super) async fn rendition(
                 start_offset_ms: range.offset_ms,
                 dates: true,
                 segments: range.plan.segments(id, &uris(&params, true), Missing::OfRun),
+                low: None,
             };
             Ok(playlist_answer(&headers, playlist.render(), &range.plan, range.offset_ms))
         }
         "live.m3u8" => {
-            let params = Params::parse(query, &["target"])?;
+            let params = Params::parse(query, &["target", "window", "part", "_HLS_msn", "_HLS_part", "_HLS_skip"])?;
             let target = params.number("target", 1..=TARGET_S_MAX)?;
-            let (plan, target_s) = hls::live(&api, stream).await?;
+            let window_s = window_s(&params)?;
+            if let Some(part_ms) = params.number("part", u64::from(*PART_MS.start())..=u64::from(*PART_MS.end()))? {
+                let asked = asked(&params, id, target, part_ms as u32, window_s)?;
+                return low_latency(&api, stream, asked, &params, &headers).await;
+            }
+            let (plan, target_s) = hls::live(&api, stream, window_s * 1000).await?;
             known_rendition(&plan, id)?;
             let playlist = MediaPlaylist {
                 sequence: plan.entries.first().map_or(0, |entry| entry.meta.ordinal),
@@ -101,11 +129,49 @@ pub(super) async fn rendition(
                 start_offset_ms: None,
                 dates: true,
                 segments: plan.segments(id, &uris(&params, false), Missing::Listed),
+                low: None,
             };
             Ok(playlist_answer(&headers, playlist.render(), &plan, None))
         }
         _ => Err(unknown_file()),
     }
+}
+
+fn asked(params: &Params, id: RenditionId, target: Option<u64>, part_ms: u32, window_s: u64) -> ApiResult<Asked> {
+    let (sequence, part) = (params.number("_HLS_msn", 0..=u64::MAX)?, params.number("_HLS_part", 0..=u64::MAX)?);
+    if part.is_some() && sequence.is_none() {
+        return Err(ApiError::bad_request("_HLS_part: of which _HLS_msn?").with("parameter", "_HLS_part"));
+    }
+    Ok(Asked {
+        id,
+        target_s: target.map(|target| target as u32),
+        part_ms,
+        window_ms: window_s * 1000,
+        sequence,
+        part: part.map(|part| usize::try_from(part).unwrap_or(usize::MAX)),
+        skip: params.text("_HLS_skip").is_some(),
+    })
+}
+
+async fn low_latency(
+    api: &Api,
+    stream: StreamId,
+    asked: Asked,
+    params: &Params,
+    headers: &HeaderMap,
+) -> ApiResult<Response> {
+    // Other renditions are reported by the URLs that they have.
+    let mut parameters = Vec::new();
+    for name in ["target", "part", "window"] {
+        parameters.extend(params.text(name).map(|value| (name, params::encode(value))));
+    }
+    let uris = Uris { file: "live.m3u8", parameters, part_ms: Some(asked.part_ms), ..uris(params, false) };
+    let (playlist, plan) = hls::low_playlist(api, stream, asked, &uris).await?;
+    Ok(playlist_answer(headers, playlist.render(), &plan, None))
+}
+
+fn window_s(params: &Params) -> ApiResult<u64> {
+    Ok(params.number("window", 1..=WINDOW_S_MAX)?.unwrap_or(0))
 }
 
 fn unknown_file() -> ApiError {

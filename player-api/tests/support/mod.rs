@@ -277,6 +277,7 @@ impl Archive {
         let registry =
             Arc::new(MemoryRegistry { index: index.clone(), streams: Mutex::default(), counter: Mutex::new(1 << 40) });
         let api = Arc::new(Api {
+            heads: Default::default(),
             index: index.clone(),
             source: source.clone(),
             registry: registry.clone(),

@@ -57,6 +57,7 @@ impl Local {
             format!("Basic {}", STANDARD.encode(format!("{}:{}", pair.access_key_id, pair.secret.as_str())));
         let registry = Registry::new(Arc::clone(&index), store.clone(), Arc::clone(&clock), 1, false);
         let api = Api {
+            heads: Default::default(),
             index: Arc::clone(&index),
             source: Arc::new(store.clone()),
             registry: Arc::new(registry),
