@@ -12,6 +12,7 @@ use http::Method;
 use support::{Archive, Push, START, events};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Level, Metadata, Subscriber};
+use vidar_core::sample::SyncKind;
 use vidar_core::track::TrackKind;
 use vidar_live::{Hub, HubOptions};
 use vidar_media::container::fmp4;
@@ -93,6 +94,7 @@ async fn a_range_is_a_playlist_for_each_track() {
         #EXT-X-MEDIA:TYPE=AUDIO,GROUP-ID="audio",NAME="a1",DEFAULT=YES,AUTOSELECT=YES,CHANNELS="2",URI="a1/index.m3u8?start=2026-01-01T00%3A00%3A00.000Z&end=2026-01-01T00%3A00%3A08.000Z"
         #EXT-X-STREAM-INF:BANDWIDTH=350730,AVERAGE-BANDWIDTH=309105,CODECS="avc1.64000d,mp4a.40.2",RESOLUTION=320x180,FRAME-RATE=24.875,AUDIO="audio"
         v1/index.m3u8?start=2026-01-01T00%3A00%3A00.000Z&end=2026-01-01T00%3A00%3A08.000Z
+        #EXT-X-I-FRAME-STREAM-INF:BANDWIDTH=350730,CODECS="avc1.64000d",RESOLUTION=320x180,URI="v1/iframes.m3u8?start=2026-01-01T00%3A00%3A00.000Z&end=2026-01-01T00%3A00%3A08.000Z"
     "##]].assert_eq(answer.text());
     let video = archive.get(&format!("{}/v1/index.m3u8", base("cam"))).await;
     expect![[r##"
@@ -120,6 +122,44 @@ async fn a_range_is_a_playlist_for_each_track() {
     .assert_eq(&masked(video.text()));
     let audio = archive.get(&format!("{}/a1/index.m3u8", base("cam"))).await;
     assert_eq!(media(audio.text()).segments.len(), media(video.text()).segments.len());
+}
+
+#[tokio::test]
+async fn keyframes_are_a_playlist_of_their_own() {
+    let archive = Archive::new();
+    // One of them was cut at the limit and begins with no keyframe.
+    let options = Options { fragment_duration_ms_max: 1500, ..Options::default() };
+    archive.push(Push { options, ..Push::new("cam", "bbb.mkv", START) }).await;
+    let folder = format!("{}/v1", base("cam"));
+    let playlist = archive.get(&format!("{folder}/iframes.m3u8")).await;
+    assert_eq!(playlist.status, 200);
+    assert!(playlist.text().contains("\n#EXT-X-I-FRAMES-ONLY\n"), "{}", playlist.text());
+    let all: Vec<RawSample> = samples(&archive, "cam", "v1", "").await;
+    let keys: Vec<&RawSample> = all.iter().filter(|sample| sample.sync == SyncKind::Sync).collect();
+    let frames = media(playlist.text()).segments;
+    let whole = media(archive.get(&format!("{folder}/index.m3u8")).await.text()).segments;
+    assert!(frames.len() >= 4 && whole.len() > frames.len(), "{} of {}", frames.len(), whole.len());
+    let seconds = |segments: &[m3u8_rs::MediaSegment]| segments.iter().map(|segment| segment.duration).sum::<f32>();
+    assert!((seconds(&frames) - seconds(&whole)).abs() < 0.001);
+    let mut found = Vec::new();
+    for frame in &frames {
+        let (mut demuxer, mut events) = (fmp4::Demuxer::new(), Vec::new());
+        for uri in [&media(playlist.text()).segments[0].map.as_ref().expect("an init segment").uri, &frame.uri] {
+            demuxer.push(archive.get(&format!("{folder}/{uri}")).await.body, &mut events).expect("it is well-formed");
+        }
+        demuxer.finish(&mut events).expect("it ends where it should");
+        found.extend(events.into_iter().filter_map(|event| match event {
+            Event::Sample(sample) => Some(sample),
+            _ => None,
+        }));
+    }
+    assert_eq!(found.len(), keys.len());
+    for (found, key) in found.iter().zip(keys) {
+        assert_eq!((found.sync, found.presentation_ticks), (SyncKind::Sync, key.presentation_ticks));
+        assert_eq!(found.data, key.data);
+    }
+    let sound = archive.get(&format!("{}/a1/iframes.m3u8", base("cam"))).await;
+    assert_eq!(sound.status, 404);
 }
 
 /// What the times of a track are late by, in seconds.

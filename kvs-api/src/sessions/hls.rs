@@ -68,6 +68,7 @@ pub(super) async fn media(
         dates: session.shows_times,
         segments,
         low: None,
+        key_frames: false,
     };
     Ok(answer::playlist(&headers, playlist.render()))
 }

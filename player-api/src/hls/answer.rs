@@ -10,7 +10,7 @@ use super::low;
 use super::rendition::RenditionId;
 use super::segment::{FORMAT_VERSION, Segment, init_segment};
 use super::ts::TsSegment;
-use super::uris::{PART_MS, SegmentName};
+use super::uris::{Cut, SegmentName};
 use crate::{Api, ApiError, ApiResult, cache, fragment};
 
 const PLAYLIST_TYPE: &str = "application/vnd.apple.mpegurl";
@@ -60,11 +60,11 @@ pub(crate) async fn init_of(
     Ok(cache::answer(request, &tag, cache::IMMUTABLE, SEGMENT_TYPE, bytes))
 }
 
-/// A segment of parts, or one of them: of a fragment that is stored, or being recorded.
+/// The segment of that name: of a fragment that is stored or, of parts, that is being recorded.
 ///
 /// # Errors
 /// 404 if there is no such fragment, track or part; if it does not read.
-pub(crate) async fn parts(
+pub(crate) async fn segment_by_name(
     api: &Api,
     stream: StreamId,
     name: SegmentName,
@@ -72,12 +72,16 @@ pub(crate) async fn parts(
     method: &Method,
     request: &HeaderMap,
 ) -> ApiResult<Response> {
-    let SegmentName { number, part, .. } = name;
-    let part_ms = name.part_ms.unwrap_or(*PART_MS.end());
-    let tag = match part {
-        Some(part) => format!("\"{number}-{id}-{part_ms}-{part}-{FORMAT_VERSION}\""),
-        None => format!("\"{number}-{id}-{part_ms}-{FORMAT_VERSION}\""),
+    let number = name.number;
+    let (part_ms, part, tag) = match name.cut {
+        Cut::Part(part_ms, part) => (part_ms, Some(part), format!("{part_ms}-{part}")),
+        Cut::Parts(part_ms) => (part_ms, None, part_ms.to_string()),
+        Cut::Whole | Cut::KeyFrame => {
+            let entry = stored(api, stream, number)?;
+            return whole(api, &entry, id, name.cut == Cut::KeyFrame, method, request).await;
+        }
     };
+    let tag = format!("\"{number}-{id}-{tag}-{FORMAT_VERSION}\"");
     let answer = |len: u64, body: Body| {
         let body = if *method == Method::HEAD { Body::empty() } else { body };
         let mut response = cache::answer(request, &tag, cache::IMMUTABLE, SEGMENT_TYPE, body);
@@ -117,12 +121,25 @@ pub async fn segment(
     method: &Method,
     request: &HeaderMap,
 ) -> ApiResult<Response> {
-    let tag = format!("\"{}-{id}-{FORMAT_VERSION}\"", entry.meta.number);
+    whole(api, entry, id, false, method, request).await
+}
+
+/// `key_frame`: the first one alone.
+async fn whole(
+    api: &Api,
+    entry: &SharedEntry,
+    id: RenditionId,
+    key_frame: bool,
+    method: &Method,
+    request: &HeaderMap,
+) -> ApiResult<Response> {
+    let tag = format!("\"{}-{id}{}-{FORMAT_VERSION}\"", entry.meta.number, if key_frame { "-key" } else { "" });
     if cache::not_modified(request, &tag) {
         return Ok(cache::answer(request, &tag, cache::IMMUTABLE, SEGMENT_TYPE, Body::empty()));
     }
     let loaded = fragment::load(api, entry).await?;
-    let segment = Segment::new(&loaded, id).ok_or_else(|| no_rendition(id))?;
+    let segment = if key_frame { Segment::key_frame(&loaded, id) } else { Segment::new(&loaded, id) };
+    let segment = segment.ok_or_else(|| no_rendition(id))?;
     let len = segment.len();
     let body = match *method {
         Method::HEAD => Body::empty(),

@@ -146,7 +146,7 @@ fn made(head: &Head, plan: &Plan, asked: Asked, target_s: u32, uris: &Uris) -> M
     let first = plan.entries.first().map_or(0, |entry| entry.meta.ordinal);
     let stored = plan.entries.last().map_or(0, |entry| entry.meta.ordinal);
     let state = head.state();
-    let part_uris = |number: FragmentNumber| move |index: usize| uris.part(number, part_ms, index);
+    let part_uris = |number: FragmentNumber| move |index: usize| uris.part(id, number, part_ms, index);
     // What is durable has the parts it was watched in.
     for (segment, entry) in with_entries(&mut segments, plan, first) {
         if let Some(fragment) = state.get(entry).filter(|_| !segment.gap) {
@@ -165,7 +165,7 @@ fn made(head: &Head, plan: &Plan, asked: Asked, target_s: u32, uris: &Uris) -> M
         let parts = if has_media { fragment.parts(id, part_ms, part_uris(number)) } else { Vec::new() };
         let (discontinuity, start) = (fragment.place.discontinuity, fragment.producer_start);
         if fragment.state == FragmentState::Open {
-            let hint = uris.part(number, part_ms, parts.len());
+            let hint = uris.part(id, number, part_ms, parts.len());
             open = Some(OpenSegment { discontinuity, start, map, parts, hint });
             break;
         }
@@ -191,6 +191,7 @@ fn made(head: &Head, plan: &Plan, asked: Asked, target_s: u32, uris: &Uris) -> M
         dates: true,
         segments,
         low: Some(LowLatency { part_ms, open, skipped, reports }),
+        key_frames: false,
     }
 }
 

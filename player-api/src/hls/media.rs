@@ -82,6 +82,8 @@ pub struct MediaPlaylist {
     pub segments: Vec<Segment>,
     /// Parts are listed.
     pub low: Option<LowLatency>,
+    /// Each segment is a keyframe alone.
+    pub key_frames: bool,
 }
 
 /// The target duration that these durations need: the longest, rounded to seconds (RFC 8216 section 4.3.3.1).
@@ -119,6 +121,9 @@ impl MediaPlaylist {
         }
         if self.ended {
             text.push_str("#EXT-X-PLAYLIST-TYPE:VOD\n");
+        }
+        if self.key_frames {
+            text.push_str("#EXT-X-I-FRAMES-ONLY\n");
         }
         if self.independent {
             text.push_str("#EXT-X-INDEPENDENT-SEGMENTS\n");
@@ -256,6 +261,7 @@ mod tests {
                 Segment { map: Some("init-2.mp4".into()), ..segment(6, 60_000, 2_501, "c.m4s") },
             ],
             low: None,
+            key_frames: false,
         };
         check(
             &playlist,
@@ -299,6 +305,7 @@ mod tests {
                 segment(4, 5_000, 2_000, "c.m4s"),
             ],
             low: None,
+            key_frames: false,
         };
         check(
             &playlist,
@@ -357,6 +364,7 @@ mod tests {
                 },
             ],
             low: Some(low),
+            key_frames: false,
         };
         expect![[r#"
             #EXTM3U

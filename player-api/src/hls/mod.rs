@@ -25,4 +25,4 @@ pub use rendition::RenditionId;
 pub use segment::TIMELINE_LEAD_MS;
 pub use select::with_configs;
 pub(crate) use select::{live, range};
-pub(crate) use uris::{PART_MS, SegmentName, Uris};
+pub(crate) use uris::{Cut, PART_MS, SegmentName, Uris};

@@ -23,6 +23,8 @@ pub struct Rendition {
     pub name: String,
     /// Of audio.
     pub channels: u16,
+    /// URI of the playlist of its keyframes, if there is one.
+    pub key_frames: Option<String>,
 }
 
 /// A multivariant playlist.
@@ -69,6 +71,7 @@ impl Multivariant {
         }
         let group = (!self.audio.is_empty()).then_some(AUDIO_GROUP);
         self.video.iter().for_each(|video| self.variant(&mut text, video, group));
+        self.video.iter().for_each(|video| self.key_frames(&mut text, video));
         text
     }
 
@@ -95,6 +98,19 @@ impl Multivariant {
             let _ = write!(text, ",AUDIO=\"{group}\"");
         }
         let _ = writeln!(text, "\n{}", main.uri);
+    }
+}
+
+impl Multivariant {
+    /// Keyframes alone need less than the whole, which is said: how much less, only the tables know.
+    fn key_frames(&self, text: &mut String, video: &Rendition) {
+        let Some(uri) = &video.key_frames else { return };
+        let (peak, codecs) = (self.peak_bps.max(1), video.codecs.join(","));
+        let _ = write!(text, "#EXT-X-I-FRAME-STREAM-INF:BANDWIDTH={peak},CODECS=\"{codecs}\"");
+        if let Some((width, height)) = video.resolution {
+            let _ = write!(text, ",RESOLUTION={width}x{height}");
+        }
+        let _ = writeln!(text, ",URI=\"{uri}\"");
     }
 }
 
@@ -129,6 +145,7 @@ mod tests {
             language: String::new(),
             name: String::new(),
             channels: 0,
+            key_frames: None,
         }
     }
 

@@ -124,6 +124,22 @@ impl Plan {
         segments
     }
 
+    /// The keyframes that fragments begin with, as segments of a rendition: each lasts until the next.
+    #[must_use]
+    pub fn key_frames(&self, id: RenditionId, names: &dyn Names) -> Vec<Segment> {
+        let mut frames: Vec<Segment> = Vec::with_capacity(self.entries.len());
+        let mut map = None;
+        for (mut segment, entry) in self.segments(id, names, Missing::LeftOut).into_iter().zip(&self.entries) {
+            map = segment.map.take().or(map);
+            if starts_with_sync(entry) && !segment.gap {
+                frames.push(Segment { map: map.take(), ..segment });
+            } else if let Some(last) = frames.last_mut() {
+                last.duration_ms = last.duration_ms.saturating_add(segment.duration_ms);
+            }
+        }
+        frames
+    }
+
     /// The multivariant playlist.
     #[must_use]
     pub fn multivariant(&self, names: &dyn Names) -> Multivariant {
@@ -166,6 +182,7 @@ impl Plan {
             language: last.map(|track| track.language.clone()).unwrap_or_default(),
             name: last.map(|track| track.name.clone()).unwrap_or_default(),
             channels: last.and_then(|track| track.audio).map_or(0, |audio| audio.channels),
+            key_frames: None,
         }
     }
 

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use futures::stream::{self, Stream, StreamExt as _, TryStreamExt as _};
 use std::sync::Arc;
 use vidar_core::entry::SharedEntry;
+use vidar_core::sample::SyncKind;
 use vidar_core::source::{FragmentSource, ReadError};
 use vidar_core::time::ms_to_ticks_floor;
 use vidar_core::track::{StreamConfig, Track};
@@ -102,6 +103,14 @@ impl Segment {
             }
         }
         (!segment.chunks.is_empty()).then_some(segment)
+    }
+
+    /// The first sync sample alone. None as above, or if there is none.
+    pub(crate) fn key_frame(loaded: &LoadedFragment, id: RenditionId) -> Option<Self> {
+        let mut segment = Self { entry: loaded.entry.clone(), chunks: Vec::with_capacity(1), len: 0 };
+        let key = loaded.samples(id.track(&loaded.config)?).find(|sample| sample.entry.sync == SyncKind::Sync)?;
+        segment.push(loaded, id, segment::SegmentStart::Segment, std::slice::from_ref(key.entry), &[key])?;
+        Some(segment)
     }
 
     fn push(

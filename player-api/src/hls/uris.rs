@@ -21,8 +21,22 @@ pub(crate) struct Uris {
     /// Name of the media playlists, and what they are told.
     pub(crate) file: &'static str,
     pub(crate) parameters: Vec<(&'static str, String)>,
-    /// Segments are made of parts, of so many milliseconds.
-    pub(crate) part_ms: Option<u32>,
+    /// What segments are made of.
+    pub(crate) cut: Cut,
+}
+
+/// What a segment has of its track of a fragment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Cut {
+    /// All.
+    #[default]
+    Whole,
+    /// All, in parts of at most so many milliseconds.
+    Parts(u32),
+    /// One of these.
+    Part(u32, usize),
+    /// The first keyframe alone.
+    KeyFrame,
 }
 
 impl Uris {
@@ -34,8 +48,8 @@ impl Uris {
     }
 
     /// Of a part of the segment of a fragment.
-    pub(super) fn part(&self, number: FragmentNumber, part_ms: u32, index: usize) -> String {
-        self.with(&format!("{number}-{part_ms}-{index}.m4s"), &[])
+    pub(super) fn part(&self, id: RenditionId, number: FragmentNumber, part_ms: u32, index: usize) -> String {
+        Self { cut: Cut::Part(part_ms, index), ..self.clone() }.segment(id, number)
     }
 
     /// Of the init segment that a fragment needs whose config is not stored yet.
@@ -44,28 +58,26 @@ impl Uris {
     }
 }
 
-/// What the name of a segment says: `NUMBER.m4s`, `NUMBER-PARTMS.m4s` or `NUMBER-PARTMS-INDEX.m4s`.
+/// What the name of a segment says: `NUMBER.m4s`, `NUMBER-PARTMS.m4s`, `NUMBER-PARTMS-INDEX.m4s` or `NUMBER-key.m4s`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct SegmentName {
     pub(crate) number: FragmentNumber,
-    /// It is made of parts of so many milliseconds.
-    pub(crate) part_ms: Option<u32>,
-    /// One of them.
-    pub(crate) part: Option<usize>,
+    pub(crate) cut: Cut,
 }
 
 impl SegmentName {
     pub(crate) fn parse(file: &str) -> Option<Self> {
         let mut words = file.strip_suffix(".m4s")?.split('-');
         let number = words.next()?.parse().ok()?;
-        let (mut part_ms, mut part) = (None, None);
-        if let Some(word) = words.next() {
-            part_ms = Some(number_of(word, PART_MS)?);
-        }
-        if let Some(word) = words.next() {
-            part = Some(number_of(word, 0..=u32::MAX)? as usize);
-        }
-        words.next().is_none().then_some(Self { number, part_ms, part })
+        let cut = match (words.next(), words.next()) {
+            (None, _) => Cut::Whole,
+            (Some("key"), None) => Cut::KeyFrame,
+            (Some(part_ms), None) => Cut::Parts(number_of(part_ms, PART_MS)?),
+            (Some(part_ms), Some(part)) => {
+                Cut::Part(number_of(part_ms, PART_MS)?, number_of(part, 0..=u32::MAX)? as usize)
+            }
+        };
+        words.next().is_none().then_some(Self { number, cut })
     }
 }
 
@@ -86,10 +98,13 @@ impl Names for Uris {
     }
 
     fn segment(&self, _: RenditionId, number: FragmentNumber) -> String {
-        match self.part_ms {
-            Some(part_ms) => self.with(&format!("{number}-{part_ms}.m4s"), &[]),
-            None => self.with(&format!("{number}.m4s"), &[]),
-        }
+        let name = match self.cut {
+            Cut::Whole => format!("{number}.m4s"),
+            Cut::Parts(part_ms) => format!("{number}-{part_ms}.m4s"),
+            Cut::Part(part_ms, index) => format!("{number}-{part_ms}-{index}.m4s"),
+            Cut::KeyFrame => format!("{number}-key.m4s"),
+        };
+        self.with(&name, &[])
     }
 
     fn missing(&self, _: RenditionId, ordinal: u64) -> String {
@@ -104,13 +119,13 @@ mod tests {
     #[test]
     fn names_of_segments_are_read_as_they_are_written() {
         let number = FragmentNumber::new(7, 8, 9);
-        let uris = Uris { part_ms: Some(209), ..Uris::default() };
         let id = RenditionId::parse("v1").unwrap();
-        let read = |name: &str| SegmentName::parse(name).map(|name| (name.number, name.part_ms, name.part));
-        assert_eq!(read(&Uris::default().segment(id, number)), Some((number, None, None)));
-        assert_eq!(read(&uris.segment(id, number)), Some((number, Some(209), None)));
-        assert_eq!(read(&uris.part(number, 209, 3)), Some((number, Some(209), Some(3))));
-        for wrong in ["", "-0209", "-+209", "-49", "-10001", "-209-", "-209-01", "-209-1-1", "-209-a"] {
+        for cut in [Cut::Whole, Cut::Parts(209), Cut::Part(209, 3), Cut::KeyFrame] {
+            let name = Uris { cut, ..Uris::default() }.segment(id, number);
+            assert_eq!(SegmentName::parse(&name), Some(SegmentName { number, cut }), "{name}");
+        }
+        for wrong in ["", "-0209", "-+209", "-49", "-10001", "-209-", "-209-01", "-209-1-1", "-209-a", "-key-1", "-Key"]
+        {
             let name = format!("{number}{wrong}.m4s");
             assert_eq!(SegmentName::parse(&name).is_some(), wrong.is_empty(), "{name}");
         }

@@ -8,7 +8,9 @@ use http::{HeaderMap, HeaderValue, Method};
 use vidar_core::entry::SharedEntry;
 use vidar_core::ids::{FragmentNumber, StreamId};
 
-use crate::hls::{self, Asked, MediaPlaylist, Missing, Names, PART_MS, Plan, RenditionId, SegmentName, Uris, answer};
+use crate::hls::{
+    self, Asked, Cut, MediaPlaylist, Missing, Names, PART_MS, Plan, RenditionId, SegmentName, Uris, answer,
+};
 use crate::params::{self, Params};
 use crate::{Api, ApiError, ApiResult};
 
@@ -38,6 +40,8 @@ pub(super) async fn multivariant(
             let uris = Uris { file: "index.m3u8", parameters: bounds.into(), ..uris(&params, true) };
             let mut playlist = range.plan.multivariant(&uris);
             playlist.start_offset_ms = range.offset_ms;
+            let key_frames = Uris { file: "iframes.m3u8", ..uris };
+            playlist.video.iter_mut().for_each(|video| video.key_frames = Some(key_frames.playlist(video.id)));
             playable(&range.plan)?;
             Ok(playlist_answer(&headers, playlist.render(), &range.plan, range.offset_ms))
         }
@@ -78,11 +82,7 @@ pub(super) async fn rendition(
     let query = query.as_deref();
     if let Some(name) = SegmentName::parse(&file) {
         Params::parse(query, &[])?;
-        if name.part_ms.is_some() {
-            return answer::parts(&api, stream, name, id, &method, &headers).await;
-        }
-        let entry = answer::stored(&api, stream, name.number)?;
-        return answer::segment(&api, &entry, id, &method, &headers).await;
+        return answer::segment_by_name(&api, stream, name, id, &method, &headers).await;
     }
     if let Some(number) = file.strip_prefix("init-of-").and_then(|rest| rest.strip_suffix(".mp4")) {
         Params::parse(query, &[])?;
@@ -94,11 +94,19 @@ pub(super) async fn rendition(
         return init(&api, stream, id, config, &params, &headers).await;
     }
     match file.as_str() {
-        "index.m3u8" => {
+        "index.m3u8" | "iframes.m3u8" => {
             let params = Params::parse(query, &["start", "end"])?;
             let (start, end) = params.span()?;
             let range = hls::range(&api, stream, start, end).await?;
             known_rendition(&range.plan, id)?;
+            let key_frames = file == "iframes.m3u8";
+            if key_frames && !id.is_video() {
+                return Err(unknown_file());
+            }
+            let segments = match key_frames {
+                true => range.plan.key_frames(id, &Uris { cut: Cut::KeyFrame, ..uris(&params, true) }),
+                false => range.plan.segments(id, &uris(&params, true), Missing::OfRun),
+            };
             let playlist = MediaPlaylist {
                 sequence: 0,
                 target_s: 0,
@@ -106,8 +114,9 @@ pub(super) async fn rendition(
                 ended: true,
                 start_offset_ms: range.offset_ms,
                 dates: true,
-                segments: range.plan.segments(id, &uris(&params, true), Missing::OfRun),
+                segments,
                 low: None,
+                key_frames,
             };
             Ok(playlist_answer(&headers, playlist.render(), &range.plan, range.offset_ms))
         }
@@ -130,6 +139,7 @@ pub(super) async fn rendition(
                 dates: true,
                 segments: plan.segments(id, &uris(&params, false), Missing::Listed),
                 low: None,
+                key_frames: false,
             };
             Ok(playlist_answer(&headers, playlist.render(), &plan, None))
         }
@@ -165,7 +175,7 @@ async fn low_latency(
     for name in ["target", "part", "window"] {
         parameters.extend(params.text(name).map(|value| (name, params::encode(value))));
     }
-    let uris = Uris { file: "live.m3u8", parameters, part_ms: Some(asked.part_ms), ..uris(params, false) };
+    let uris = Uris { file: "live.m3u8", parameters, cut: Cut::Parts(asked.part_ms), ..uris(params, false) };
     let (playlist, plan) = hls::low_playlist(api, stream, asked, &uris).await?;
     Ok(playlist_answer(headers, playlist.render(), &plan, None))
 }
