@@ -78,7 +78,8 @@ async fn on_hls() {
         }
         let master = m3u8_rs::parse_master_playlist_res(master.text().as_bytes())
             .unwrap_or_else(|error| panic!("{clip}: {error}: {}", master.text()));
-        let uris = master.variants.iter().map(|variant| variant.uri.clone());
+        let whole = master.variants.iter().filter(|variant| !variant.is_i_frame);
+        let uris = whole.map(|variant| variant.uri.clone());
         let uris = uris.chain(master.alternatives.iter().filter_map(|alternative| alternative.uri.clone()));
         let mut found = BTreeMap::new();
         for uri in uris {
