@@ -8,7 +8,7 @@ mod common;
 use std::path::Path;
 use std::process::Command;
 
-use common::{ID, SECRET, ffmpeg, start};
+use common::{ID, Pusher, SECRET, ffmpeg, start};
 
 #[test]
 fn people_watch_seek_export_and_search() {
@@ -32,6 +32,15 @@ fn people_watch_seek_export_and_search() {
     vidar.until("the index", |vidar| {
         let found = vidar.json("/v1/search?q=kind:fragment%20stream:grey");
         (found["total"] == 10).then_some(())
+    });
+    // A camera beside it, for the head.
+    let url = vidar.rtsp_url("camera");
+    let camera = ["-re", "-f", "lavfi", "-i", "testsrc2=s=160x90:r=50", "-c:v", "libx264", "-preset", "ultrafast"];
+    let out = ["-tune", "zerolatency", "-g", "50", "-f", "rtsp", "-rtsp_transport", "tcp", &url];
+    let _camera = Pusher::ffmpeg(&[&camera[..], &out].concat());
+    vidar.until("the camera", |vidar| {
+        let (status, _) = vidar.request(&[], "/v1/streams/camera/hls/live.m3u8");
+        (status == 200).then_some(())
     });
     let output = Command::new("node")
         .arg(folder.join("console.mjs"))

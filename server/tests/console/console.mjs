@@ -34,10 +34,10 @@ async function walk(colorScheme) {
 
   // A picture on the wall, and nothing where the filter leaves nothing.
   await page.waitForSelector(".wall img");
-  assert.equal(await page.locator(".wall li").count(), 1);
+  assert.equal(await page.locator(".wall li").count(), 2);
   await accessible(page);
   await page.fill("input[type=search]", "no such stream");
-  await page.waitForSelector("text=0 of 1");
+  await page.waitForSelector("text=0 of 2");
 
   // The picture shown is the one of that instant: by the address, by the form.
   await page.goto(`${base}/console/#/stream/grey?at=2026-01-01T12:00:02Z`);
@@ -60,9 +60,33 @@ async function walk(colorScheme) {
   assert.equal(clip.toString("latin1", 4, 8), "ftyp");
   await accessible(page);
 
+  // The head plays, by parts that are made as it is recorded, and says how far it is behind.
+  const part = page.waitForResponse((response) => /\/v1\/\d+-\d+-\d+\.m4s/.test(response.url()) && response.ok());
+  await page.goto(`${base}/console/#/stream/camera`);
+  await part;
+  await page.waitForSelector(".behind:text-matches('^\\\\d+\\\\.\\\\d s behind')");
+  const from = await page.evaluate(() => document.querySelector("video").currentTime);
+  await page.waitForFunction((from) => document.querySelector("video").currentTime > from + 2, from);
+  // A frame is as long as this stream says.
+  await page.evaluate(() => document.querySelector("video").pause());
+  const at = await page.evaluate(() => document.querySelector("video").currentTime);
+  await page.click("[aria-label='One frame back']");
+  const stepped = at - (await page.evaluate(() => document.querySelector("video").currentTime));
+  assert.ok(Math.abs(stepped - 0.02) < 0.003, `${stepped} s are no frame`);
+
   await page.goto(`${base}/console/#/search?q=kind%3Afragment%20stream%3Agrey`);
   await page.waitForSelector("text=10 found");
   await accessible(page);
+  // Counted over time and by what there is; a bar leads to what is in it.
+  assert.equal(await page.locator(".histogram a").count(), 10);
+  await page.click(".histogram a:nth-child(4)");
+  await page.waitForSelector("text=1 found");
+  assert.ok((await page.textContent("tbody tr td")).includes("12:00:03.000"));
+  await page.goto(`${base}/console/#/search?q=kind%3Afragment%20stream%3Agrey%20OR%20stream%3Anone`);
+  await page.waitForSelector("h2:text-is('Codecs')");
+  await page.click(".facets a:text-is('h264')");
+  await page.waitForFunction(() => location.hash.endsWith(encodeURIComponent("(kind:fragment stream:grey OR stream:none) codec:h264")));
+  await page.waitForSelector("text=10 found");
   await page.click("tbody tr:last-child a");
   await shows(page, 0);
   await page.goto(`${base}/console/#/search?q=width%3Ax`);

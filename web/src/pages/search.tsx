@@ -1,5 +1,6 @@
 import { useEffect, useState } from "preact/hooks";
 import { api } from "../api";
+import { Facets } from "../facets";
 import { bytes, duration, time } from "../format";
 import { message, streamHref } from "../hooks";
 
@@ -85,6 +86,7 @@ export function Search({ query }: { query: URLSearchParams }) {
           <p role="status">
             {answer.total} found{answer.indexed_watermark === undefined && "; the index catches up, there may be more"}
           </p>
+          <Facets query={asked ?? ""} />
           <div class="scroll" tabIndex={0} role="region" aria-label="Results">
             <table>
               <thead>

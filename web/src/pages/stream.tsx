@@ -6,7 +6,6 @@ import { Player } from "../player";
 import { type Marks, TimelineCanvas } from "../timeline";
 
 const RATES = [0.25, 0.5, 1, 2, 4, 8];
-const FRAME_S = 1 / 25;
 
 /** A stream: player and timeline. `at`: milliseconds since 1970, or RFC 3339; without it, live. */
 export function StreamPage({ name, at, session }: { name: string; at: string | null; session: Session }) {
@@ -15,6 +14,7 @@ export function StreamPage({ name, at, session }: { name: string; at: string | n
   const player = useRef<Player | undefined>(undefined);
   const [now, setNow] = useState<number>();
   const [isLive, setLive] = useState(at === null);
+  const [behind, setBehind] = useState<number>();
   const [problem, setProblem] = useState("");
   const [rate, setRate] = useState(1);
   const [marks, setMarks] = useState<Marks>({});
@@ -33,7 +33,7 @@ export function StreamPage({ name, at, session }: { name: string; at: string | n
 
   useEffect(() => {
     if (!video.current) return;
-    const made = new Player(video.current, streamPath(name), { onTime: setNow, onProblem: setProblem });
+    const made = new Player(video.current, streamPath(name), { onTime: setNow, onBehind: setBehind, onProblem: setProblem });
     player.current = made;
     const start = at === null ? Number.NaN : /^\d+$/.test(at) ? Number(at) : Date.parse(at);
     if (Number.isNaN(start)) goLive();
@@ -48,7 +48,7 @@ export function StreamPage({ name, at, session }: { name: string; at: string | n
   const step = (frames: number) => {
     if (!video.current) return;
     video.current.pause();
-    video.current.currentTime += frames * FRAME_S;
+    video.current.currentTime += frames * (player.current?.frame_s ?? 0);
   };
   const toggle = () => {
     const element = video.current;
@@ -87,6 +87,11 @@ export function StreamPage({ name, at, session }: { name: string; at: string | n
       {problem && <p role="alert" class="error">{problem}</p>}
       <div class="row" role="group" aria-label="Playback">
         <output class="clock">{now === undefined ? "…" : time(now, true)}</output>
+        {behind !== undefined && (
+          <span class="dim behind" title="The clock of this browser less that of the producer">
+            {(behind / 1000).toFixed(1)} s behind
+          </span>
+        )}
         <button type="button" onClick={() => now !== undefined && seek(now - 10_000)}>−10 s</button>
         <button type="button" onClick={() => step(-1)} aria-label="One frame back">‹</button>
         <button type="button" onClick={toggle}>Play / pause</button>
