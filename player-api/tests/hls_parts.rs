@@ -466,3 +466,51 @@ fn extinf<'a>(text: &'a str, uri: &str) -> &'a str {
     let at = lines.iter().position(|line| *line == uri).expect("it is listed");
     &lines[at - 1]["#EXTINF:".len()..]
 }
+
+/// A record of a fragment that is still open may fail: it goes on, and is never whole.
+#[tokio::test]
+async fn what_fails_while_it_is_open_does_not_come_back() {
+    let archive = Archive::new();
+    let mut recorder = Recorder::new(&archive, "bbb.mkv", Options::default()).await;
+    let before = Playlist::get(&archive, "v1", "").await;
+    let open = recorder.record_parts("v1", 2).await;
+    let failed = recorder.open.expect("it is open");
+    recorder.publish(LiveEvent::Failed(failed));
+    assert_eq!(Playlist::get(&archive, "v1", "").await.hint, None);
+    assert_eq!(archive.get(&hint_url(&open.open[0])).await.status, 404);
+    for _ in 0..60 {
+        recorder.step();
+    }
+    assert!(recorder.closed.is_empty(), "it is open still");
+    let playlist = Playlist::get(&archive, "v1", "").await;
+    assert_eq!((playlist.segments.len(), playlist.hint), (before.segments.len(), None));
+    recorder.close_one();
+    Playlist::get(&archive, "v1", "").await;
+    for uri in [&open.open[0], &open.open[0].replace("-209-0", "-209-3"), &open.open[0].replace("-209-0", "-209")] {
+        assert_eq!(archive.get(&hint_url(uri)).await.status, 404, "{uri}");
+    }
+    let playlist = Playlist::get(&archive, "v1", "").await;
+    assert_eq!(playlist.segments.len(), before.segments.len() + 1);
+    assert!(playlist.text.contains("#EXT-X-GAP\n"), "{}", playlist.text);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_waits_for_long_nor_when_the_server_stops() {
+    let archive = Archive::new();
+    let mut recorder = Recorder::new(&archive, "bbb.mkv", Options::default()).await;
+    Playlist::get(&archive, "v1", "").await;
+    let open = recorder.record_parts("v1", 1).await;
+    let (next, hint) = (open.sequence + open.segments.len() as u64, open.hint.expect("a hint"));
+    let playlist = |target: u32| format!("{FOLDER}/v1/live.m3u8?target={target}&part=209&_HLS_msn={next}");
+    for (uri, status, seconds) in [(playlist(4), 503, 12), (playlist(3600), 503, 30), (hint_url(&hint), 404, 5)] {
+        let begun = tokio::time::Instant::now();
+        assert_eq!(archive.get(&uri).await.status, status, "{uri}");
+        assert_eq!(begun.elapsed().as_secs(), seconds, "{uri}");
+    }
+    let next = playlist(4);
+    let mut waits = Box::pin(archive.get(&next));
+    assert!(waits.as_mut().now_or_never().is_none());
+    archive.api.heads.stop();
+    let begun = tokio::time::Instant::now();
+    assert_eq!((waits.await.status, begun.elapsed().as_secs()), (503, 0));
+}

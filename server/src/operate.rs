@@ -15,6 +15,7 @@ use vidar_core::registry::StreamRegistry;
 use vidar_indexer::{CatchUp, Index};
 use vidar_ingest::Ingest;
 use vidar_kvs_api::delivery::{Counts, Deliveries};
+use vidar_player_api::hls::Heads;
 use vidar_storage::{Distribution, Space, Store};
 
 use crate::registry::Registry;
@@ -33,6 +34,8 @@ pub struct Operating {
     pub ingest: Arc<Ingest>,
     /// Viewers.
     pub hub: Arc<vidar_live::Hub>,
+    /// Viewers of parts.
+    pub heads: Heads,
     /// What goes.
     pub retention: Arc<Retention>,
     /// Checks of what is stored.
@@ -128,6 +131,13 @@ async fn metrics(State(operating): State<Arc<Operating>>) -> Response {
         operating.ingest.budget().used_bytes(),
     );
     metric("live_held_bytes", "gauge", "Bytes of samples held for viewers.", operating.hub.held_bytes() as u64);
+    let of_parts = operating.heads.held_bytes() as u64;
+    metric(
+        "live_parts_held_bytes",
+        "gauge",
+        "Of what is held for viewers of parts, most of it with the others.",
+        of_parts,
+    );
     let checks = operating.verifier.stats();
     let Deliveries { pictures, notices } = &*operating.deliveries;
     let (written, failed) = counted(pictures.counts());

@@ -162,6 +162,7 @@ impl Server {
         let (index, clock) = (Arc::clone(&self.index), Arc::clone(&self.clock));
         let verifier = Verifier::new(self.store.clone(), index, clock, self.settings.verify_bytes_s);
         let player = self.player();
+        let heads = player.heads.clone();
         let deliveries = Arc::new(self.feeds.deliveries(&player, &self.outlet));
         let router =
             self.router(Arc::clone(&player), Arc::clone(&retention), Arc::clone(&verifier), Arc::clone(&deliveries));
@@ -220,6 +221,7 @@ impl Server {
 
         stop.await;
         tracing::info!("stopping");
+        heads.stop();
         accepting.cancel();
         self.ingest.stop.cancel();
         verifier.stop();
@@ -268,6 +270,7 @@ impl Server {
             registry: Arc::clone(&self.registry),
             ingest: Arc::clone(&self.ingest),
             hub: Arc::clone(&self.hub),
+            heads: player.heads.clone(),
             retention,
             verifier,
             deliveries,

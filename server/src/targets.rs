@@ -56,7 +56,7 @@ impl FromStr for Topic {
         let parts: Vec<&str> = arn.split(':').collect();
         let is_topic = matches!(&parts[..], ["arn", partition, "sns", region, account, name]
             if [partition, region, account, name].iter().all(|part| !part.is_empty()));
-        if arn.len() > NAME_MAX || !is_topic {
+        if arn.len() > NAME_MAX || !is_topic || !arn.bytes().all(|byte| byte.is_ascii_graphic()) {
             bail!("{arn}: expected the ARN of an SNS topic, arn:aws:sns:REGION:ACCOUNT:NAME");
         }
         let url: Uri = url.parse().with_context(|| format!("the URL of {arn}"))?;
@@ -112,7 +112,13 @@ mod tests {
         let topic: Topic = "arn:aws:sns:eu-central-1:000000000000:door=https://h:1/p?a=b".parse().unwrap();
         assert_eq!(topic.arn, "arn:aws:sns:eu-central-1:000000000000:door");
         assert_eq!(topic.url.to_string(), "https://h:1/p?a=b");
-        for bad in ["", "arn:aws:sns:r:0:t", "arn:aws:sqs:r:0:t=http://h", "arn:aws:sns:r:0:=http://h"] {
+        for bad in [
+            "",
+            "arn:aws:sns:r:0:t",
+            "arn:aws:sqs:r:0:t=http://h",
+            "arn:aws:sns:r:0:=http://h",
+            "arn:aws:sns:r:0:tür=http://h",
+        ] {
             assert!(bad.parse::<Topic>().is_err(), "{bad}");
         }
         for bad in ["ftp://h", "h", "/p", "http://", "http://u:p@h/"] {

@@ -63,7 +63,7 @@ impl Webhooks {
     /// Posts a notification to what its topic stands for. Redirects are not followed.
     ///
     /// # Errors
-    /// `Again` if it was not reached, was busy or failed; `Final` for any other answer than success.
+    /// `Again` if it was not reached or was busy; `Failing` if it failed; `Final` for any other answer than success.
     pub(crate) async fn post(&self, notice: &Notice) -> Result<(), OutletError> {
         let topic = self.topics.iter().find(|topic| topic.arn == notice.topic);
         let (Some(topic), Some(caller)) = (topic, &self.caller) else {
@@ -86,7 +86,10 @@ impl Webhooks {
             StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS => {
                 Err(OutletError::Again(format!("{host}: {status}")))
             }
-            _ if status.is_server_error() => Err(OutletError::Again(format!("{host}: {status}"))),
+            StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => {
+                Err(OutletError::Again(format!("{host}: {status}")))
+            }
+            _ if status.is_server_error() => Err(OutletError::Failing(format!("{host}: {status}"))),
             _ => Err(OutletError::Final(format!("{host}: {status}"))),
         }
     }

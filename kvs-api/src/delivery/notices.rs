@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use ring::digest::{SHA256, digest};
 use tokio_util::sync::CancellationToken;
@@ -12,12 +13,16 @@ use vidar_player_api::Api;
 use super::config::{self, Notification};
 use super::feed::{Due, Feed};
 use super::outlet::{Notice, Outlet};
-use super::worker::{Counts, Deliver, Worker, retried};
+use super::worker::{Counts, Deliver, Failure, Worker, retried};
 use super::{DeliveryOptions, marks, notice};
 use crate::arn;
 
-/// What nobody took for so long after its fragment began is given up.
+/// What nobody took for so long after its fragment began is given up, but not before it was tried for a while: a clock
+/// that was wrong makes old what is new.
 const GIVEN_UP_MS: i64 = 86_400_000;
+const TRIED_MIN: Duration = Duration::from_secs(600);
+/// What a webhook fails at for so long while it answers, may be what it fails at: others are not to wait for it.
+const FAILING_MAX: Duration = Duration::from_secs(3600);
 
 /// Posts notifications of one topic.
 pub struct Notices {
@@ -109,17 +114,17 @@ impl Deliver for Notices {
             id: notice::id(due.number, &self.topic),
             body: body.to_string().into(),
         };
-        let mut is_first = true;
-        let goes_on = |error: &str| {
+        let (mut is_first, begun) = (true, Instant::now());
+        let goes_on = |failure: &Failure| {
             if std::mem::take(&mut is_first) {
+                let error = &failure.detail;
                 tracing::warn!(topic = self.topic, fragment = %due.number, error, "a notification is tried again");
             }
-            !self.is_too_old(due) && self.stream(due).is_some()
+            let is_too_old = self.is_too_old(due) && begun.elapsed() > TRIED_MIN;
+            let is_failing = failure.of_content && begun.elapsed() > FAILING_MAX;
+            !is_too_old && !is_failing && self.stream(due).is_some()
         };
-        let sent = match self.is_too_old(due) {
-            true => Err("its fragment began more than a day ago".to_owned()),
-            false => retried(stop, goes_on, || async { Ok(outlet.post(&notice).await?) }).await?,
-        };
+        let sent = retried(stop, goes_on, || async { Ok(outlet.post(&notice).await?) }).await?;
         self.counts.add(sent.is_ok());
         if let Err(error) = sent {
             tracing::warn!(topic = self.topic, stream = %stream.name, fragment = %due.number, error, "a notification is given up");

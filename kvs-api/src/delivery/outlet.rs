@@ -39,6 +39,9 @@ pub enum OutletError {
     /// It may another time.
     #[error("{0}")]
     Again(String),
+    /// It may another time, unless it is of what was to go out.
+    #[error("{0}")]
+    Failing(String),
     /// It never will.
     #[error("{0}")]
     Final(String),

@@ -93,7 +93,11 @@ impl Pictures {
         last: &Option<(String, Arc<[u8]>)>,
     ) -> Result<Option<(String, Arc<[u8]>)>, Failure> {
         let Some((target, folders)) = config::target(&self.targets, &plan.uri) else {
-            return Err(Failure { again: false, detail: format!("{} stands for no directory any more", plan.uri) });
+            return Err(Failure {
+                again: false,
+                of_content: false,
+                detail: format!("{} stands for no directory any more", plan.uri),
+            });
         };
         let began = match plan.axis {
             TimeAxis::Producer => entry.meta.producer_start,

@@ -20,8 +20,9 @@ const PAUSE_FIRST: Duration = Duration::from_secs(1);
 const PAUSE_MAX: Duration = Duration::from_secs(60);
 /// How often progress is read, where that may help.
 const RESTORE_TRIES: u32 = 5;
-/// How often progress is kept at most.
+/// How often progress is kept at most: after something was done, and after only what nobody wants came.
 const KEEP_INTERVAL: Duration = Duration::from_secs(1);
+const KEEP_IDLE_INTERVAL: Duration = Duration::from_secs(30);
 
 /// What was done since the start.
 #[derive(Debug, Default)]
@@ -91,18 +92,24 @@ impl Worker {
             None => return,
         }
         let (mut kept, mut kept_at) = (feed.progress(), Instant::now());
+        let (mut has_done, mut has_changed) = (false, false);
         loop {
             let next = feed.next();
-            if next == Next::Nothing || kept_at.elapsed() >= KEEP_INTERVAL {
+            let keep_at = kept_at + if has_done { KEEP_INTERVAL } else { KEEP_IDLE_INTERVAL };
+            if (has_done || has_changed) && Instant::now() >= keep_at {
                 let progress = feed.progress();
                 if progress != kept {
                     self.keep(progress.clone()).await;
-                    (kept, kept_at) = (progress, Instant::now());
+                    kept = progress;
                 }
+                (kept_at, has_done, has_changed) = (Instant::now(), false, false);
             }
             match next {
                 Next::Do(due) => match task.deliver(due, stop).await {
-                    Some(()) => feed.settle(due),
+                    Some(()) => {
+                        feed.settle(due);
+                        has_done = true;
+                    }
                     None => break,
                 },
                 Next::CatchUp => {
@@ -116,7 +123,8 @@ impl Worker {
                     }
                 }
                 Next::Nothing => tokio::select! {
-                    () = feed.changed() => {}
+                    () = feed.changed() => has_changed = true,
+                    () = tokio::time::sleep_until(keep_at.into()), if has_done || has_changed => {}
                     () = stop.cancelled() => break,
                 },
             }
@@ -139,7 +147,7 @@ impl Worker {
 }
 
 /// So many tries in all.
-pub(crate) fn tries(count: u32) -> impl FnMut(&str) -> bool + Send {
+pub(crate) fn tries(count: u32) -> impl FnMut(&Failure) -> bool + Send {
     let mut left = count;
     move |_| {
         left = left.saturating_sub(1);
@@ -150,14 +158,14 @@ pub(crate) fn tries(count: u32) -> impl FnMut(&str) -> bool + Send {
 /// Tries again what may help, after each failure that `goes_on` with; none: it is time to stop.
 pub(crate) async fn retried<T, F: Future<Output = Result<T, Failure>>>(
     stop: &CancellationToken,
-    mut goes_on: impl FnMut(&str) -> bool,
+    mut goes_on: impl FnMut(&Failure) -> bool,
     work: impl Fn() -> F,
 ) -> Option<Result<T, String>> {
     let mut pause = PAUSE_FIRST;
     loop {
         match until(stop, work()).await? {
             Ok(done) => return Some(Ok(done)),
-            Err(failure) if failure.again && goes_on(&failure.detail) => {}
+            Err(failure) if failure.again && goes_on(&failure) => {}
             Err(failure) => return Some(Err(failure.detail)),
         }
         until(stop, tokio::time::sleep(pause)).await?;
@@ -176,17 +184,24 @@ async fn until<T>(stop: &CancellationToken, work: impl Future<Output = T>) -> Op
 /// Why a try failed, and whether another may help.
 pub(crate) struct Failure {
     pub(crate) again: bool,
+    /// What it is about may be the reason.
+    pub(crate) of_content: bool,
     pub(crate) detail: String,
 }
 
 impl From<ApiError> for Failure {
     fn from(error: ApiError) -> Self {
-        Self { again: error.status().as_u16() == 503, detail: error.detail().to_owned() }
+        Self { again: error.status().as_u16() == 503, of_content: false, detail: error.detail().to_owned() }
     }
 }
 
 impl From<OutletError> for Failure {
     fn from(error: OutletError) -> Self {
-        Self { again: matches!(error, OutletError::Again(_)), detail: error.to_string() }
+        let (again, of_content) = match error {
+            OutletError::Again(_) => (true, false),
+            OutletError::Failing(_) => (true, true),
+            OutletError::Final(_) => (false, false),
+        };
+        Self { again, of_content, detail: error.to_string() }
     }
 }

@@ -2,7 +2,7 @@
 
 use axum::body::Body;
 use axum::response::Response;
-use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, header};
 use vidar_core::entry::SharedEntry;
 use vidar_core::ids::{FragmentNumber, StreamId};
 
@@ -82,12 +82,13 @@ pub(crate) async fn segment_by_name(
         }
     };
     let tag = format!("\"{number}-{id}-{tag}-{FORMAT_VERSION}\"");
+    if cache::not_modified(request, &tag) {
+        return Ok(cache::answer(request, &tag, cache::IMMUTABLE, SEGMENT_TYPE, Body::empty()));
+    }
     let answer = |len: u64, body: Body| {
         let body = if *method == Method::HEAD { Body::empty() } else { body };
         let mut response = cache::answer(request, &tag, cache::IMMUTABLE, SEGMENT_TYPE, body);
-        if response.status() == StatusCode::OK {
-            response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(len));
-        }
+        response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(len));
         response
     };
     if let Some(media) = low::media(api, stream, number, id, part_ms, part).await? {

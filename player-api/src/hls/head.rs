@@ -4,8 +4,11 @@
 //! its first sample until it is durable; then its media comes from the archive, and what stays for a while is where its parts
 //! are cut. Buffers are shared with the hub.
 
+use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
+use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -15,7 +18,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use vidar_core::hub::LiveEvent;
 use vidar_core::ids::{FragmentNumber, StreamId};
-use vidar_core::sample::Sample;
+use vidar_core::sample::{Sample, SyncKind};
 use vidar_core::sink::OpenFragment;
 use vidar_core::time::{UnixMs, ticks_to_ms_nearest};
 use vidar_core::track::{Codec, NalFraming, StreamConfig, Track};
@@ -34,10 +37,21 @@ const IDLE: Duration = Duration::from_secs(60);
 const DURABLE_COUNT: usize = 16;
 /// Bytes of media of one stream that are held at most; then the oldest fragment is to be had once it is durable.
 const HELD_BYTES_MAX: usize = 64 << 20;
+/// The same of all streams.
+const TOTAL_BYTES_MAX: usize = 256 << 20;
 
 /// The streams that are watched so.
 #[derive(Clone, Default)]
-pub struct Heads(Arc<Mutex<HashMap<StreamId, Arc<Head>>>>);
+pub struct Heads(Arc<Shared>);
+
+#[derive(Default)]
+struct Shared {
+    /// Held for a look-up.
+    all: Mutex<HashMap<StreamId, Arc<Head>>>,
+    /// Bytes of media of all.
+    held_bytes: AtomicUsize,
+    stopping: watch::Sender<bool>,
+}
 
 impl fmt::Debug for Heads {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -47,23 +61,43 @@ impl fmt::Debug for Heads {
 
 impl Heads {
     fn all(&self) -> MutexGuard<'_, HashMap<StreamId, Arc<Head>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.all.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Bytes of media that are held for viewers of parts. Most are those that the hub holds, too.
+    #[must_use]
+    pub fn held_bytes(&self) -> usize {
+        self.0.held_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Nobody is to wait any more.
+    pub fn stop(&self) {
+        self.0.stopping.send_replace(true);
+    }
+
+    /// Resolves once that was said.
+    pub(super) async fn stopped(&self) {
+        let mut stopping = self.0.stopping.subscribe();
+        // Its sender is in `self`.
+        let _ = stopping.wait_for(|stopping| *stopping).await;
     }
 
     /// The head of a stream, which is followed from now on.
     pub(super) fn follow(&self, hub: &Arc<Hub>, stream: StreamId) -> Arc<Head> {
-        let mut all = self.all();
-        if let Some(head) = all.get(&stream) {
-            head.touch();
-            return Arc::clone(head);
-        }
-        let head = Arc::new(Head::new());
-        let mut subscriber = hub.subscribe(stream);
+        let (head, mut subscriber) = {
+            let mut all = self.all();
+            if let Some(head) = all.get(&stream) {
+                head.touch();
+                return Arc::clone(head);
+            }
+            let head = Arc::new(Head::new(Arc::clone(&self.0)));
+            all.insert(stream, Arc::clone(&head));
+            (head, hub.subscribe(stream))
+        };
         // What the hub has is known before the first answer.
         while let Some(event) = subscriber.next().now_or_never() {
             head.take(event);
         }
-        all.insert(stream, Arc::clone(&head));
         tokio::spawn(run(self.clone(), stream, Arc::clone(&head), subscriber));
         head
     }
@@ -79,6 +113,7 @@ async fn run(heads: Heads, stream: StreamId, head: Arc<Head>, mut subscriber: Su
         let idle_at = head.state().asked + IDLE;
         tokio::select! {
             event = subscriber.next() => head.take(event),
+            () = heads.stopped() => return,
             () = tokio::time::sleep_until(idle_at) => {
                 let mut all = heads.all();
                 // Who asks takes this lock first.
@@ -96,14 +131,17 @@ pub(super) struct Head {
     /// Held for a look, or for one event.
     state: Mutex<State>,
     changed: watch::Sender<()>,
+    shared: Arc<Shared>,
 }
 
 #[derive(Debug)]
 pub(super) struct State {
     asked: Instant,
-    /// In the order they began.
+    /// In order of ordinals.
     fragments: VecDeque<HeadFragment>,
     held_bytes: usize,
+    /// The greatest ordinal that was seen.
+    pub(super) newest: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -113,7 +151,7 @@ pub(super) struct HeadFragment {
     pub(super) producer_start: UnixMs,
     pub(super) state: FragmentState,
     /// Known once it is closed.
-    pub(super) duration_ms: u32,
+    pub(super) duration_ms: Option<u32>,
     /// Producer time of media time 0: known with the first sample.
     origin_ms: Option<i64>,
     tracks: Vec<HeadTrack>,
@@ -132,6 +170,31 @@ struct HeadTrack {
     entries: Vec<SampleEntry>,
     /// Of each, its bytes less those that its entry drops; none once it is durable.
     data: Vec<Bytes>,
+    /// Where it is cut so far, for some lengths of parts: what is asked again at each sample is not to look at all of them.
+    cuts: RefCell<VecDeque<(u32, Vec<Range<usize>>)>>,
+}
+
+/// Lengths of parts whose cuts are kept.
+const CUTS_MAX: usize = 4;
+
+impl HeadTrack {
+    fn with_cut<T>(
+        &self,
+        of_config: &Track,
+        part_ms: u32,
+        is_closed: bool,
+        look: impl FnOnce(&[Range<usize>]) -> T,
+    ) -> T {
+        let mut cuts = self.cuts.borrow_mut();
+        let at = cuts.iter().position(|(length, _)| *length == part_ms).unwrap_or_else(|| {
+            cuts.truncate(CUTS_MAX - 1);
+            cuts.push_front((part_ms, Vec::new()));
+            0
+        });
+        let (_, cut) = &mut cuts[at];
+        parts::cut_on(&self.entries, part_ms, of_config.timescale_hz, is_closed, cut);
+        look(cut)
+    }
 }
 
 /// What there is of a part, or of all parts of a fragment.
@@ -146,9 +209,9 @@ pub(super) enum Found {
 }
 
 impl Head {
-    fn new() -> Self {
-        let state = State { asked: Instant::now(), fragments: VecDeque::new(), held_bytes: 0 };
-        Self { state: Mutex::new(state), changed: watch::Sender::new(()) }
+    fn new(shared: Arc<Shared>) -> Self {
+        let state = State { asked: Instant::now(), fragments: VecDeque::new(), held_bytes: 0, newest: None };
+        Self { state: Mutex::new(state), changed: watch::Sender::new(()), shared }
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
@@ -165,8 +228,29 @@ impl Head {
     }
 
     fn take(&self, event: Result<LiveEvent, RecvError>) {
-        self.state().take(event);
+        let mut state = self.state();
+        let before = state.held_bytes;
+        state.take(event);
+        let total = &self.shared.held_bytes;
+        total.fetch_add(state.held_bytes, Ordering::Relaxed);
+        total.fetch_sub(before, Ordering::Relaxed);
+        while state.held_bytes > HELD_BYTES_MAX || total.load(Ordering::Relaxed) > TOTAL_BYTES_MAX {
+            let before = state.held_bytes;
+            state.give_up_oldest();
+            total.fetch_sub(before - state.held_bytes, Ordering::Relaxed);
+            if state.held_bytes == before {
+                break;
+            }
+        }
+        drop(state);
         self.changed.send_replace(());
+    }
+}
+
+impl Drop for Head {
+    fn drop(&mut self) {
+        let held = self.state().held_bytes;
+        self.shared.held_bytes.fetch_sub(held, Ordering::Relaxed);
     }
 }
 
@@ -180,18 +264,18 @@ impl State {
             Ok(LiveEvent::Opened { fragment: place, config, producer_start, .. }) => {
                 let tracks = config.tracks.iter().map(|_| HeadTrack::default()).collect();
                 let state = FragmentState::Open;
-                let (origin_ms, duration_ms) = (None, 1);
+                let (origin_ms, duration_ms) = (None, None);
                 let opened = HeadFragment { place, config, producer_start, state, duration_ms, origin_ms, tracks };
-                self.fragments.push_back(opened);
+                self.newest = self.newest.max(Some(place.ordinal));
+                // Of two that begin at once, either may be told first.
+                let at = self.fragments.iter().rposition(|fragment| fragment.place.ordinal < place.ordinal);
+                self.fragments.insert(at.map_or(0, |at| at + 1), opened);
             }
             Ok(LiveEvent::Sample { number, sample }) => {
-                let Some(fragment) = self.find(number) else { return };
-                self.held_bytes += fragment.add(sample);
-                if self.held_bytes > HELD_BYTES_MAX {
-                    let oldest = self.fragments.iter().find(|fragment| fragment.holds_media());
-                    let oldest = oldest.map(|fragment| fragment.place.number);
-                    self.forget(|fragment| Some(fragment.place.number) == oldest);
-                }
+                // One of which a part could not be stored goes on, and will never be whole.
+                let Some(fragment) = self.find(number).filter(|fragment| fragment.is_open()) else { return };
+                let held = fragment.add(sample);
+                self.held_bytes += held;
             }
             Ok(LiveEvent::Closed { fragment, duration_ms, next_decode_ticks }) => {
                 if let Some(fragment) = self.find(fragment.number) {
@@ -200,8 +284,9 @@ impl State {
             }
             Ok(LiveEvent::Durable(durable)) => {
                 let Some(fragment) = self.find(durable.number) else { return };
-                (fragment.state, fragment.duration_ms) = (FragmentState::Durable, durable.duration_ms.max(1));
-                self.held_bytes -= fragment.release();
+                (fragment.state, fragment.duration_ms) = (FragmentState::Durable, Some(durable.duration_ms.max(1)));
+                let released = fragment.release();
+                self.held_bytes -= released;
                 let is_durable = |fragment: &&HeadFragment| fragment.state == FragmentState::Durable;
                 if self.fragments.iter().filter(is_durable).count() > DURABLE_COUNT {
                     let oldest = self.fragments.iter().find(is_durable).map(|fragment| fragment.place.number);
@@ -211,7 +296,8 @@ impl State {
             Ok(LiveEvent::Failed(place)) => {
                 let Some(fragment) = self.find(place.number) else { return };
                 fragment.state = FragmentState::Failed;
-                self.held_bytes -= fragment.release();
+                let released = fragment.release();
+                self.held_bytes -= released;
                 let failed = |fragment: &&HeadFragment| fragment.state == FragmentState::Failed;
                 if self.fragments.iter().filter(failed).count() > DURABLE_COUNT {
                     let oldest = self.fragments.iter().find(failed).map(|fragment| fragment.place.number);
@@ -227,6 +313,12 @@ impl State {
         self.held_bytes = self.fragments.iter().map(HeadFragment::held_bytes).sum();
     }
 
+    fn give_up_oldest(&mut self) {
+        let oldest = self.fragments.iter().find(|fragment| fragment.holds_media());
+        let oldest = oldest.map(|fragment| fragment.place.number);
+        self.forget(|fragment| Some(fragment.place.number) == oldest);
+    }
+
     fn find(&mut self, number: FragmentNumber) -> Option<&mut HeadFragment> {
         self.fragments.iter_mut().rfind(|fragment| fragment.place.number == number)
     }
@@ -237,8 +329,9 @@ impl State {
         let after = self.fragments.iter().skip_while(move |fragment| fragment.place.ordinal < ordinal);
         after.take_while(move |fragment| {
             let follows = next == Some(fragment.place.ordinal);
-            next = next.filter(|_| fragment.state != FragmentState::Open).and_then(|next| next.checked_add(1));
-            follows
+            next = next.filter(|_| fragment.duration_ms.is_some()).and_then(|next| next.checked_add(1));
+            // Of one that failed while it was open nobody knows how long it is: what follows waits to be durable.
+            follows && (fragment.is_open() || fragment.duration_ms.is_some())
         })
     }
 
@@ -273,7 +366,11 @@ impl HeadFragment {
     }
 
     fn close(&mut self, duration_ms: u32, next_decode_ticks: Option<i64>) {
-        (self.state, self.duration_ms) = (FragmentState::Closed, duration_ms.max(1));
+        self.duration_ms = Some(duration_ms.max(1));
+        if !self.is_open() {
+            return;
+        }
+        self.state = FragmentState::Closed;
         let primary = self.config.primary_track().and_then(|index| self.tracks.get_mut(index));
         if let (Some(next), Some(last)) = (next_decode_ticks, primary.and_then(|track| track.entries.last_mut()))
             && let Ok(duration) = u32::try_from(next.saturating_sub(last.decode_ticks))
@@ -307,6 +404,22 @@ impl HeadFragment {
         Some((index, self.config.tracks.get(at)?, self.tracks.get(at)?))
     }
 
+    /// When it begins, as its record says: the first keyframe of the primary track, else its first sample.
+    pub(super) fn start(&self) -> UnixMs {
+        let primary = self.config.primary_track();
+        let track = primary.and_then(|index| Some((self.config.tracks.get(index)?, self.tracks.get(index)?)));
+        let Some(((of_config, track), origin_ms)) = track.zip(self.origin_ms) else { return self.producer_start };
+        let key = track.entries.iter().find(|entry| entry.sync == SyncKind::Sync).or(track.entries.first());
+        let ms = |entry: &SampleEntry| ticks_to_ms_nearest(entry.presentation_ticks(), of_config.timescale_hz);
+        key.map_or(self.producer_start, |key| UnixMs(origin_ms.saturating_add(ms(key))))
+    }
+
+    /// Its samples of the rendition, if there are some, begin with a sync sample.
+    pub(super) fn starts_with_sync(&self, id: RenditionId) -> bool {
+        let first = self.track(id).and_then(|(.., track)| track.entries.first());
+        first.is_none_or(|first| first.sync == SyncKind::Sync)
+    }
+
     /// It has samples of the rendition.
     pub(super) fn has(&self, id: RenditionId) -> bool {
         self.track(id).is_some_and(|(.., track)| !track.entries.is_empty())
@@ -315,14 +428,14 @@ impl HeadFragment {
     /// How many of its parts are complete.
     pub(super) fn part_count(&self, id: RenditionId, part_ms: u32) -> usize {
         let Some((_, of_config, track)) = self.track(id) else { return 0 };
-        parts::cut(&track.entries, part_ms, of_config.timescale_hz, !self.is_open()).len()
+        track.with_cut(of_config, part_ms, !self.is_open(), <[_]>::len)
     }
 
     /// Its parts that are complete.
     pub(super) fn parts(&self, id: RenditionId, part_ms: u32, uri: impl Fn(usize) -> String) -> Vec<Part> {
         let Some((_, of_config, track)) = self.track(id) else { return Vec::new() };
         let timescale_hz = of_config.timescale_hz;
-        let cut = parts::cut(&track.entries, part_ms, timescale_hz, !self.is_open());
+        let cut = track.with_cut(of_config, part_ms, !self.is_open(), <[_]>::to_vec);
         let listed = |(index, part)| parts::listed(&track.entries, part, timescale_hz, uri(index));
         cut.iter().enumerate().map(listed).collect()
     }
@@ -336,7 +449,7 @@ impl HeadFragment {
             FragmentState::Open | FragmentState::Closed => {}
         }
         let Some((index, of_config, track)) = self.track(id) else { return Found::Never };
-        let cut = parts::cut(&track.entries, part_ms, of_config.timescale_hz, !self.is_open());
+        let cut = track.with_cut(of_config, part_ms, !self.is_open(), <[_]>::to_vec);
         if which.is_some_and(|which| which >= cut.len()) || cut.is_empty() {
             return if self.is_open() { Found::NotYet } else { Found::Never };
         }

@@ -12,8 +12,8 @@ use vidar_core::ids::{FragmentNumber, StreamId};
 use vidar_core::track::StreamConfig;
 
 use super::answer;
-use super::head::{Found, FragmentState, Head, State};
-use super::media::{LowLatency, MediaPlaylist, OpenSegment, SKIP_TARGETS, Segment};
+use super::head::{Found, FragmentState, Head, HeadFragment, State};
+use super::media::{LowLatency, MediaPlaylist, OpenSegment, SKIP_TARGETS, Segment, target_s as target_s_of};
 use super::plan::{Missing, Names, Plan};
 use super::rendition::RenditionId;
 use super::select;
@@ -22,8 +22,9 @@ use crate::{Api, ApiError, ApiResult};
 
 /// Segments that end within so many target durations of the end list their parts.
 const PARTS_TARGETS: u64 = 3;
-/// For so many target durations a playlist is waited for.
-const BLOCK_TARGETS: u32 = 3;
+/// For so many target durations a playlist is waited for, and no longer than that: a key may end meanwhile.
+const BLOCK_TARGETS: u64 = 3;
+const BLOCK_MAX: Duration = Duration::from_secs(30);
 /// So far ahead of the last segment a playlist may be asked for.
 const AHEAD_MAX: u64 = 2;
 /// For so long a part is waited for, and its own length.
@@ -97,16 +98,17 @@ pub(crate) async fn playlist(
     uris: &Uris,
 ) -> ApiResult<(MediaPlaylist, Plan)> {
     let head = api.heads.follow(&api.hub, stream);
-    let (mut plan, mut target_s) = select::live(api, stream, asked.window_ms).await?;
     if let Some(sequence) = asked.sequence {
-        let target_s_now = asked.target_s.unwrap_or(target_s);
-        wait(api, &head, stream, asked, sequence, target_s_now).await?;
-        (plan, target_s) = select::live(api, stream, asked.window_ms).await?;
+        let target_s = match asked.target_s {
+            Some(target_s) => target_s,
+            None => select::live(api, stream, 0, None).await?.1,
+        };
+        wait(api, &head, stream, asked, sequence, target_s).await?;
     }
+    let (plan, target_s) = select::live(api, stream, asked.window_ms, asked.target_s).await?;
     if !plan.renditions().contains(&asked.id) {
         return Err(answer::no_rendition(asked.id));
     }
-    let target_s = asked.target_s.unwrap_or(target_s);
     Ok((made(&head, &plan, asked, target_s, uris), plan))
 }
 
@@ -116,27 +118,30 @@ async fn wait(api: &Api, head: &Head, stream: StreamId, asked: Asked, sequence: 
         let stored = api.index.timeline().last(stream).map_or(0, |last| last.meta.ordinal);
         Position::of(&head.state(), stored, asked.id, asked.part_ms)
     };
-    if sequence > position().sequence.saturating_add(AHEAD_MAX) {
+    let newest = head.state().newest.unwrap_or(0);
+    if sequence > newest.max(position().sequence).saturating_add(AHEAD_MAX) {
         return Err(ApiError::bad_request("_HLS_msn is far ahead of the last segment").with("parameter", "_HLS_msn"));
     }
-    let deadline = tokio::time::Instant::now() + Duration::from_secs((target_s * BLOCK_TARGETS).into());
+    let block = Duration::from_secs(u64::from(target_s) * BLOCK_TARGETS).min(BLOCK_MAX);
+    let deadline = tokio::time::Instant::now() + block;
     loop {
         changes.borrow_and_update();
         if position().has(sequence, asked.part) {
             return Ok(());
         }
-        changed(&mut changes, deadline).await.ok_or_else(|| {
+        changed(api, &mut changes, deadline).await.ok_or_else(|| {
             ApiError::new(StatusCode::SERVICE_UNAVAILABLE, format!("segment {sequence} did not come in time"))
         })?;
     }
 }
 
-/// None: the deadline came first.
-async fn changed(changes: &mut watch::Receiver<()>, deadline: tokio::time::Instant) -> Option<()> {
-    match tokio::time::timeout_at(deadline, changes.changed()).await {
-        Ok(Ok(())) => Some(()),
+/// None: the deadline came first, or the server stops.
+async fn changed(api: &Api, changes: &mut watch::Receiver<()>, deadline: tokio::time::Instant) -> Option<()> {
+    tokio::select! {
         // Its sender lives as long as who waits.
-        Ok(Err(_)) | Err(_) => None,
+        changed = changes.changed() => changed.ok(),
+        () = tokio::time::sleep_until(deadline) => None,
+        () = api.heads.stopped() => None,
     }
 }
 
@@ -147,14 +152,19 @@ fn made(head: &Head, plan: &Plan, asked: Asked, target_s: u32, uris: &Uris) -> M
     let stored = plan.entries.last().map_or(0, |entry| entry.meta.ordinal);
     let state = head.state();
     let part_uris = |number: FragmentNumber| move |index: usize| uris.part(id, number, part_ms, index);
+    let longest_s = target_s_of(segments.iter().map(|segment| segment.duration_ms));
+    let recent_ms = u64::from(target_s.max(longest_s)) * PARTS_TARGETS * 1000;
     // What is durable has the parts it was watched in.
-    for (segment, entry) in with_entries(&mut segments, plan, first) {
-        if let Some(fragment) = state.get(entry).filter(|_| !segment.gap) {
+    let from = older(&segments, recent_ms);
+    for (_, segment, entry) in with_entries(&mut segments, plan, first).filter(|(index, ..)| *index >= from) {
+        let whole = |fragment: &&HeadFragment| fragment.state != FragmentState::Open;
+        if let Some(fragment) = state.get(entry).filter(whole).filter(|_| !segment.gap) {
             segment.parts = fragment.parts(id, part_ms, part_uris(entry));
         }
     }
     let mut config: Option<Arc<StreamConfig>> = plan.last_config();
     let mut open = None;
+    let mut independent = plan.independent(Some(id));
     for fragment in state.from(stored.saturating_add(1)) {
         let number = fragment.place.number;
         let has_media = fragment.has(id) && fragment.state != FragmentState::Failed;
@@ -162,14 +172,15 @@ fn made(head: &Head, plan: &Plan, asked: Asked, target_s: u32, uris: &Uris) -> M
         if has_media {
             config = Some(Arc::clone(&fragment.config));
         }
+        independent &= fragment.starts_with_sync(id);
         let parts = if has_media { fragment.parts(id, part_ms, part_uris(number)) } else { Vec::new() };
-        let (discontinuity, start) = (fragment.place.discontinuity, fragment.producer_start);
+        let (discontinuity, start) = (fragment.place.discontinuity, fragment.start());
         if fragment.state == FragmentState::Open {
             let hint = uris.part(id, number, part_ms, parts.len());
             open = Some(OpenSegment { discontinuity, start, map, parts, hint });
             break;
         }
-        let (duration_ms, uri) = (fragment.duration_ms, uris.segment(id, number));
+        let (duration_ms, uri) = (fragment.duration_ms.unwrap_or(1), uris.segment(id, number));
         segments.push(Segment { discontinuity, start, duration_ms, map, uri, gap: !has_media, parts });
     }
     let position = |id| Position::of(&state, stored, id, part_ms).last();
@@ -180,12 +191,15 @@ fn made(head: &Head, plan: &Plan, asked: Asked, target_s: u32, uris: &Uris) -> M
     });
     let reports = reports.collect();
     drop(state);
+    // As the playlist says it.
+    let target_s = target_s.max(target_s_of(segments.iter().map(|segment| segment.duration_ms)));
     only_recent(&mut segments, u64::from(target_s) * PARTS_TARGETS * 1000);
-    let skipped = if asked.skip { older(&segments, u64::from(target_s * SKIP_TARGETS) * 1000) } else { 0 };
+    let skip_ms = u64::from(target_s) * u64::from(SKIP_TARGETS) * 1000;
+    let skipped = if asked.skip { older(&segments, skip_ms) } else { 0 };
     MediaPlaylist {
         sequence: first,
         target_s,
-        independent: plan.independent(Some(id)),
+        independent,
         ended: false,
         start_offset_ms: None,
         dates: true,
@@ -195,16 +209,16 @@ fn made(head: &Head, plan: &Plan, asked: Asked, target_s: u32, uris: &Uris) -> M
     }
 }
 
-/// The segments of fragments, which stand at their ordinals, with the numbers of these.
+/// The segments of fragments, which stand at their ordinals: index, segment, number.
 fn with_entries<'a>(
     segments: &'a mut [Segment],
     plan: &'a Plan,
     first: u64,
-) -> impl Iterator<Item = (&'a mut Segment, FragmentNumber)> {
+) -> impl Iterator<Item = (usize, &'a mut Segment, FragmentNumber)> {
     let mut entries = plan.entries.iter().peekable();
-    (first..).zip(segments).filter_map(move |(ordinal, segment)| {
+    (first..).zip(segments.iter_mut().enumerate()).filter_map(move |(ordinal, (index, segment))| {
         let entry = entries.next_if(|entry| entry.meta.ordinal == ordinal)?;
-        Some((segment, entry.meta.number))
+        Some((index, segment, entry.meta.number))
     })
 }
 
@@ -249,7 +263,7 @@ pub(super) async fn media(
             Found::Media(media) => return Ok(Some(media)),
             Found::Elsewhere => return Ok(None),
             Found::Never => return Err(missing()),
-            Found::NotYet => changed(&mut changes, deadline).await.ok_or_else(missing)?,
+            Found::NotYet => changed(api, &mut changes, deadline).await.ok_or_else(missing)?,
         }
     }
 }

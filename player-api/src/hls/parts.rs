@@ -14,9 +14,22 @@ use super::media::Part;
 /// The samples of each part, in order: as many as end within `part_ms` after the first begins, one at least. Those after
 /// the last part are of one that is not complete; where the fragment `is_closed` there are none.
 pub(super) fn cut(samples: &[SampleEntry], part_ms: u32, timescale_hz: u32, is_closed: bool) -> Vec<Range<usize>> {
+    let mut parts = Vec::new();
+    cut_on(samples, part_ms, timescale_hz, is_closed, &mut parts);
+    parts
+}
+
+/// Goes on with the parts that were cut of fewer of the samples.
+pub(super) fn cut_on(
+    samples: &[SampleEntry],
+    part_ms: u32,
+    timescale_hz: u32,
+    is_closed: bool,
+    parts: &mut Vec<Range<usize>>,
+) {
     let part_ticks = ms_to_ticks_floor(part_ms.into(), timescale_hz);
-    let (mut parts, mut first) = (Vec::new(), 0);
-    for (index, sample) in samples.iter().enumerate() {
+    let mut first = parts.last().map_or(0, |last| last.end);
+    for (index, sample) in samples.iter().enumerate().skip(first) {
         let Some(end) = end_ticks(samples, index, is_closed) else { break };
         if index > first && end.saturating_sub(samples[first].decode_ticks) > part_ticks {
             parts.push(first..index);
@@ -27,7 +40,6 @@ pub(super) fn cut(samples: &[SampleEntry], part_ms: u32, timescale_hz: u32, is_c
     if is_closed && first < samples.len() {
         parts.push(first..samples.len());
     }
-    parts
 }
 
 /// When the next sample is decoded.
@@ -95,6 +107,9 @@ mod tests {
         for count in 1..all.len() {
             let some = cut(&all[..count], 100, 1000, false);
             assert!(whole.starts_with(&some), "{count}: {some:?}");
+            let mut on = some;
+            cut_on(&all, 100, 1000, true, &mut on);
+            assert_eq!(on, whole, "{count}");
         }
         // As soon as the one after the next sample is known.
         let first = cut(&all[..4], 100, 1000, false);

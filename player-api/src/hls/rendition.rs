@@ -33,6 +33,12 @@ impl RenditionId {
         self.video
     }
 
+    /// It is the first of those that show pictures.
+    #[must_use]
+    pub fn is_first_video(self) -> bool {
+        self.video && self.number == 1
+    }
+
     /// Its name as one number, for those who number tracks: 1, 3, … of pictures, 2, 4, … of sound.
     #[must_use]
     pub fn track_number(self) -> u64 {

@@ -1,6 +1,7 @@
 //! Which fragments a playlist has.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use vidar_core::entry::SharedEntry;
 use vidar_core::ids::StreamId;
@@ -10,6 +11,7 @@ use vidar_indexer::Timeline;
 
 use super::plan::{MISSING_MAX, Plan, starts_with_sync};
 use crate::bound::fragment_count;
+use crate::routes::listing;
 use crate::{Api, ApiError, ApiResult};
 
 /// Segments of a playlist at most: a day of 2 s and some.
@@ -68,15 +70,23 @@ fn before_sync(api: &Api, entry: &SharedEntry) -> Vec<SharedEntry> {
     entries
 }
 
-/// The last fragments of a stream, so many milliseconds of them at least where there are, and the target duration of a
-/// session that begins now.
+/// The last fragments of a stream, so many milliseconds of them at least where there are, and the target duration: of the
+/// session, or of one that begins now.
 ///
 /// # Errors
 /// 404 if there are none.
-pub(crate) async fn live(api: &Api, stream: StreamId, window_ms: u64) -> ApiResult<(Plan, u32)> {
-    let entries = newest(api.index.timeline(), stream, window_ms);
+pub(crate) async fn live(api: &Api, stream: StreamId, window_ms: u64, target_s: Option<u32>) -> ApiResult<(Plan, u32)> {
+    let entries = match window_ms {
+        0 => newest(api.index.timeline(), stream, 0),
+        _ => {
+            let index = Arc::clone(&api.index);
+            listing(move || newest(index.timeline(), stream, window_ms)).await?
+        }
+    };
     let newest = &entries[entries.len().saturating_sub(LIVE_FRAGMENTS)..];
-    let target_s = super::media::target_s(newest.iter().map(|entry| entry.meta.duration_ms));
+    let longest_s = || super::media::target_s(newest.iter().map(|entry| entry.meta.duration_ms));
+    // Of a session it stays, and so does where its window begins.
+    let target_s = target_s.unwrap_or_else(longest_s);
     let window = window(&entries, target_s, window_ms);
     if window.is_empty() {
         return Err(ApiError::not_found("no media yet"));
@@ -87,16 +97,18 @@ pub(crate) async fn live(api: &Api, stream: StreamId, window_ms: u64) -> ApiResu
 /// The last fragments in order of ordinals: some, and as many as make up the window, if there are.
 fn newest(timeline: &Timeline, stream: StreamId, window_ms: u64) -> Vec<SharedEntry> {
     let Some(last) = timeline.last(stream) else { return Vec::new() };
-    let mut count = LIVE_FRAGMENTS;
-    loop {
+    let newest = |count: usize| {
         let from = last.meta.ordinal.saturating_sub(count as u64 - 1);
-        let entries = timeline.by_ordinal(stream, from, count);
-        let ms: u64 = entries.iter().map(|entry| u64::from(entry.meta.duration_ms)).sum();
-        if ms >= window_ms || from == 0 || count == RANGE_FRAGMENTS_MAX {
-            return entries;
-        }
-        count = (4 * count).min(RANGE_FRAGMENTS_MAX);
+        timeline.by_ordinal(stream, from, count)
+    };
+    let some = newest(LIVE_FRAGMENTS);
+    let ms: u64 = some.iter().map(|entry| u64::from(entry.meta.duration_ms)).sum();
+    if ms >= window_ms {
+        return some;
     }
+    // As many as it takes where all are as long, and half as many more.
+    let count = window_ms.saturating_mul(some.len() as u64) / ms.max(1) * 3 / 2;
+    newest(usize::try_from(count).unwrap_or(usize::MAX).clamp(LIVE_FRAGMENTS, RANGE_FRAGMENTS_MAX))
 }
 
 /// The end of `entries` (in order of ordinals) that a live playlist shows.

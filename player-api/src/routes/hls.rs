@@ -41,7 +41,10 @@ pub(super) async fn multivariant(
             let mut playlist = range.plan.multivariant(&uris);
             playlist.start_offset_ms = range.offset_ms;
             let key_frames = Uris { file: "iframes.m3u8", ..uris };
-            playlist.video.iter_mut().for_each(|video| video.key_frames = Some(key_frames.playlist(video.id)));
+            // Fragments begin with a keyframe of the first.
+            if let Some(video) = playlist.video.iter_mut().find(|video| video.id.is_first_video()) {
+                video.key_frames = Some(key_frames.playlist(video.id));
+            }
             playable(&range.plan)?;
             Ok(playlist_answer(&headers, playlist.render(), &range.plan, range.offset_ms))
         }
@@ -49,7 +52,7 @@ pub(super) async fn multivariant(
             let params = Params::parse(query.as_deref(), &["part", "window"])?;
             let about_ms = params.number("part", ABOUT_MS)?;
             let window_s = window_s(&params)?;
-            let (plan, target_s) = hls::live(&api, stream, window_s * 1000).await?;
+            let (plan, target_s) = hls::live(&api, stream, window_s * 1000, None).await?;
             let mut uris = Uris { file: "live.m3u8", ..uris(&params, false) };
             let mut playlist = plan.multivariant(&uris);
             uris.parameters = [("target", target_s.to_string())].into();
@@ -72,17 +75,17 @@ pub(super) async fn multivariant(
 /// What stands below a rendition: media playlists, init segments, segments.
 pub(super) async fn rendition(
     State(api): State<Arc<Api>>,
-    Path((stream, id, file)): Path<(String, String, String)>,
+    Path((name, id, file)): Path<(String, String, String)>,
     RawQuery(query): RawQuery,
     method: Method,
     headers: HeaderMap,
 ) -> ApiResult<Response> {
-    let stream = params::stream(&api, &stream)?.stream;
+    let stream = params::stream(&api, &name)?.stream;
     let id = RenditionId::parse(&id).ok_or_else(unknown_file)?;
     let query = query.as_deref();
-    if let Some(name) = SegmentName::parse(&file) {
+    if let Some(segment) = SegmentName::parse(&file) {
         Params::parse(query, &[])?;
-        return answer::segment_by_name(&api, stream, name, id, &method, &headers).await;
+        return answer::segment_by_name(&api, stream, segment, id, &method, &headers).await;
     }
     if let Some(number) = file.strip_prefix("init-of-").and_then(|rest| rest.strip_suffix(".mp4")) {
         Params::parse(query, &[])?;
@@ -100,7 +103,7 @@ pub(super) async fn rendition(
             let range = hls::range(&api, stream, start, end).await?;
             known_rendition(&range.plan, id)?;
             let key_frames = file == "iframes.m3u8";
-            if key_frames && !id.is_video() {
+            if key_frames && !id.is_first_video() {
                 return Err(unknown_file());
             }
             let segments = match key_frames {
@@ -122,17 +125,19 @@ pub(super) async fn rendition(
         }
         "live.m3u8" => {
             let params = Params::parse(query, &["target", "window", "part", "_HLS_msn", "_HLS_part", "_HLS_skip"])?;
-            let target = params.number("target", 1..=TARGET_S_MAX)?;
+            let target = params.number("target", 1..=TARGET_S_MAX)?.map(|target| target as u32);
             let window_s = window_s(&params)?;
             if let Some(part_ms) = params.number("part", u64::from(*PART_MS.start())..=u64::from(*PART_MS.end()))? {
                 let asked = asked(&params, id, target, part_ms as u32, window_s)?;
-                return low_latency(&api, stream, asked, &params, &headers).await;
+                let answer = low_latency(&api, stream, asked, &params, &headers).await;
+                // What was waited for may be of a stream that is deleted by now.
+                return if params::stream(&api, &name)?.stream == stream { answer } else { Err(unknown_file()) };
             }
-            let (plan, target_s) = hls::live(&api, stream, window_s * 1000).await?;
+            let (plan, target_s) = hls::live(&api, stream, window_s * 1000, target).await?;
             known_rendition(&plan, id)?;
             let playlist = MediaPlaylist {
                 sequence: plan.entries.first().map_or(0, |entry| entry.meta.ordinal),
-                target_s: target.map_or(target_s, |target| target as u32),
+                target_s,
                 independent: plan.independent(Some(id)),
                 ended: false,
                 start_offset_ms: None,
@@ -147,14 +152,14 @@ pub(super) async fn rendition(
     }
 }
 
-fn asked(params: &Params, id: RenditionId, target: Option<u64>, part_ms: u32, window_s: u64) -> ApiResult<Asked> {
+fn asked(params: &Params, id: RenditionId, target_s: Option<u32>, part_ms: u32, window_s: u64) -> ApiResult<Asked> {
     let (sequence, part) = (params.number("_HLS_msn", 0..=u64::MAX)?, params.number("_HLS_part", 0..=u64::MAX)?);
     if part.is_some() && sequence.is_none() {
         return Err(ApiError::bad_request("_HLS_part: of which _HLS_msn?").with("parameter", "_HLS_part"));
     }
     Ok(Asked {
         id,
-        target_s: target.map(|target| target as u32),
+        target_s,
         part_ms,
         window_ms: window_s * 1000,
         sequence,

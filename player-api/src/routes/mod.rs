@@ -57,7 +57,7 @@ pub(crate) fn routes(api: Arc<Api>) -> Router {
 }
 
 /// Makes a listing beside the threads that serve.
-async fn listing<T: Send + 'static>(make: impl FnOnce() -> T + Send + 'static) -> ApiResult<T> {
+pub(crate) async fn listing<T: Send + 'static>(make: impl FnOnce() -> T + Send + 'static) -> ApiResult<T> {
     in_turn(&LISTINGS, make).await
 }
 
