@@ -5,23 +5,15 @@
 
 mod common;
 
-use std::path::Path;
-use std::process::Command;
-
-use common::{ID, Pusher, SECRET, ffmpeg, start};
+use common::{ID, Pusher, SECRET, ffmpeg, node, start};
 
 #[test]
 fn people_watch_seek_export_and_search() {
     let vidar = start();
     let (_, page) = vidar.request(&[], "/console/");
     let is_built = String::from_utf8(page).expect("UTF-8").contains("/console/assets/");
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/console");
-    let browser = "/usr/bin/chromium";
-    if !is_built || !folder.join("node_modules").is_dir() || !Path::new(browser).is_file() {
-        // Where a browser is wanted it is an error: a run that was to see it is not to pass without.
-        assert!(std::env::var_os("VIDAR_TEST_BROWSER").is_none(), "no console, Node.js packages or {browser}");
-        return;
-    }
+    let is_built = node::wanted(is_built, "console");
+    let (Some(folder), Some(browser), true) = (node::folder("console"), node::chromium(), is_built) else { return };
     let dir = tempfile::tempdir().expect("a temporary directory");
     let clip = dir.path().join("grey.mkv");
     let grey = "color=s=160x90:r=25:d=10,geq=lum='32+20*floor(T)':cb=128:cr=128,format=yuv420p";
@@ -42,11 +34,6 @@ fn people_watch_seek_export_and_search() {
         let (status, _) = vidar.request(&[], "/v1/streams/camera/hls/live.m3u8");
         (status == 200).then_some(())
     });
-    let output = Command::new("node")
-        .arg(folder.join("console.mjs"))
-        .args([&format!("http://{}", vidar.http), ID, SECRET, browser])
-        .output()
-        .expect("node runs");
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{said}");
+    let url = format!("http://{}", vidar.http);
+    node::run(&folder, "console.mjs", &[&url, ID, SECRET, browser], &[]);
 }

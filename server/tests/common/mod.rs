@@ -4,6 +4,7 @@
 #![allow(dead_code, unreachable_pub, clippy::print_stderr)]
 
 pub mod kinesis;
+pub mod node;
 pub mod python;
 pub mod rtsp;
 pub mod webhook;
