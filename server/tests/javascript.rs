@@ -5,7 +5,9 @@
 
 mod common;
 
-use common::{ID, SECRET, Vidar, node, start_with};
+use std::path::Path;
+
+use common::{ID, SECRET, Vidar, ffmpeg, node, start_with};
 use serde_json::{Value, json};
 
 /// 2026-01-01T00:00:00Z.
@@ -18,8 +20,22 @@ fn endpoint(vidar: &mut Vidar) -> String {
     url.split_whitespace().next().expect("a URL").trim_matches('"').to_owned()
 }
 
-fn push(vidar: &Vidar, stream: &str, clip: &str) {
-    assert_eq!(vidar.push(stream, &format!("?start={START_MS}"), &vidar_fixtures::path(clip)).0, 200, "{stream}");
+fn push(vidar: &Vidar, stream: &str, clip: &Path, start_ms: u64) {
+    assert_eq!(vidar.push(stream, &format!("?start={start_ms}"), clip).0, 200, "{stream}");
+}
+
+fn push_fixture(vidar: &Vidar, stream: &str, name: &str) {
+    push(vidar, stream, &vidar_fixtures::path(name), START_MS);
+}
+
+/// Inputs of ffmpeg: pictures of which second n, counted to ten, has luma 32 + 20 n; a tone. A keyframe each second.
+fn greys(input: &[&str], seconds: &str) -> Vec<String> {
+    let grey = "lum='32+20*mod(floor(T),10)':cb=128:cr=128";
+    let pictures = format!("color=s=160x90:r=25{seconds},geq={grey},format=yuv420p");
+    let tone = format!("sine=frequency=440{seconds}");
+    let lavfi = |source: &str| [input, &["-f", "lavfi", "-i", source]].concat().join("\n");
+    let coding = "-c:v\nlibx264\n-preset\nultrafast\n-g\n25\n-sc_threshold\n0\n-bf\n0\n-c:a\naac\n-f\nmatroska";
+    [&lavfi(&pictures), &lavfi(&tone), coding].iter().flat_map(|part| part.lines().map(str::to_owned)).collect()
 }
 
 #[test]
@@ -32,8 +48,8 @@ fn the_sdk_for_javascript_runs_every_operation() {
         let flags = ["--kvs", "127.0.0.1:0", "--kvs-limits", "none", "--kvs-tls", tls];
         let mut vidar = start_with(&[&flags[..], &["--image-target", &target, "--notify", topic]].concat());
         let url = endpoint(&mut vidar);
-        push(&vidar, "cam", "bbb.mkv");
-        push(&vidar, "law", "audio_pcm_alaw.mkv");
+        push_fixture(&vidar, "cam", "bbb.mkv");
+        push_fixture(&vidar, "law", "audio_pcm_alaw.mkv");
         let body = json!({"preset": "read", "streams": ["js-1"]}).to_string();
         let (status, reader) = vidar.request(&["-d", &body], "/v1/credentials");
         assert_eq!(status, 201);
@@ -45,4 +61,29 @@ fn the_sdk_for_javascript_runs_every_operation() {
         let environment = [("NODE_EXTRA_CA_CERTS", trusted.to_str().expect("UTF-8"))];
         node::run(&folder, "sdk.mjs", &args, &environment[..usize::from(tls == "true")]);
     }
+}
+
+#[test]
+fn hls_js_and_shaka_play_and_seek_in_what_was_recorded() {
+    let (Some(folder), Some(browser)) = (node::folder("javascript"), node::chromium()) else { return };
+    let mut vidar = start_with(&["--kvs", "127.0.0.1:0"]);
+    let url = endpoint(&mut vidar);
+    let own = tempfile::tempdir().expect("a temporary directory");
+    let clip = own.path().join("grey.mkv");
+    let args = greys(&[], ":d=4");
+    let args: Vec<&str> = args.iter().map(String::as_str).chain([clip.to_str().expect("UTF-8")]).collect();
+    ffmpeg(&args);
+    push(&vidar, "grey", &clip, START_MS);
+    push(&vidar, "gap", &clip, START_MS);
+    push(&vidar, "gap", &clip, START_MS + 3_600_000);
+    for (stream, name) in [
+        ("bbb", "bbb.mkv"),
+        ("av1", "av1_opus.mkv"),
+        ("vp9", "vp9_opus.webm"),
+        ("aac", "audio_aac.mkv"),
+        ("opus", "audio_opus.mkv"),
+    ] {
+        push_fixture(&vidar, stream, name);
+    }
+    node::run(&folder, "demand.mjs", &[&url, ID, SECRET, browser, &START_MS.to_string()], &[]);
 }
