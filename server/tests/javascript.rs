@@ -7,7 +7,7 @@ mod common;
 
 use std::path::Path;
 
-use common::{ID, SECRET, Vidar, ffmpeg, node, start_with};
+use common::{ID, Pusher, SECRET, Vidar, ffmpeg, node, start_with};
 use serde_json::{Value, json};
 
 /// 2026-01-01T00:00:00Z.
@@ -86,4 +86,22 @@ fn hls_js_and_shaka_play_and_seek_in_what_was_recorded() {
         push_fixture(&vidar, stream, name);
     }
     node::run(&folder, "demand.mjs", &[&url, ID, SECRET, browser, &START_MS.to_string()], &[]);
+}
+
+#[test]
+fn hls_js_and_shaka_follow_a_push_at_its_head() {
+    let (Some(folder), Some(browser)) = (node::folder("javascript"), node::chromium()) else { return };
+    let mut vidar = start_with(&["--kvs", "127.0.0.1:0"]);
+    let url = endpoint(&mut vidar);
+    let target = vidar.url("/v1/streams/live/media");
+    // At real time, and sent at once.
+    let args = greys(&["-re"], "");
+    let sent = ["-cluster_time_limit", "200", "-flush_packets", "1", &target];
+    let _pusher = Pusher::ffmpeg(&args.iter().map(String::as_str).chain(sent).collect::<Vec<_>>());
+    vidar.until("fragments", |vidar| {
+        let (status, body) = vidar.request(&[], "/v1/streams/live/fragments");
+        let page: Value = serde_json::from_slice(&body).unwrap_or_default();
+        (status == 200 && page["fragments"].as_array().is_some_and(|fragments| fragments.len() >= 5)).then_some(())
+    });
+    node::run(&folder, "live.mjs", &[&url, ID, SECRET, browser, "live"], &[]);
 }
