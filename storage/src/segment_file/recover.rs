@@ -181,21 +181,23 @@ fn scan_once(
     keys: &Keyring,
 ) -> io::Result<Scan> {
     let (len, Layout { end, regions, rest }) = (source.handle.len()?, layout);
-    let batches_end = layout.batches_end();
     let headers = || regions.iter().filter_map(|region| region.header);
     let mut durable = headers().map(|header| header.durable_through).max().unwrap_or(0).max(synced_to.min(*end));
-    if rest.is_some() {
-        // Whatever was being written there, was begun after the sync of all before it.
-        durable = durable.max(batches_end);
-    }
+    let behind = match rest {
+        Some(rest) => source.read(rest)?,
+        None => Vec::new(),
+    };
     let mut scan =
         Scan { data_end: HEADER_LEN as u64, archive: headers().map(|header| header.archive).max(), ..Scan::default() };
     for region in regions {
-        scan.region(&mut source, file, region, durable, keys)?;
+        scan.region(&mut source, file, region, (durable, &behind), keys)?;
         scan.data_end = scan.data_end.max(align_up(region.range.end, BLOCK_LEN));
     }
+    if scan.lacks_one_of(&behind) {
+        durable = durable.max(layout.batches_end());
+    }
     if let Some(rest) = rest {
-        scan.rest(&mut source, rest.clone(), synced_to > 0, len, keys)?;
+        scan.rest(&behind, rest, synced_to > 0, len, keys);
     }
     scan.synced_to = durable.min(*end);
     scan.data_end = scan.data_end.max(scan.synced_to);
@@ -344,13 +346,14 @@ impl Scan {
         })
     }
 
-    /// Takes the records of a region; `durable` is the end of what was synced.
+    /// Takes the records of a region; `durable` is the end of what was synced, as far as batches say, and `behind` what
+    /// stands behind all of them.
     fn region(
         &mut self,
         source: &mut Source<'_>,
         file: FileId,
         region: &Region,
-        durable: u64,
+        (durable, behind): (u64, &[u8]),
         keys: &Keyring,
     ) -> io::Result<()> {
         let Region { range, header } = region;
@@ -371,7 +374,7 @@ impl Scan {
         };
         let before = self.records.len();
         let walked = self.walk(&bytes, base, BATCH_HEADER_LEN, !whole, keys);
-        let synced = whole || range.end <= durable;
+        let synced = whole || range.end <= durable || self.lacks_one_of(behind);
         let is_cut = bytes.len() < BATCH_HEADER_LEN + header.payload_len as usize && !synced;
         let mut torn = is_cut;
         let nothing_bad = walked.bad.is_empty() && walked.copies.is_empty();
@@ -404,23 +407,24 @@ impl Scan {
         Ok(())
     }
 
+    /// `behind`, which stands behind the last batch, holds the header of a record that was not taken. Then that batch was
+    /// synced: either the next one was begun there, or a footer that lists what the disk lost since. A footer that lists
+    /// nothing else may be that of a start, which leaves a torn batch as it is.
+    fn lacks_one_of(&self, behind: &[u8]) -> bool {
+        let headers = behind.windows(RECORD_HEADER_LEN).filter_map(|bytes| RecordHeader::decode(bytes).ok());
+        headers.map(|header| header.salt).any(|salt| !self.salts.contains(&salt))
+    }
+
     /// What stands behind the last batch: one whose header is lost, or a footer that does not read. `synced`: all of it was.
-    fn rest(
-        &mut self,
-        source: &mut Source<'_>,
-        range: Range<u64>,
-        synced: bool,
-        len: u64,
-        keys: &Keyring,
-    ) -> io::Result<()> {
-        let (bytes, base) = (source.read(&range)?, range.start);
-        self.suspects.push((range.clone(), crc32c::crc32c(&bytes)));
+    fn rest(&mut self, bytes: &[u8], range: &Range<u64>, synced: bool, len: u64, keys: &Keyring) {
+        let base = range.start;
+        self.suspects.push((range.clone(), crc32c::crc32c(bytes)));
         let before = self.records.len();
         // A footer repeats heads: copies are nothing new.
-        let walked = self.walk(&bytes, base, 0, true, keys);
+        let walked = self.walk(bytes, base, 0, true, keys);
         // A trailer whose write was cut short ends within a block.
         let is_last = range.end == len && len.is_multiple_of(BLOCK_LEN);
-        if !synced && is_last && ends_with_trailer(&bytes) {
+        if !synced && is_last && ends_with_trailer(bytes) {
             self.damaged(base, 0..bytes.len(), "a footer that does not read");
         } else {
             for span in walked.bad {
@@ -438,7 +442,6 @@ impl Scan {
         if let Some((last, _)) = self.records[before.min(self.records.len())..].last() {
             self.data_end = self.data_end.max(align_up(last.end(), BLOCK_LEN));
         }
-        Ok(())
     }
 
     /// A record of a torn batch was never acknowledged, and counts only with the config that it needs.

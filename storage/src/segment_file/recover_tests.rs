@@ -6,6 +6,7 @@ use bytes::Bytes;
 use proptest::prelude::*;
 use vidar_core::ids::{ConfigId, FragmentNumber, StreamId};
 
+use super::super::footer;
 use super::super::header::FileHeader;
 use super::super::record::{Content, RecordShape};
 use super::super::writer::Writer;
@@ -37,6 +38,12 @@ const FILE: FileId = FileId::from_bytes([7; 16]);
 
 /// A file of batches, the first of which holds a config; a number is a part with so many bytes of media.
 fn write(batches: &[&[usize]]) -> (Arc<dyn SegmentHandle>, Keyring, Vec<Vec<RecordEntry>>) {
+    let (writer, keys, entries) = begin(batches);
+    (writer.handle.clone(), keys, entries)
+}
+
+/// As `write`, for more batches to follow.
+fn begin(batches: &[&[usize]]) -> (Writer, Keyring, Vec<Vec<RecordEntry>>) {
     let header = FileHeader {
         read_only: false,
         file: FILE,
@@ -67,7 +74,7 @@ fn write(batches: &[&[usize]]) -> (Arc<dyn SegmentHandle>, Keyring, Vec<Vec<Reco
         entries.push(pushed.collect());
         writer.commit(UnixMs(9)).unwrap();
     }
-    (writer.handle.clone(), keys, entries)
+    (writer, keys, entries)
 }
 
 /// Of all parts.
@@ -153,6 +160,56 @@ fn the_last_batch_outlives_its_header() {
     handle.write_at(entries[0][0].offset + 168, &[0xee]).unwrap();
     let found = scan(&*handle, FILE, None, 0, &keys).unwrap();
     assert_eq!((found.bad.len(), found.torn.len()), (1, 0));
+}
+
+/// A file of a part and, in its last batch, of control records; each of these is 200 bytes and more.
+fn write_controls(count: usize) -> (Arc<dyn SegmentHandle>, Keyring, Vec<RecordEntry>) {
+    let (mut writer, keys, _) = begin(&[&[50]]);
+    writer.begin();
+    let controls = (0..count).map(|index| {
+        let number = FragmentNumber::new(index as u64, 2, 3);
+        let shape = RecordShape::bare(RecordKind::Control, StreamId::from_bytes([0; 16]), number, ConfigId::NONE);
+        let content = Content { table: &[0xbb; 600], ..Content::default() };
+        writer.push(shape, keys.outer(&shape).unwrap(), &content, None)
+    });
+    let controls = controls.collect();
+    writer.commit(UnixMs(9)).unwrap();
+    (writer.handle.clone(), keys, controls)
+}
+
+/// Writes the footer that a start does, but for its trailer: then the power fails.
+fn begin_footer(handle: &dyn SegmentHandle, scan: &Scan, keys: &Keyring) {
+    let entries: Vec<_> = scan.records.iter().map(|(entry, _)| entry.clone()).collect();
+    let copied = scan.records.iter().filter(|(entry, _)| entry.has_copy());
+    let copies: Vec<u8> = copied.flat_map(|(_, head)| head).copied().collect();
+    let footer = footer::encode(keys.log_key(), FILE, scan.data_end, UnixMs(9), &entries, &copies);
+    handle.truncate(scan.data_end).unwrap();
+    handle.write_at(scan.data_end, &footer[..footer.len() - BLOCK_LEN as usize]).unwrap();
+}
+
+#[test]
+fn a_torn_batch_is_no_damage_once_a_footer_was_begun_behind_it() {
+    let (handle, keys, controls) = write_controls(4);
+    let sector = controls[1].offset.next_multiple_of(512);
+    handle.write_at(sector, &[0; 512]).unwrap();
+    let torn = scan(&*handle, FILE, None, 0, &keys).unwrap();
+    assert_eq!((torn.bad.as_slice(), torn.torn.is_empty(), torn.records.len()), (&[][..], false, 5));
+    begin_footer(&*handle, &torn, &keys);
+    let again = scan(&*handle, FILE, None, 0, &keys).unwrap();
+    assert_eq!((again.bad.as_slice(), &again.records), (&[][..], &torn.records));
+    assert!(again.torn.starts_with(&torn.torn), "{:?}", again.torn);
+}
+
+#[test]
+fn a_record_that_a_footer_lists_and_that_does_not_open_is_damage() {
+    let (handle, keys, controls) = write_controls(4);
+    let whole = scan(&*handle, FILE, None, 0, &keys).unwrap();
+    begin_footer(&*handle, &whole, &keys);
+    // Not even its header is left.
+    let (start, end) = (controls[1].offset, controls[2].offset);
+    handle.write_at(start, &vec![0; (end - start) as usize]).unwrap();
+    let found = scan(&*handle, FILE, None, 0, &keys).unwrap();
+    assert_eq!(found.bad.iter().map(|bad| bad.offset).collect::<Vec<_>>(), [start]);
 }
 
 #[test]
