@@ -264,6 +264,23 @@ async fn what_is_known_to_be_lost_is_a_gap_with_media_in_it() {
     assert_eq!(archive.get("/v1/streams/cam/clip.mp4?gaps=error").await.status, 200);
 }
 
+#[tokio::test]
+async fn a_fragment_that_lost_parts_is_as_long_as_what_is_left() {
+    let (whole, holed) = (Archive::new(), Archive::new());
+    let push = Push::new("cam", "h264_short_gop.mkv", START);
+    let entries = whole.push(push).await;
+    holed.push(Push { holed: Some(5), ..push }).await;
+    // Within the clip, and at its edge.
+    for query in ["", &format!("?start={}", entries[5].meta.producer_start)] {
+        for file in ["clip.mp4", "clip.mkv"] {
+            let uri = format!("/v1/streams/cam/{file}{query}");
+            let (whole, holed) = (whole.get(&uri).await, holed.get(&uri).await);
+            assert_eq!((holed.status, holed.header("content-length")), (200, &*holed.body.len().to_string()), "{uri}");
+            assert_eq!(holed.body.len(), whole.body.len(), "{uri}");
+        }
+    }
+}
+
 fn announce(archive: &Archive, entry: &SharedEntry) {
     let durable = Durable {
         number: entry.meta.number,

@@ -8,11 +8,12 @@ use vidar_core::control::GapCause;
 use vidar_core::entry::SharedEntry;
 use vidar_core::error::ErrorKind;
 use vidar_core::ids::{ConfigId, FragmentNumber};
-use vidar_core::record::TrackTotals;
+use vidar_core::record::{FragmentFlags, TrackTotals};
 use vidar_core::source::{FragmentSource, ReadError};
 use vidar_core::track::{StreamConfig, Track};
 use vidar_indexer::Timeline;
 use vidar_media::container::fmp4::progressive::LayoutError;
+use vidar_media::table::totals;
 
 use super::snapshot::{Cut, Damage, Gap, Snapshot, SpanEntries};
 use super::span::{Fragment, Opened, Span, Style};
@@ -247,7 +248,26 @@ impl<'a> Opener<'a> {
         let shown = entries.before..entries.entries.len() - entries.after;
         let mut span = Span { fragments: fragments.collect(), shown, start: entries.start, end: entries.end };
         self.add_facts(&mut span.fragments, sizes_of).await?;
+        self.count_holed(&mut span.fragments).await?;
         Ok(span)
+    }
+
+    /// Where parts are lost, facts are those of the last one that is left: they count samples of the others, too. So tables are
+    /// opened and counted.
+    async fn count_holed(&mut self, fragments: &mut [Fragment]) -> Result<(), Interrupted> {
+        let is_holed = |fragment: &Fragment| {
+            let flags = fragment.entry.meta.flags;
+            flags.contains(FragmentFlags::INCOMPLETE) && flags.contains(FragmentFlags::LOSSY)
+        };
+        let holed: BTreeSet<usize> = (0..fragments.len()).filter(|index| is_holed(&fragments[*index])).collect();
+        self.open(fragments, &holed).await?;
+        for index in holed {
+            let fragment = &mut fragments[index];
+            let tables = fragment.opened.as_ref().map_or(&[][..], |opened| &opened.tables);
+            let last = tables.iter().flat_map(|table| &table.tracks).map(|of| of.track).max();
+            fragment.totals = last.map(|last| (0..=last).map(|track| totals(tables, track)).collect());
+        }
+        Ok(())
     }
 
     /// Entries of more than three tracks carry no totals, and none the bytes of each track: the slow way.

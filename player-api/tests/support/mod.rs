@@ -260,12 +260,14 @@ pub struct Push<'a> {
     pub lost_ordinals: u64,
     /// The fragment of which samples are lost.
     pub lossy: Option<usize>,
+    /// The fragment of which a crash left some parts, and damage took others: facts count them all the same.
+    pub holed: Option<usize>,
     pub options: Options,
 }
 
 impl<'a> Push<'a> {
     pub fn new(stream: &'a str, clip: &'a str, start: UnixMs) -> Self {
-        Self { stream, clip, start, lost_ordinals: 0, lossy: None, options: Options::default() }
+        Self { stream, clip, start, lost_ordinals: 0, lossy: None, holed: None, options: Options::default() }
     }
 }
 
@@ -314,6 +316,14 @@ impl Archive {
             if push.lossy == Some(entries.len()) {
                 cut.flags = cut.flags.with(FragmentFlags::LOSSY, true);
                 cut.facts.lost_count = 3;
+            }
+            if push.holed == Some(entries.len()) {
+                cut.flags = cut.flags.with(FragmentFlags::LOSSY, true).with(FragmentFlags::INCOMPLETE, true);
+                for track in &mut cut.facts.tracks {
+                    track.totals.sample_count += 5;
+                    track.totals.mp4_bytes += 999;
+                    track.size_bytes += 999;
+                }
             }
             let start = push.start.plus_ms(cut.start_ms - first_ms);
             let taken = std::mem::take(&mut parts);
