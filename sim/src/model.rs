@@ -291,6 +291,11 @@ impl Model {
         }
     }
 
+    /// The log may have forgotten that a stream was deleted, and its keys are gone.
+    pub(crate) fn may_lack_keys(&self) -> bool {
+        self.controls_rotten && self.streams.values().any(|stream| stream.delete_acked)
+    }
+
     /// A sector rotted: what stood there may be lost.
     pub(crate) fn rot(&mut self, rot: &Rot) {
         (self.excuse, self.rotten_file) = (Excuse::Anything, rot.file.clone());

@@ -25,6 +25,8 @@ use crate::witness::Witness;
 const STREAMS: u64 = 4;
 /// Of what a publisher sends at once.
 const READ_BYTES_MAX: u64 = 96 << 10;
+/// How a repair says that it does nothing without the right keyring.
+const LACKS_KEYS: &str = "the keyring lacks keys";
 /// The wall clock of the first boot.
 const BEGINNING: UnixMs = UnixMs(1_700_000_000_000);
 
@@ -367,7 +369,15 @@ impl World {
             self.shared.disk.end_boot([Rule::KeepWritten, Rule::LoseUnsynced, Rule::Torn][self.random.index(3)]);
         }
         let repaired = repair_on(&options, Arc::clone(&disk) as _, &how, &mut |_| {});
-        let report = repaired.map_err(|error| format!("repair: {error}"))?;
+        let report = match repaired {
+            // What says that a stream was deleted rotted: its keys are gone, as if an older keyring stood there.
+            Err(error) if lock(&self.shared.model).may_lack_keys() && error.to_string().contains(LACKS_KEYS) => {
+                self.shared.trace.note(format_args!("a repair lacks keys"));
+                self.shared.disk.end_boot(Rule::LoseUnsynced);
+                return Ok(());
+            }
+            repaired => repaired.map_err(|error| format!("repair: {error}"))?,
+        };
         self.shared.trace.note(format_args!(
             "repaired: {} damaged, {} files, {} put away, {} gaps, {} refused",
             report.damage.len(),

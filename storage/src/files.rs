@@ -102,7 +102,7 @@ impl FileInfo {
     }
 
     /// Nothing in it may be read any more, control records aside; or its witness is gone, and its footer has to be asked.
-    fn may_be_dead(&self, controls: &Controls) -> bool {
+    pub(crate) fn may_be_dead(&self, controls: &Controls) -> bool {
         self.closed && self.witness.is_none_or(|(stream, last)| controls.is_gone(stream, last))
     }
 }

@@ -207,6 +207,8 @@ pub(crate) struct Log {
     is_hiding: bool,
     /// What was read of a file may not be on the disk, and could not be brought there: nothing may be built on it.
     is_unsynced: bool,
+    /// A power cut takes no name of a file. Of one whose making was interrupted it may, whatever a start wrote to it since.
+    is_named: bool,
     /// Fragments that were told, where a header is lost: what it voided may come back.
     told: Option<HashSet<FragmentNumber>>,
     /// Closing records that were met before all of their parts, as in a file whose place is lost.
@@ -277,7 +279,7 @@ impl Log {
             return distrust(log, "a file is missing");
         }
         // It is not listed: it was removed on purpose.
-        files.retain(|info| present.contains(&info.header.file));
+        let removed: Vec<_> = files.extract_if(.., |info| !present.contains(&info.header.file)).collect();
         let is_new = |LogFile { header, .. }: &LogFile| {
             !header.read_only && ((header.epoch, header.sequence) > last || left_out.contains(&header.file))
         };
@@ -286,6 +288,9 @@ impl Log {
         }
         log.take_over(table);
         log.read_files(io, keys, table, &present, &mut |_| {});
+        if !removed.iter().all(|info| info.may_be_dead(&log.controls)) {
+            return distrust(log, "a file went of which not all had expired: a repair wrote it anew");
+        }
         let has_key = |(stream, version): &(StreamId, u32)| {
             log.controls.is_deleted(*stream) || keys.current(*stream).is_some_and(|(newest, _)| newest >= *version)
         };
@@ -354,6 +359,7 @@ impl Log {
             checkpoint: None,
             is_hiding: false,
             is_unsynced: false,
+            is_named: false,
             told,
             early,
         };
@@ -374,6 +380,8 @@ impl Log {
         progress: &mut dyn FnMut(Progress),
     ) {
         let missing = self.find_missing(present);
+        let is_listed = |file: &LogFile| self.listing.0.contains_key(&file.header.file);
+        self.is_named = self.files.iter().all(is_listed) || self.mode == Mode::Recover && io.sync_dir().is_ok();
         let mut seen: HashSet<_> = self.records.iter().map(|record| record.number).collect();
         let mut files = std::mem::take(&mut self.files);
         let mut kept = Vec::with_capacity(files.len());
@@ -616,7 +624,8 @@ impl Log {
         let is_unsettled = !closed && matches!(records, Records::Closed(_));
         let records = if is_unsettled { self.records_of(file, keys).unwrap_or(records) } else { records };
         let mut info = FileInfo::new(file.header, closed);
-        info.is_begun = is_listed || matches!(records, Records::Closed(_)) || records.iter().next().is_some();
+        let is_closed = matches!(records, Records::Closed(_));
+        info.is_begun = is_listed || (is_closed && self.is_named) || records.iter().next().is_some();
         if let Records::Closed(footer) = &records {
             // Only its control records were kept.
             info.first = footer.first;

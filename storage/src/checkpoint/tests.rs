@@ -6,15 +6,16 @@ use std::time::Duration;
 
 use vidar_core::clock::ManualClock;
 use vidar_core::control::Control;
-use vidar_core::ids::FragmentNumber;
+use vidar_core::ids::{FileId, FragmentNumber};
 use vidar_core::log::LogObserver;
 use vidar_core::source::FragmentSource;
 use vidar_core::time::UnixMs;
 
 use crate::backend::SegmentIo;
 use crate::backend::memory::MemoryIo;
+use crate::segment_file::header::{FileHeader, file_name, parse_file_name};
 use crate::testing::{Collector, Saving, Source, drive, media, options, source, source_kept};
-use crate::{OpenReport, Store, StoreOptions, replay_on};
+use crate::{Depth, Disposal, OpenReport, RepairOptions, Store, StoreOptions, repair_on, replay_on, verify_on};
 
 fn open(io: &MemoryIo, observer: &Arc<Saving>) -> (Store, OpenReport) {
     open_at(io, observer, ManualClock::new(UnixMs(1_700_000_000_000)))
@@ -288,4 +289,62 @@ async fn an_older_checkpoint_counts_only_with_what_was_saved_for_it() {
     let (store, report) = open(&io, &again);
     assert!(!report.resumed);
     equals_a_replay(&io, &store, &again).await;
+}
+
+/// The last fragment of a file is lost, and the others expire: the file goes as one that held nothing else.
+#[tokio::test]
+async fn an_older_checkpoint_does_not_count_where_a_repaired_file_went() {
+    let (io, first) = (MemoryIo::new(), Arc::new(Saving::default()));
+    let (store, _) = open(&io, &first);
+    let from = source(&store).await;
+    let kept = from.append(&store, &media(1, 5000)).await;
+    let lost = from.append(&store, &media(2, 5000)).await;
+    let (kept, lost) = (first.seen.entry(kept).unwrap(), first.seen.entry(lost).unwrap());
+    store.close().await.unwrap();
+    let older = io.read_small("checkpoint").unwrap().unwrap();
+    io.tamper(&io.list().unwrap()[0], |bytes| bytes[lost.record.offset as usize + 3000] ^= 1);
+    let how = RepairOptions { disposal: Disposal::Drop, dry_run: false, now: UnixMs(1_700_000_000_000) };
+    let report = repair_on(&options(), Arc::new(io.clone()), &how, &mut |_| {}).unwrap();
+    assert_eq!((report.files.len(), report.gaps.len()), (1, 1));
+    let (store, report) = open(&io, &first.again());
+    assert!(!report.resumed, "a file is there that it does not name");
+    assert_eq!(store.expire(from.stream, lost.meta.number, 1, 0, vec![kept]).await.unwrap().files, 1);
+    io.power_cut(|| true);
+    io.tamper("checkpoint", |bytes| *bytes = older);
+    let again = first.again();
+    let (store, report) = open(&io, &again);
+    assert_eq!((report.resumed, report.damage.len()), (false, 0));
+    assert!(again.seen.entry(lost.meta.number).is_none());
+    equals_a_replay(&io, &store, &again).await;
+}
+
+/// One whose making the power ended says what it replaces, so a start closes it; its name is not known to be durable.
+#[tokio::test]
+async fn a_file_of_which_a_power_cut_takes_the_name_is_not_missed() {
+    let (io, first) = (MemoryIo::new(), Arc::new(Saving::default()));
+    let (store, _) = open(&io, &first);
+    source(&store).await.append(&store, &media(1, 5000)).await;
+    let id = store.shared().keys.ring().store;
+    store.close().await.unwrap();
+    let (epoch, failed) = parse_file_name(&io.list().unwrap()[0]).unwrap();
+    let header = FileHeader {
+        read_only: false,
+        file: FileId::new(),
+        store: id,
+        epoch,
+        sequence: 9,
+        volume: 0,
+        created: UnixMs(1),
+        archive: UnixMs(2),
+        replaces: Some((failed, 1 << 40)),
+    };
+    let handle = io.create(&file_name(epoch, header.file), 8192).unwrap();
+    handle.write_at(0, &header.encode()).unwrap();
+    handle.sync_data().unwrap();
+    // It is read twice: the first reading closes it.
+    let (_, report) = open(&io, &Arc::new(Saving::default()));
+    assert_eq!((report.resumed, report.damage.len()), (false, 0));
+    io.power_cut(|| false);
+    let verified = verify_on(&options(), Arc::new(io.clone()), Depth::Decrypt, &mut |_| {}).unwrap();
+    assert_eq!(verified.damage, []);
 }
