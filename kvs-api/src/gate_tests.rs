@@ -326,3 +326,29 @@ async fn media_is_let_in_by_its_head_and_refused_slowly() {
         assert_eq!(asked.load(Ordering::Relaxed), 0, "the body was read");
     }
 }
+
+#[tokio::test]
+async fn pages_of_other_origins_may_ask() {
+    let ask = async |method: &str, head: &[(&str, &str)]| {
+        let request =
+            http::Request::builder().method(method).uri("/listStreams").header("origin", "http://page.example");
+        let request = head.iter().fold(request, |request, (name, value)| request.header(*name, *value));
+        let response = crate::router(kvs()).oneshot(request.body(Body::empty()).expect("a request")).await;
+        let response = response.expect("an answer");
+        assert_eq!(response.headers()["access-control-allow-origin"], "*");
+        response
+    };
+    let asked =
+        [("access-control-request-method", "POST"), ("access-control-request-headers", "authorization,x-amz-date")];
+    let preflight = ask("OPTIONS", &asked).await;
+    assert_eq!(preflight.status(), 204);
+    assert_eq!(preflight.headers()["access-control-allow-methods"], "POST");
+    assert_eq!(preflight.headers()["access-control-allow-headers"], "*, Authorization");
+    // Nothing else goes by unsigned, and why not may be read.
+    for method in ["OPTIONS", "POST"] {
+        let refused = ask(method, &asked[..0]).await;
+        assert_eq!(refused.status(), 403, "{method}");
+        let exposed = refused.headers()["access-control-expose-headers"].to_str().expect("text").to_lowercase();
+        assert!(exposed.contains("x-amzn-errortype") && exposed.contains("x-amzn-requestid"), "{exposed}");
+    }
+}

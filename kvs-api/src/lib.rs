@@ -9,6 +9,7 @@ mod arn;
 mod attributes;
 mod call;
 mod clip;
+mod cors;
 pub mod delivery;
 mod document;
 mod endpoint;
@@ -179,6 +180,6 @@ pub fn router(kvs: Arc<Kvs>) -> Router {
         .fallback(error::unknown_operation)
         .method_not_allowed_fallback(error::unknown_operation)
         .with_state(Arc::clone(&kvs));
-    let signed = gate::guard(routes, Arc::clone(&kvs));
+    let signed = cors::allow(gate::guard(routes, Arc::clone(&kvs)));
     gate::number(signed.merge(sessions::router(kvs)))
 }
