@@ -3,7 +3,7 @@
 use http::{HeaderMap, HeaderValue, header};
 
 use crate::auth::{self, url_token};
-use crate::hls::RenditionId;
+use crate::hls::{Names, RenditionId, SegmentName, Uris};
 use crate::params::{self, Params};
 use crate::routes;
 
@@ -33,6 +33,11 @@ pub fn api_request(input: &[u8]) {
     let part = String::from_utf8_lossy(line()).into_owned();
     if let Some(rendition) = RenditionId::parse(&part) {
         assert_eq!(rendition.to_string(), part);
+    }
+    if let Some(name) = SegmentName::parse(&part) {
+        let first = RenditionId::of_track_number(1).expect("the first pictures");
+        let again = Uris { cut: name.cut, ..Uris::default() }.segment(first, name.number);
+        assert_eq!(SegmentName::parse(&again), Some(name));
     }
     if let Ok(name) = params::stream_name(&part) {
         assert!(!name.as_str().contains(['/', '%', '\0']));
