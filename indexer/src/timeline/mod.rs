@@ -110,6 +110,8 @@ struct Shared {
     work: Work,
     /// Held while a save is written.
     saving: Mutex<()>,
+    /// Held while fragments move into blocks: of two that move the same ones, both would keep them.
+    spilling: Mutex<()>,
 }
 
 #[derive(Default)]
@@ -124,7 +126,15 @@ impl Timeline {
         let files = Arc::new(Files::open(options.dir.clone(), options.key, options.cache_bytes)?);
         let (streams, tail_count, work) = (RwLock::default(), AtomicUsize::new(0), Work::default());
         let on_disk = options.dir.is_some();
-        let shared = Arc::new(Shared { options, streams, files, tail_count, work, saving: Mutex::default() });
+        let shared = Arc::new(Shared {
+            options,
+            streams,
+            files,
+            tail_count,
+            work,
+            saving: Mutex::default(),
+            spilling: Mutex::default(),
+        });
         let spiller = if on_disk { Some(Spiller::start(&shared)?) } else { None };
         Ok(Self { shared, _spiller: spiller })
     }

@@ -195,6 +195,7 @@ impl Shared {
     /// Moves the oldest fragments of a stream into blocks, as long as `keep` stay in memory and there are `least` to
     /// move.
     pub(super) fn spill(&self, stream: StreamId, keep: usize, least: usize) -> io::Result<()> {
+        let _spilling = lock(&self.spilling);
         loop {
             let Some(held) = read(&self.streams).held.get(&stream).cloned() else { return Ok(()) };
             let view = read(&held).view.clone();
