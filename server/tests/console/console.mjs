@@ -78,7 +78,7 @@ async function walk(colorScheme) {
   await page.waitForSelector("text=10 found");
   await accessible(page);
   // Counted over time and by what there is; a bar leads to what is in it.
-  assert.equal(await page.locator(".histogram a").count(), 10);
+  await page.waitForFunction(() => document.querySelectorAll(".histogram a").length === 10);
   await page.click(".histogram a:nth-child(4)");
   await page.waitForSelector("text=1 found");
   assert.ok((await page.textContent("tbody tr td")).includes("12:00:03.000"));
