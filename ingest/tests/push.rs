@@ -2,12 +2,15 @@
 
 mod push_common;
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use push_common::{NOW, Setup, events, start};
 use vidar_core::auth::Principal;
 use vidar_core::control::Control;
 use vidar_core::error::ErrorKind;
+use vidar_core::hub::LiveEvent;
+use vidar_core::ids::FragmentNumber;
 use vidar_core::record::{FragmentFlags, NewFragment, WallSource};
 use vidar_core::time::UnixMs;
 use vidar_ingest::IngestOptions;
@@ -46,6 +49,38 @@ async fn a_given_start_is_that_of_the_first_keyframe_however_long_sound_goes_bef
         let controls = setup.memory.controls.lock().unwrap();
         let Control::Run(run) = &controls[0] else { panic!("{controls:?}") };
         assert_eq!((run.anchor, run.anchor_source), (GIVEN, WallSource::Given));
+    }
+}
+
+/// Viewers of parts build on it: a time that was told as final is the one that is stored.
+#[tokio::test]
+async fn viewers_are_told_which_times_are_final() {
+    for (given, from_ms) in [(None, 0), (Some(GIVEN), 0), (Some(GIVEN), 3_000)] {
+        let setup = Setup::new(IngestOptions::default());
+        let mut push = setup.ingest.begin(start(given)).await.unwrap();
+        for event in late_pictures(from_ms) {
+            push.events(vec![event.into()]).await.unwrap();
+        }
+        push.finish(true, "end of body").await;
+        let stored: HashMap<FragmentNumber, UnixMs> =
+            setup.closed().iter().map(|fragment| (fragment.meta.number, fragment.meta.producer_start)).collect();
+        let live = setup.memory.live.lock().unwrap();
+        let told: Vec<(bool, bool, FragmentNumber, UnixMs)> = live
+            .iter()
+            .filter_map(|event| match event {
+                LiveEvent::Opened { fragment, producer_start, is_anchored, starts_with_sync, .. } => {
+                    Some((*is_anchored, *starts_with_sync, fragment.number, *producer_start))
+                }
+                _ => None,
+            })
+            .collect();
+        assert!(!told[0].0, "nothing is known of the first");
+        let is_final: Vec<_> =
+            told.iter().filter(|(is_anchored, starts_with_sync, ..)| *is_anchored && *starts_with_sync).collect();
+        assert!(!is_final.is_empty(), "{told:?}");
+        for (.., number, producer_start) in is_final {
+            assert_eq!(stored[number], *producer_start, "{given:?} {from_ms}");
+        }
     }
 }
 

@@ -27,7 +27,7 @@ use vidar_core::limits;
 use vidar_core::record::{FragmentFacts, FragmentFlags, TableEnvelope};
 use vidar_core::sample::{Sample, SyncKind, Tag};
 use vidar_core::time::ticks_to_ms_nearest;
-use vidar_core::track::{Codec, NalFraming, StreamConfig, Track, TrackKind};
+use vidar_core::track::{StreamConfig, Track, TrackKind};
 
 use crate::codec;
 use crate::demux::{Event, RawSample};
@@ -355,9 +355,7 @@ impl Fragmenter {
 
     fn inspect(&self, raw: &RawSample) -> codec::Inspection {
         let track = &self.config.tracks[usize::from(raw.track)];
-        let nal =
-            matches!(track.codec, Codec::H264 | Codec::H265) && matches!(track.framing, NalFraming::LengthPrefixed(_));
-        if nal { codec::inspect(track, &raw.data) } else { codec::Inspection::default() }
+        codec::inspect_stored(track, &raw.data)
     }
 
     /// `next`: what is known of what cuts.

@@ -2,7 +2,7 @@
 
 use expect_test::{Expect, expect};
 use proptest::prelude::*;
-use vidar_core::track::{AudioParams, Trims, VideoParams};
+use vidar_core::track::{AudioParams, Codec, NalFraming, Trims, VideoParams};
 
 use super::*;
 use crate::table::Table;

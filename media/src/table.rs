@@ -19,7 +19,7 @@
 use bytes::Bytes;
 use vidar_core::limits::{SAMPLE_BYTES_MAX, TRACK_COUNT_MAX};
 use vidar_core::record::TrackTotals;
-use vidar_core::sample::SyncKind;
+use vidar_core::sample::{Sample, SyncKind};
 use vidar_core::wire::{Reader, WireError, Writer};
 
 const VERSION: u8 = 1;
@@ -51,6 +51,29 @@ pub struct SampleEntry {
 }
 
 impl SampleEntry {
+    /// Of a sample; `drops` and `arrival` as in the entry.
+    #[must_use]
+    pub fn of(sample: &Sample, drops: Vec<(u32, u32)>, arrival: u32) -> Self {
+        Self {
+            decode_ticks: sample.decode_ticks,
+            composition_ticks: sample.composition_ticks,
+            duration_ticks: sample.duration_ticks,
+            duration_estimated: sample.duration_estimated,
+            sync: sample.sync,
+            block_flags: sample.block_flags,
+            size: u32::try_from(sample.data.len()).expect("a sample is at most 50 MiB"),
+            arrival,
+            drops,
+        }
+    }
+
+    /// The next sample of its track is decoded then: that is how long it lasts. False: no duration says so.
+    pub fn lasts_until(&mut self, next_decode_ticks: i64) -> bool {
+        let Ok(duration) = u32::try_from(next_decode_ticks.saturating_sub(self.decode_ticks)) else { return false };
+        (self.duration_ticks, self.duration_estimated) = (duration, false);
+        true
+    }
+
     /// When to show it.
     #[must_use]
     pub fn presentation_ticks(&self) -> i64 {

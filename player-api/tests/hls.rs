@@ -14,7 +14,6 @@ use tracing::span::{Attributes, Id, Record};
 use tracing::{Level, Metadata, Subscriber};
 use vidar_core::sample::SyncKind;
 use vidar_core::track::TrackKind;
-use vidar_live::{Hub, HubOptions};
 use vidar_media::container::fmp4;
 use vidar_media::demux::{Demux as _, Event, RawSample};
 use vidar_media::fragmenter::Options;
@@ -387,18 +386,7 @@ async fn restarts_change_nothing() {
     for uri in &uris {
         before.push(archive.get(uri).await.body);
     }
-    // Another server over the same store: nothing but the index and the source is carried over.
-    let api = vidar_player_api::Api {
-        heads: Default::default(),
-        index: archive.index.clone(),
-        source: archive.source.clone(),
-        registry: archive.registry.clone(),
-        auth: archive.api.auth.clone(),
-        hub: Hub::new(HubOptions::default()),
-        clock: archive.clock.clone(),
-        options: vidar_player_api::ApiOptions::default(),
-    };
-    archive.router = vidar_player_api::router(Arc::new(api));
+    archive.restart();
     for (uri, before) in uris.iter().zip(before) {
         assert_eq!(archive.get(uri).await.body, before, "{uri}");
     }

@@ -12,13 +12,12 @@ use vidar_core::hub::{LiveEvent, LiveSink as _};
 use vidar_core::ids::{FragmentNumber, RunId, StreamId, StreamName};
 use vidar_core::record::TableEnvelope;
 use vidar_core::registry::StreamRegistry as _;
+use vidar_core::sample::Sample;
 use vidar_core::sink::{Durable, OpenFragment};
 use vidar_core::time::UnixMs;
-use vidar_live::{Hub, HubOptions};
 use vidar_media::container::fmp4;
 use vidar_media::demux::{Demux as _, Event};
 use vidar_media::fragmenter::{Cut, Options, Output};
-use vidar_player_api::{Api, ApiOptions};
 
 const FOLDER: &str = "/v1/streams/cam/hls";
 
@@ -197,21 +196,6 @@ async fn fetch(archive: &Archive, id: &str, uri: &str) -> Answer {
     answer
 }
 
-/// Another server over the same store, that has seen nothing live.
-fn another(archive: &Archive) -> axum::Router {
-    let api = Api {
-        heads: Default::default(),
-        index: archive.index.clone(),
-        source: archive.source.clone(),
-        registry: archive.registry.clone(),
-        auth: archive.api.auth.clone(),
-        hub: Hub::new(HubOptions::default()),
-        clock: archive.clock.clone(),
-        options: ApiOptions::default(),
-    };
-    vidar_player_api::router(Arc::new(api))
-}
-
 const CLIPS: [&str; 18] = [
     "bbb.mkv",
     "bbb.ts",
@@ -243,7 +227,7 @@ async fn parts_of_what_is_recorded_are_those_of_the_archive() {
         let (open, fragments) = watch(&archive, clip, options, &mut seen).await;
         open_parts += open;
         assert!(fragments > 0 && seen.len() >= 2 * fragments, "{clip}: {} of {fragments}", seen.len());
-        archive.router = another(&archive);
+        archive.restart();
         for ((id, uri), body) in &seen {
             assert_eq!(fetch(&archive, id, uri).await.body, body, "{clip}: {id}/{uri} from the archive");
         }
@@ -513,4 +497,30 @@ async fn nobody_waits_for_long_nor_when_the_server_stops() {
     archive.api.heads.stop();
     let begun = tokio::time::Instant::now();
     assert_eq!((waits.await.status, begun.elapsed().as_secs()), (503, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_held_has_a_bound_and_ends_when_nobody_watches() {
+    let archive = Archive::new();
+    let mut recorder = Recorder::new(&archive, "audio_opus.mkv", Options::default()).await;
+    Playlist::get(&archive, "a1", "").await;
+    let sample = loop {
+        match recorder.outputs.front() {
+            Some(Output::Sample(sample)) => break sample.clone(),
+            _ => assert!(recorder.step(), "the clip is over"),
+        }
+    };
+    let number = recorder.open.expect("it is open").number;
+    let large = Bytes::from(vec![0; 30 << 20]);
+    for (count, held) in [(1, 30 << 20), (2, 60 << 20), (3, 0)] {
+        let decode_ticks = sample.decode_ticks + count * i64::from(sample.duration_ticks);
+        let sample = Sample { decode_ticks, data: large.clone(), ..sample.clone() };
+        recorder.publish(LiveEvent::Sample { number, sample });
+        let playlist = Playlist::get(&archive, "a1", "").await;
+        assert_eq!((archive.api.heads.held_bytes(), playlist.hint.is_some()), (held, held > 0), "{count}");
+    }
+    let followed = || format!("{:?}", archive.api.heads);
+    assert_eq!(followed(), "Heads(1)");
+    tokio::time::sleep(std::time::Duration::from_secs(61)).await;
+    assert_eq!(followed(), "Heads(0)");
 }

@@ -25,10 +25,12 @@ use vidar_media::demux::Demux as _;
 /// 2026-01-01T00:00:00Z.
 pub const NOW: UnixMs = UnixMs(1_767_225_600_000);
 
-/// A store in memory, and a hub that nobody watches.
+/// A store and a hub in memory.
 pub struct Memory {
     pub fragments: Mutex<Vec<NewFragment>>,
     pub controls: Mutex<Vec<Control>>,
+    /// What viewers were told.
+    pub live: Mutex<Vec<LiveEvent>>,
     /// Each append takes one: a slow disk has none.
     pub disk: Semaphore,
     count: Mutex<u64>,
@@ -66,7 +68,7 @@ impl FragmentSink for Memory {
 
 impl LiveSink for Memory {
     fn publish_all(&self, _: StreamId, events: &mut Vec<LiveEvent>) {
-        events.clear();
+        self.live.lock().unwrap().append(events);
     }
 }
 
@@ -155,6 +157,7 @@ impl Setup {
         let memory = Arc::new(Memory {
             fragments: Mutex::default(),
             controls: Mutex::default(),
+            live: Mutex::default(),
             disk: Semaphore::new(Semaphore::MAX_PERMITS),
             count: Mutex::default(),
         });

@@ -14,6 +14,8 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::routing::post;
+use ring::digest::{Context, SHA256};
+use uuid::{Builder, Uuid};
 use vidar_core::log::LogObserver;
 use vidar_player_api::Api;
 
@@ -84,6 +86,15 @@ impl Feeds {
         let pictures = Pictures::new(player(), outlet(), Arc::clone(&self.images), &self.options);
         Deliveries { notices: notices.collect(), pictures: Arc::new(pictures) }
     }
+}
+
+/// The same for the same: what is done again is known by it.
+fn id_of(parts: &[&[u8]]) -> Uuid {
+    let mut hash = Context::new(&SHA256);
+    parts.iter().for_each(|part| hash.update(part));
+    let hash = hash.finish();
+    let bytes = hash.as_ref().first_chunk().expect("32 bytes");
+    Builder::from_custom_bytes(*bytes).into_uuid()
 }
 
 /// All that is delivered. Each runs by itself: one whose target is away holds no other up.

@@ -1,23 +1,17 @@
 //! What a notification says.
 
-use ring::digest::{Context, SHA256};
 use serde_json::{Map, Value, json};
-use uuid::{Builder, Uuid};
+use uuid::Uuid;
 use vidar_core::entry::FragmentEntry;
 use vidar_core::ids::FragmentNumber;
 use vidar_core::sample::Tag;
 use vidar_core::time::UnixMs;
 
-use super::marks;
+use super::{id_of, marks};
 
 /// The same for the same fragment and topic: who gets it twice can tell.
 pub(crate) fn id(number: FragmentNumber, topic: &str) -> Uuid {
-    let mut hash = Context::new(&SHA256);
-    hash.update(number.as_bytes());
-    hash.update(topic.as_bytes());
-    let hash = hash.finish();
-    let bytes = hash.as_ref().first_chunk().expect("32 bytes");
-    Builder::from_custom_bytes(*bytes).into_uuid()
+    id_of(&[number.as_bytes(), topic.as_bytes()])
 }
 
 /// The body that an HTTP subscription of SNS gets, with the message of the service in it as text. Without what only SNS can

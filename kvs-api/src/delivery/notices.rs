@@ -1,10 +1,8 @@
 //! Posts notifications of one topic, one after the other.
 
-use std::fmt::Write;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ring::digest::{SHA256, digest};
 use tokio_util::sync::CancellationToken;
 use vidar_core::control::{StreamRecord, StreamSettings};
 use vidar_core::time::UnixMs;
@@ -14,7 +12,7 @@ use super::config::{self, Notification};
 use super::feed::{Due, Feed};
 use super::outlet::{Notice, Outlet};
 use super::worker::{Counts, Deliver, Failure, Worker, retried};
-use super::{DeliveryOptions, marks, notice};
+use super::{DeliveryOptions, id_of, marks, notice};
 use crate::arn;
 
 /// What nobody took for so long after its fragment began is given up, but not before it was tried for a while: a clock
@@ -44,13 +42,11 @@ pub(crate) fn feed(topic: String) -> Arc<Feed> {
     Arc::new(Feed::new(move |settings| since(settings, &topic), marks::asks_for_notification))
 }
 
-/// By which progress is kept: a name of a file, another for each topic.
-fn feed_name(topic: &str) -> String {
-    let hash = digest(&SHA256, topic.as_bytes());
-    hash.as_ref()[..8].iter().fold("notifications-".to_owned(), |mut name, byte| {
-        let _ = write!(name, "{byte:02x}");
-        name
-    })
+/// Whether a notification that was not taken is tried again. `of_content`: it may be what the webhook fails at.
+fn may_go_on(of_content: bool, tried: Duration, age_ms: i64) -> bool {
+    let is_too_old = age_ms > GIVEN_UP_MS && tried > TRIED_MIN;
+    let is_failing = of_content && tried > FAILING_MAX;
+    !is_too_old && !is_failing
 }
 
 impl Notices {
@@ -62,7 +58,7 @@ impl Notices {
         options: &DeliveryOptions,
     ) -> Self {
         Self {
-            worker: Worker { name: feed_name(&topic), feed, player, outlet },
+            worker: Worker { name: format!("notifications-{}", id_of(&[topic.as_bytes()])), feed, player, outlet },
             topic,
             region: options.region.clone(),
             account: options.account.clone(),
@@ -93,10 +89,6 @@ impl Notices {
         let since = since(&stream.settings, &self.topic)?;
         (due.began() >= since).then_some(stream)
     }
-
-    fn is_too_old(&self, due: Due) -> bool {
-        self.worker.player.clock.now().since_ms(due.began()) > GIVEN_UP_MS
-    }
 }
 
 impl Deliver for Notices {
@@ -120,9 +112,8 @@ impl Deliver for Notices {
                 let error = &failure.detail;
                 tracing::warn!(topic = self.topic, fragment = %due.number, error, "a notification is tried again");
             }
-            let is_too_old = self.is_too_old(due) && begun.elapsed() > TRIED_MIN;
-            let is_failing = failure.of_content && begun.elapsed() > FAILING_MAX;
-            !is_too_old && !is_failing && self.stream(due).is_some()
+            let age_ms = self.worker.player.clock.now().since_ms(due.began());
+            may_go_on(failure.of_content, begun.elapsed(), age_ms) && self.stream(due).is_some()
         };
         let sent = retried(stop, goes_on, || async { Ok(outlet.post(&notice).await?) }).await?;
         self.counts.add(sent.is_ok());
@@ -130,5 +121,25 @@ impl Deliver for Notices {
             tracing::warn!(topic = self.topic, stream = %stream.name, fragment = %due.number, error, "a notification is given up");
         }
         Some(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn how_long_a_notification_is_tried() {
+        const DAY_MS: i64 = 86_400_000;
+        let tried = Duration::from_secs;
+        // It was not reached.
+        assert!(may_go_on(false, tried(80_000), DAY_MS));
+        assert!(!may_go_on(false, tried(80_000), DAY_MS + 1));
+        // The clock was set: it is a day old at once.
+        assert!(may_go_on(false, tried(600), 30 * DAY_MS));
+        assert!(!may_go_on(false, tried(601), 30 * DAY_MS));
+        // It fails at this one, or at all.
+        assert!(may_go_on(true, tried(3600), 0));
+        assert!(!may_go_on(true, tried(3601), 0));
     }
 }

@@ -1,8 +1,7 @@
 //! Which pictures are made of a fragment, and what they are called.
 
-use ring::digest::{Context, SHA256};
 use serde_json::{Map, Value};
-use uuid::{Builder, Uuid};
+use uuid::Uuid;
 use vidar_core::entry::FragmentEntry;
 use vidar_core::ids::FragmentNumber;
 use vidar_core::sample::Tag;
@@ -10,7 +9,7 @@ use vidar_core::time::UnixMs;
 use vidar_indexer::TimeAxis;
 use vidar_player_api::image::ImageFormat;
 
-use super::marks;
+use super::{id_of, marks};
 
 /// Pictures of one fragment at most: 20 s of them, and many more.
 pub(crate) const COUNT_MAX: usize = 1000;
@@ -35,12 +34,7 @@ pub(crate) fn instants(axis: TimeAxis, entry: &FragmentEntry, interval_ms: i64, 
 
 /// The same for the same picture: one that is made again takes the place of the first.
 pub(crate) fn id(number: FragmentNumber, at: UnixMs) -> Uuid {
-    let mut hash = Context::new(&SHA256);
-    hash.update(number.as_bytes());
-    hash.update(&at.0.to_be_bytes());
-    let hash = hash.finish();
-    let bytes = hash.as_ref().first_chunk().expect("32 bytes");
-    Builder::from_custom_bytes(*bytes).into_uuid()
+    id_of(&[number.as_bytes(), &at.0.to_be_bytes()])
 }
 
 /// Where a picture goes below its target: the folders of its destination, and as the service has it

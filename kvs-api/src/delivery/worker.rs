@@ -121,6 +121,7 @@ impl Worker {
                     if let Err(error) = tokio::task::spawn_blocking(look).await {
                         return tracing::error!(%error, feed = name, "nothing is delivered any more");
                     }
+                    has_changed = true;
                 }
                 Next::Nothing => tokio::select! {
                     () = feed.changed() => has_changed = true,

@@ -69,6 +69,15 @@ impl ReorderDepth {
     pub const NONE: Self = Self { depth: 0, exact: true };
 }
 
+/// What a fragment keeps of a sample beside its bytes. Only NAL units behind lengths are looked into: those of Annex B have
+/// no place in MP4.
+#[must_use]
+pub fn inspect_stored(track: &Track, data: &[u8]) -> Inspection {
+    let has_nals =
+        matches!(track.codec, Codec::H264 | Codec::H265) && matches!(track.framing, NalFraming::LengthPrefixed(_));
+    if has_nals { inspect(track, data) } else { Inspection::default() }
+}
+
 /// What the bytes of one sample show, read with its track's config. Cheap for codecs without NAL units.
 #[must_use]
 pub fn inspect(track: &Track, data: &[u8]) -> Inspection {

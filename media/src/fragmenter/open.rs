@@ -138,22 +138,11 @@ impl OpenFragment {
         // The sample before is followed by this one: its duration is no guess any more.
         if let Some((entry, _)) = self.piece[track].last_mut()
             && entry.duration_estimated
-            && let Ok(delta) = u32::try_from(sample.decode_ticks.saturating_sub(entry.decode_ticks))
         {
-            (entry.duration_ticks, entry.duration_estimated) = (delta, false);
+            entry.lasts_until(sample.decode_ticks);
         }
         self.piece_bytes += sample.data.len() as u64;
-        let entry = SampleEntry {
-            decode_ticks: sample.decode_ticks,
-            composition_ticks: sample.composition_ticks,
-            duration_ticks: sample.duration_ticks,
-            duration_estimated: sample.duration_estimated,
-            sync: sample.sync,
-            block_flags: sample.block_flags,
-            size: u32::try_from(sample.data.len()).expect("a sample is at most 50 MiB"),
-            arrival: self.arrival,
-            drops,
-        };
+        let entry = SampleEntry::of(&sample, drops, self.arrival);
         self.arrival += 1;
         self.sample_count += 1;
         self.piece[track].push((entry, sample.data));
@@ -192,9 +181,8 @@ impl OpenFragment {
         if let (Some(decode_ticks), Some((entry, _))) = (
             next.and_then(|next| next.decode_ticks),
             self.piece.get_mut(usize::from(primary)).and_then(|p| p.last_mut()),
-        ) && let Ok(duration) = u32::try_from(decode_ticks.saturating_sub(entry.decode_ticks))
+        ) && entry.lasts_until(decode_ticks)
         {
-            (entry.duration_ticks, entry.duration_estimated) = (duration, false);
             next_decode_ticks = Some(decode_ticks);
         }
         let (table, media) = self.take_piece();

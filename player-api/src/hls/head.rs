@@ -21,7 +21,7 @@ use vidar_core::ids::{FragmentNumber, StreamId};
 use vidar_core::sample::{Sample, SyncKind};
 use vidar_core::sink::OpenFragment;
 use vidar_core::time::{UnixMs, ticks_to_ms_nearest};
-use vidar_core::track::{Codec, NalFraming, StreamConfig, Track};
+use vidar_core::track::{StreamConfig, Track};
 use vidar_live::{Hub, RecvError, Subscriber};
 use vidar_media::codec;
 use vidar_media::table::SampleEntry;
@@ -33,8 +33,8 @@ use super::segment::{self, zero_ticks_at};
 
 /// After the last question nobody watches any more.
 const IDLE: Duration = Duration::from_secs(60);
-/// Durable fragments whose cuts are kept.
-const DURABLE_COUNT: usize = 16;
+/// Durable fragments whose cuts are kept, and failed ones that are gaps.
+const SETTLED_COUNT: usize = 16;
 /// Bytes of media of one stream that are held at most; then the oldest fragment is to be had once it is durable.
 const HELD_BYTES_MAX: usize = 64 << 20;
 /// The same of all streams.
@@ -284,27 +284,24 @@ impl State {
             }
             Ok(LiveEvent::Durable(durable)) => {
                 let Some(fragment) = self.find(durable.number) else { return };
-                (fragment.state, fragment.duration_ms) = (FragmentState::Durable, Some(durable.duration_ms.max(1)));
-                let released = fragment.release();
-                self.held_bytes -= released;
-                let is_durable = |fragment: &&HeadFragment| fragment.state == FragmentState::Durable;
-                if self.fragments.iter().filter(is_durable).count() > DURABLE_COUNT {
-                    let oldest = self.fragments.iter().find(is_durable).map(|fragment| fragment.place.number);
-                    self.forget(|fragment| Some(fragment.place.number) == oldest);
-                }
+                fragment.duration_ms = Some(durable.duration_ms.max(1));
+                self.settle(durable.number, FragmentState::Durable);
             }
-            Ok(LiveEvent::Failed(place)) => {
-                let Some(fragment) = self.find(place.number) else { return };
-                fragment.state = FragmentState::Failed;
-                let released = fragment.release();
-                self.held_bytes -= released;
-                let failed = |fragment: &&HeadFragment| fragment.state == FragmentState::Failed;
-                if self.fragments.iter().filter(failed).count() > DURABLE_COUNT {
-                    let oldest = self.fragments.iter().find(failed).map(|fragment| fragment.place.number);
-                    self.forget(|fragment| Some(fragment.place.number) == oldest);
-                }
-            }
+            Ok(LiveEvent::Failed(place)) => self.settle(place.number, FragmentState::Failed),
             Ok(LiveEvent::Tags { .. } | LiveEvent::Ended(_)) => {}
+        }
+    }
+
+    /// Its media is let go, and of all that came to that end the oldest is forgotten.
+    fn settle(&mut self, number: FragmentNumber, end: FragmentState) {
+        let Some(fragment) = self.find(number) else { return };
+        fragment.state = end;
+        let released = fragment.release();
+        self.held_bytes -= released;
+        let ended = self.fragments.iter().filter(|fragment| fragment.state == end);
+        if ended.clone().count() > SETTLED_COUNT {
+            let oldest = ended.clone().next().map(|fragment| fragment.place.number);
+            self.forget(|fragment| Some(fragment.place.number) == oldest);
         }
     }
 
@@ -348,20 +345,9 @@ impl HeadFragment {
         let (Some(track), Some(of_config)) = (self.tracks.get_mut(index), config.tracks.get(index)) else { return 0 };
         let presentation_ms = || ticks_to_ms_nearest(sample.presentation_ticks(), of_config.timescale_hz);
         self.origin_ms.get_or_insert_with(|| self.producer_start.0.saturating_sub(presentation_ms()));
-        let Ok(size) = u32::try_from(sample.data.len()) else { return 0 };
-        let drops = drops(of_config, &sample.data);
+        let drops = codec::inspect_stored(of_config, &sample.data).drops;
         track.data.push(kept(&sample.data, &drops));
-        track.entries.push(SampleEntry {
-            decode_ticks: sample.decode_ticks,
-            composition_ticks: sample.composition_ticks,
-            duration_ticks: sample.duration_ticks,
-            duration_estimated: sample.duration_estimated,
-            sync: sample.sync,
-            block_flags: sample.block_flags,
-            size,
-            arrival: 0,
-            drops,
-        });
+        track.entries.push(SampleEntry::of(&sample, drops, 0));
         track.data.last().map_or(0, Bytes::len)
     }
 
@@ -372,10 +358,8 @@ impl HeadFragment {
         }
         self.state = FragmentState::Closed;
         let primary = self.config.primary_track().and_then(|index| self.tracks.get_mut(index));
-        if let (Some(next), Some(last)) = (next_decode_ticks, primary.and_then(|track| track.entries.last_mut()))
-            && let Ok(duration) = u32::try_from(next.saturating_sub(last.decode_ticks))
-        {
-            last.duration_ticks = duration;
+        if let (Some(next), Some(last)) = (next_decode_ticks, primary.and_then(|track| track.entries.last_mut())) {
+            last.lasts_until(next);
         }
     }
 
@@ -465,13 +449,6 @@ impl HeadFragment {
         }
         Found::Media(media)
     }
-}
-
-/// What the table of the fragment will drop: the fragmenter asks the same.
-fn drops(track: &Track, data: &[u8]) -> Vec<(u32, u32)> {
-    let has_nals =
-        matches!(track.codec, Codec::H264 | Codec::H265) && matches!(track.framing, NalFraming::LengthPrefixed(_));
-    if has_nals { codec::inspect(track, data).drops } else { Vec::new() }
 }
 
 /// A sample without the ranges that are dropped.

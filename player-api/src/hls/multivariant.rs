@@ -99,9 +99,7 @@ impl Multivariant {
         }
         let _ = writeln!(text, "\n{}", main.uri);
     }
-}
 
-impl Multivariant {
     /// Keyframes alone need less than the whole, which is said: how much less, only the tables know.
     fn key_frames(&self, text: &mut String, video: &Rendition) {
         let Some(uri) = &video.key_frames else { return };

@@ -53,13 +53,12 @@ fn end_ticks(samples: &[SampleEntry], index: usize, is_closed: bool) -> Option<i
 pub(super) fn entries<'a>(samples: &'a [SampleEntry], part: &Range<usize>) -> Cow<'a, [SampleEntry]> {
     let of_part = &samples[part.clone()];
     let (Some(last), Some(next)) = (of_part.last(), samples.get(part.end)) else { return of_part.into() };
-    let until_next = u32::try_from(next.decode_ticks.saturating_sub(last.decode_ticks)).unwrap_or(u32::MAX);
-    if last.duration_ticks == until_next {
+    if i64::from(last.duration_ticks) == next.decode_ticks.saturating_sub(last.decode_ticks) {
         return of_part.into();
     }
     let mut of_part = of_part.to_vec();
     if let Some(last) = of_part.last_mut() {
-        last.duration_ticks = until_next;
+        last.lasts_until(next.decode_ticks);
     }
     of_part.into()
 }

@@ -417,6 +417,21 @@ impl Archive {
         id
     }
 
+    /// Another server over the same store: nothing but the index and the source is carried over.
+    pub fn restart(&mut self) {
+        let api = Api {
+            heads: Default::default(),
+            index: self.index.clone(),
+            source: self.source.clone(),
+            registry: self.registry.clone(),
+            auth: self.api.auth.clone(),
+            hub: Hub::new(HubOptions::default()),
+            clock: self.clock.clone(),
+            options: ApiOptions::default(),
+        };
+        self.router = vidar_player_api::router(Arc::new(api));
+    }
+
     /// A request with credentials.
     pub async fn send(&self, method: Method, uri: &str, body: &str) -> Answer {
         self.send_as(KEY, method, uri, body).await
